@@ -69,12 +69,18 @@ impl Block {
 
     fn bytes(&self) -> usize {
         let text = |event: &Event| {
-            let attributes = event.attributes.iter().map(|attribute| attribute.key.len().saturating_add(attribute.value.len()));
+            let attributes = event
+                .attributes
+                .iter()
+                .map(|attribute| attribute.key.len().saturating_add(attribute.value.len()));
             attributes.fold(event.ty.len(), usize::saturating_add)
         };
         let sizes = self.txs.iter().map(|tx| {
             let events = tx.result.events.iter().map(text).fold(0, usize::saturating_add);
-            tx.bytes.len().saturating_add(events).saturating_add(tx.result.data.len())
+            tx.bytes
+                .len()
+                .saturating_add(events)
+                .saturating_add(tx.result.data.len())
         });
         sizes.fold(0, usize::saturating_add)
     }
@@ -221,7 +227,10 @@ mod tests {
         let history = filled(3, 10, usize::MAX);
         assert_eq!(history.block(None).unwrap().height, 3);
         assert_eq!(history.block(Some(0)).unwrap_err(), NoBlock::Zero(0));
-        assert_eq!(history.block(Some(4)).unwrap_err(), NoBlock::Future { height: 4, latest: 3 });
+        assert_eq!(
+            history.block(Some(4)).unwrap_err(),
+            NoBlock::Future { height: 4, latest: 3 }
+        );
     }
 
     #[test]

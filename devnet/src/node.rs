@@ -175,7 +175,10 @@ impl Node {
         self.machine.roll_back();
         let gas_used = run.gas_used;
         let (events, data) = run.result.map_err(|mut refusal| {
-            refusal.log = format!("rpc error: code = Unknown desc = {} with gas used: '{gas_used}'", refusal.log);
+            refusal.log = format!(
+                "rpc error: code = Unknown desc = {} with gas used: '{gas_used}'",
+                refusal.log
+            );
             refusal
         })?;
         Ok(Simulated { gas_used, data, events })
@@ -199,7 +202,9 @@ impl Node {
     }
 
     fn include(&mut self, tx: Tx) -> Included {
-        let result = self.deliver(&tx).unwrap_or_else(|refusal| failure(&tx, refusal, gas::TX, vec![]));
+        let result = self
+            .deliver(&tx)
+            .unwrap_or_else(|refusal| failure(&tx, refusal, gas::TX, vec![]));
         Included {
             hash: tx.hash,
             bytes: tx.bytes,
@@ -288,7 +293,9 @@ fn failure(tx: &Tx, refusal: Refusal, gas_used: u64, events: Vec<Event>) -> TxRe
 }
 
 fn out_of_gas(place: &str, wanted: u64, used: u64) -> Refusal {
-    code::OUT_OF_GAS.with(format!("out of gas in location: {place}; gasWanted: {wanted}, gasUsed: {used}"))
+    code::OUT_OF_GAS.with(format!(
+        "out of gas in location: {place}; gasWanted: {wanted}, gasUsed: {used}"
+    ))
 }
 
 fn base64_text(bytes: &[u8]) -> String {

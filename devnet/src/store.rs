@@ -74,7 +74,10 @@ impl Storage for Store {
                 return Box::new(std::iter::empty());
             }
         }
-        let range = self.data.range((lower, upper)).map(|(key, value)| (key.clone(), value.clone()));
+        let range = self
+            .data
+            .range((lower, upper))
+            .map(|(key, value)| (key.clone(), value.clone()));
         match order {
             Order::Ascending => Box::new(range),
             Order::Descending => Box::new(range.rev()),
@@ -109,7 +112,13 @@ mod tests {
         store.remove(b"removed");
         store.remove(b"new");
         store.set(b"new", b"4");
-        assert_eq!(store.written(), Written { keys: 6, bytes: 4 + 8 + 8 + 7 + 3 + 4 });
+        assert_eq!(
+            store.written(),
+            Written {
+                keys: 6,
+                bytes: 4 + 8 + 8 + 7 + 3 + 4
+            }
+        );
         store.roll_back();
         assert_eq!(store.data, before);
         assert_eq!(store.written(), Written::default());

@@ -134,7 +134,11 @@ async fn blind_to_websockets(node: String) -> String {
 #[tokio::test]
 async fn events_of_other_contracts_and_failed_transactions_are_left_out() {
     let chain = start().await;
-    let made = chain.account("admin").execute(&[crate::probe::instantiation()]).await.unwrap();
+    let made = chain
+        .account("admin")
+        .execute(&[crate::probe::instantiation()])
+        .await
+        .unwrap();
     let other = made.attribute("instantiate", "_contract_address").unwrap().to_owned();
     announce_all(&chain, 0..1).await;
     let elsewhere = client::Call::execute(&other, &crate::probe::Do::Announce { amount: 99 }).unwrap();
@@ -151,7 +155,10 @@ async fn a_chain_that_was_reset_ends_the_stream_with_both_heights() {
     let chain = start().await;
     let mut stream = follow_with(chain.client.clone(), vec![], 1_000_000, quick());
     let error = next(&mut stream).await.unwrap_err();
-    assert!(matches!(error, ClientError::ChainWentBack { next: 1_000_000, .. }), "{error}");
+    assert!(
+        matches!(error, ClientError::ChainWentBack { next: 1_000_000, .. }),
+        "{error}"
+    );
     assert!(stream.next().await.is_none());
 }
 

@@ -44,7 +44,12 @@ async fn a_transaction_is_found_by_its_hash_with_its_events_and_data() {
     };
     assert_eq!(amounts, [expected(7), expected(8)]);
     // Two answers of MsgExecuteContract.
-    assert_eq!(String::from_utf8_lossy(&found.data).matches("MsgExecuteContractResponse").count(), 2);
+    assert_eq!(
+        String::from_utf8_lossy(&found.data)
+            .matches("MsgExecuteContractResponse")
+            .count(),
+        2
+    );
     assert!(found.gas_used > 100_000 && found.gas_used <= found.gas_wanted);
 }
 
@@ -66,8 +71,15 @@ async fn events_are_those_of_wasmd_in_its_order() {
     let fee = chain.client.tx(outcome.hash).await.unwrap().unwrap();
     let all = lines(&fee);
     let kinds: Vec<&str> = all.iter().take(7).map(|line| line.split(' ').next().unwrap()).collect();
-    assert_eq!(kinds, ["coin_spent", "coin_received", "transfer", "message", "tx", "tx", "tx"]);
-    assert!(all[5].ends_with(&format!("acc_seq={}/0", alice.address())), "{}", all[5]);
+    assert_eq!(
+        kinds,
+        ["coin_spent", "coin_received", "transfer", "message", "tx", "tx", "tx"]
+    );
+    assert!(
+        all[5].ends_with(&format!("acc_seq={}/0", alice.address())),
+        "{}",
+        all[5]
+    );
     let me = alice.address();
     let action = |index| {
         format!("message action=/cosmwasm.wasm.v1.MsgExecuteContract sender={me} module=wasm msg_index={index}")
@@ -122,13 +134,22 @@ async fn a_transaction_that_fails_in_its_block_pays_its_fee_and_writes_nothing()
     let (alice, bob) = (chain.account("developer"), chain.account("creator"));
     let expect = [announce(1), call(Do::Expect { count: 1 })];
     // Both would succeed alone; both were simulated before either ran.
-    let (first, second) = (alice.prepare(&expect).await.unwrap(), bob.prepare(&expect).await.unwrap());
+    let (first, second) = (
+        alice.prepare(&expect).await.unwrap(),
+        bob.prepare(&expect).await.unwrap(),
+    );
     let (fee, before) = (second.fee, chain.gas_coin(bob.address()).await);
     let first = alice.broadcast(first).await.unwrap();
     alice.confirm(first, MINUTE).await.unwrap();
     let second = bob.broadcast(second).await.unwrap();
     let error = bob.confirm(second, MINUTE).await.unwrap_err();
-    let ClientError::Refused { message, code, codespace, hash } = error else {
+    let ClientError::Refused {
+        message,
+        code,
+        codespace,
+        hash,
+    } = error
+    else {
         panic!("{error}")
     };
     assert_eq!(message, "Generic error: count is 3, not 1");
@@ -148,7 +169,10 @@ async fn native_transfers_open_accounts() {
     let chain = start().await;
     let newcomer = Account::new(chain.client.clone(), Wallet::random());
     let faucet = chain.account("faucet");
-    faucet.execute(&[Call::send(newcomer.address(), 10_000_000)]).await.unwrap();
+    faucet
+        .execute(&[Call::send(newcomer.address(), 10_000_000)])
+        .await
+        .unwrap();
     newcomer.execute(&[announce(1)]).await.unwrap();
     assert_eq!(chain.sequence(newcomer.address()).await, 1);
 }

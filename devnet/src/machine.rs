@@ -116,6 +116,11 @@ impl Machine {
         self.app.storage_mut().begin();
     }
 
+    /// Ends it; what it did stays.
+    pub(crate) fn keep(&mut self) {
+        self.app.storage_mut().keep();
+    }
+
     pub(crate) fn written(&self) -> Written {
         self.app.storage().written()
     }

@@ -228,6 +228,7 @@ impl Node {
         }
         match result {
             Ok((events, data)) => {
+                self.machine.keep();
                 self.open_receivers(&events);
                 ante.extend(events);
                 Ok(TxResult {

@@ -7,9 +7,9 @@ use crate::{
     error::SplitError,
     graph::{makes, uses, Graph},
     manifest::{TensorSpec, STAGES_MAX},
+    options::{SplitOptions, Stages},
     plan::{self, Terrain},
     shapes::Shapes,
-    split::{SplitOptions, Stages},
 };
 
 /// A stage before it is written.

@@ -23,6 +23,8 @@ pub enum SplitError {
     ModelTooLarge { path: PathBuf, bytes: u64, limit: u64 },
     #[error("{path} is not an ONNX model: {source}")]
     NotOnnx { path: PathBuf, source: prost::DecodeError },
+    #[error("{path}: {problem}")]
+    Config { path: PathBuf, problem: String },
     #[error("{path} has no graph")]
     NoGraph { path: PathBuf },
     #[error("initialiser {name}: external data at {location:?} would lie outside the model's folder")]

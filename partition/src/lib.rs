@@ -13,6 +13,7 @@ mod emit;
 mod error;
 mod graph;
 mod manifest;
+mod options;
 mod plan;
 mod pooling;
 mod prove;
@@ -29,8 +30,9 @@ pub use error::SplitError;
 pub use manifest::{
     Batching, BlobRef, Calibration, Dim, Manifest, ManifestError, Pooling, Sha256Hex, Stage, TensorSpec, FORMAT,
 };
+pub use options::{SplitOptions, Stages};
 pub use runtime::{run_stage, Loaded, Runtime, RuntimeError, StageError};
-pub use split::{split, SplitOptions, Stages};
+pub use split::split;
 pub use tensor::{DType, Row, Tensor, TensorError};
 
 /// The ONNX schema, generated from `proto/onnx.proto`.

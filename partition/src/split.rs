@@ -12,7 +12,8 @@ use crate::{
     emit::{typed, write_blob, Emitter},
     error::SplitError,
     graph::Graph,
-    manifest::{BlobRef, Calibration, Manifest, Pooling, Sha256Hex, Stage, TensorSpec, FORMAT, STAGES_MAX},
+    manifest::{BlobRef, Calibration, Manifest, Sha256Hex, Stage, TensorSpec, FORMAT, STAGES_MAX},
+    options::{SplitOptions, Stages},
     plan, pooling,
     prove::{self, Proof, Running},
     runtime::Runtime,
@@ -20,49 +21,6 @@ use crate::{
     source,
     tensor::{Row, Tensor},
 };
-
-/// How many stages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stages {
-    /// Exactly this many, 1 to 64.
-    Count(usize),
-    /// As few as possible, none with more weights than this many bytes.
-    MaxBytes(u64),
-}
-
-/// What a creator decides about a split.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SplitOptions {
-    pub stages: Stages,
-    /// What the model is for, e.g. `embeddings`; at most 64 bytes.
-    pub task: String,
-    /// Longest row along a symbolic axis; longer texts are truncated to it.
-    pub max_positions: u64,
-    /// Pooling to append; none where the graph ends with it already.
-    pub pooling: Option<Pooling>,
-    /// Whether to append an L2 normalisation.
-    pub normalize: bool,
-    /// Initialisers of at least this many bytes become blobs of their own, which stages and versions share.
-    pub external_bytes_min: u64,
-    /// Largest honest relative error across engine classes, in parts per billion. Measured for float32: honest up to 1 200,
-    /// the mildest cheat (weights rounded to float16) 450 000.
-    pub tolerance_ppb: u64,
-}
-
-impl SplitOptions {
-    /// Options for a model of sentence embeddings: mean pooling, normalised.
-    pub fn embeddings(stages: Stages, max_positions: u64) -> Self {
-        Self {
-            stages,
-            task: "embeddings".to_owned(),
-            max_positions,
-            pooling: Some(Pooling::Mean),
-            normalize: true,
-            external_bytes_min: 64 << 10,
-            tolerance_ppb: 20_000,
-        }
-    }
-}
 
 /// Splits the model of an export directory into a bundle at `out_dir`, which must not exist. `samples` are inputs of the graph, one row
 /// each, without batch axis; at least two of different lengths where the graph has symbolic axes. On any error nothing is left.

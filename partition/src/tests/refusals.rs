@@ -229,3 +229,38 @@ fn requests_that_cannot_be_met_are_refused_by_their_numbers() {
     std::fs::create_dir(&target).unwrap();
     assert!(matches!(ask(&options(2), &samples()), SplitError::TargetExists { .. }));
 }
+
+#[test]
+fn options_are_what_the_export_says_and_unknown_pooling_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let read = || SplitOptions::for_export(folder.path(), Stages::Count(2));
+    assert!(matches!(read(), Err(SplitError::Config { .. })));
+    write("config.json", r#"{"max_position_embeddings": 512}"#);
+    let plain = read().unwrap();
+    assert_eq!(
+        (plain.max_positions, plain.pooling, plain.normalize),
+        (512, None, false)
+    );
+
+    let modules =
+        |path: &str, last: &str| format!(r#"[{{"type": "a.b.Pooling", "path": "{path}"}}, {{"type": "a.b.{last}"}}]"#);
+    write("modules.json", &modules("1_Pooling", "Normalize"));
+    write("sentence_bert_config.json", r#"{"max_seq_length": 256}"#);
+    std::fs::create_dir(folder.path().join("1_Pooling")).unwrap();
+    write(
+        "1_Pooling/config.json",
+        r#"{"pooling_mode_mean_tokens": true, "pooling_mode_cls_token": false}"#,
+    );
+    assert_eq!(read().unwrap(), SplitOptions::embeddings(Stages::Count(2), 256));
+    write("1_Pooling/config.json", r#"{"pooling_mode_cls_token": true}"#);
+    assert!(matches!(read(), Err(SplitError::Config { .. })));
+    for text in [
+        modules("../1_Pooling", "Normalize"),
+        modules("1_Pooling", "Dense"),
+        "[".to_owned(),
+    ] {
+        write("modules.json", &text);
+        assert!(matches!(read(), Err(SplitError::Config { .. })), "{text}");
+    }
+}

@@ -128,7 +128,7 @@ pub(crate) fn occupy(storage: &mut dyn Storage, item: &Occupation) -> Result<(),
 
 /// Gives the slots of an item back and takes the penalty of its culprit. Never fails for known deployments: whatever the item has
 /// come to, its slots are free again.
-pub(crate) fn vacate(storage: &mut dyn Storage, vacancy: Vacancy) -> Result<Option<Penalised>, ContractError> {
+pub(crate) fn vacate(storage: &mut dyn Storage, mut vacancy: Vacancy) -> Result<Option<Penalised>, ContractError> {
     let mut penalised = None;
     for number in &vacancy.deployments {
         let mut deployment = load(storage, *number)?;
@@ -137,10 +137,13 @@ pub(crate) fn vacate(storage: &mut dyn Storage, vacancy: Vacancy) -> Result<Opti
             continue;
         }
         DEPLOYMENTS.save(storage, *number, &deployment)?;
-        let culprit = vacancy.penalty.as_ref().filter(|penalty| penalty.deployment == *number);
+        // Taken out: whoever names a culprit twice makes it pay once.
+        let culprit = vacancy.penalty.take_if(|penalty| penalty.deployment == *number);
         let amount = change_stake(storage, &deployment.owner, |stake| {
             stake.vacate(deployment.slot_bond);
-            let amount = culprit.map(|penalty| stake.penalise(deployment.penalty(penalty.price)));
+            let amount = culprit
+                .as_ref()
+                .map(|penalty| stake.penalise(deployment.penalty(penalty.price)));
             Ok(amount.unwrap_or_default())
         })?;
         save(storage, *number, &deployment)?;
@@ -150,7 +153,7 @@ pub(crate) fn vacate(storage: &mut dyn Storage, vacancy: Vacancy) -> Result<Opti
                 deployment: *number,
                 item: vacancy.item,
                 amount,
-                beneficiary: beneficiary.clone(),
+                beneficiary,
             });
         }
     }

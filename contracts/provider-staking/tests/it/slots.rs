@@ -137,6 +137,16 @@ fn a_penalty_never_takes_more_than_the_slots_bond() {
 }
 
 #[test]
+fn a_culprit_named_twice_pays_once() {
+    let mut network = Network::with_ann(5_000);
+    network.deploys("ann", terms(0, 2, 2)).unwrap();
+    network.occupies(&[1, 1]).unwrap();
+    network.vacates(&[1, 1], Some((1, 1_000))).unwrap();
+    assert_eq!((network.deployment(1).busy, network.escrow_balance()), (0, 250));
+    network.check_money();
+}
+
+#[test]
 fn terms_of_a_listing_outlast_the_parameters() {
     let mut network = Network::with_ann(1_000);
     network.deploys("ann", terms(0, 2, 1)).unwrap();

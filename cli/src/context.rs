@@ -97,6 +97,11 @@ impl Context {
         Ok(network)
     }
 
+    /// The node named on the command line, if one was.
+    pub(crate) fn node(&self) -> Option<String> {
+        self.node.clone()
+    }
+
     pub(crate) async fn client(&self) -> anyhow::Result<Client> {
         Ok(Client::connect(self.network()?).await?)
     }

@@ -5,11 +5,19 @@
 
 mod amount;
 mod context;
+mod embed;
+mod engine;
 mod home;
+mod job;
 mod keys;
 mod market;
+mod model;
 mod output;
+mod progress;
+mod provider;
+mod services;
 mod wallet;
+mod work;
 
 use std::{io::IsTerminal, process::ExitCode};
 
@@ -42,6 +50,37 @@ enum Command {
     /// Balances, escrow deposits, transfers
     #[command(subcommand)]
     Wallet(wallet::Command),
+    /// Split, publish and find models
+    #[command(subcommand)]
+    Model(model::Command),
+    /// Register, bond, deploy, and run a provider's services
+    #[command(subcommand)]
+    Provider(provider::Command),
+    /// Work on the on-chain lane, step by step
+    #[command(subcommand)]
+    Job(job::Command),
+    /// Texts to vectors, verified against the chain
+    Embed(embed::Embed),
+    /// The embedded chain with the market's contracts
+    Devnet(services::devnet::Options),
+    /// The service that runs a provider's stages
+    Host(services::host::Options),
+    /// The service that carries facts between chain and host
+    Relayer(services::relayer::Options),
+}
+
+impl Command {
+    /// Services tell what they do, commands only what went wrong.
+    fn is_service(&self) -> bool {
+        matches!(
+            self,
+            Self::Devnet(_)
+                | Self::Host(_)
+                | Self::Relayer(_)
+                | Self::Model(model::Command::Serve(_))
+                | Self::Provider(provider::Command::Run(_))
+        )
+    }
 }
 
 fn main() -> ExitCode {
@@ -59,14 +98,15 @@ fn start(cli: Cli) -> anyhow::Result<()> {
     logs(&cli.command)?;
     let context = Context::new(cli.globals)?;
     let runtime = tokio::runtime::Runtime::new().context("failed to start the runtime")?;
-    runtime.block_on(run(&context, cli.command))
+    let result = runtime.block_on(run(&context, cli.command));
+    // A thread that waits for stdin would keep the runtime from ending.
+    runtime.shutdown_background();
+    result
 }
 
-/// Logs go to stderr. Services tell what they do, commands only what went wrong; `RUST_LOG` overrides both.
+/// Logs go to stderr; `RUST_LOG` overrides what they tell.
 fn logs(command: &Command) -> anyhow::Result<()> {
-    let default = match command {
-        _ => "error",
-    };
+    let default = if command.is_service() { "info" } else { "error" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -80,5 +120,12 @@ async fn run(context: &Context, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Keys(command) => keys::run(context, command),
         Command::Wallet(command) => wallet::run(context, command).await,
+        Command::Model(command) => model::run(context, command).await,
+        Command::Provider(command) => provider::run(context, command).await,
+        Command::Job(command) => job::run(context, command).await,
+        Command::Embed(embed) => embed::run(context, embed).await,
+        Command::Devnet(options) => services::devnet::run(context, &options).await,
+        Command::Host(options) => services::host::run(context, &options).await,
+        Command::Relayer(options) => services::relayer::run(context, &options).await,
     }
 }

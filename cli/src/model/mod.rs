@@ -9,9 +9,9 @@ mod split;
 use clap::Subcommand;
 
 pub(crate) use self::{
-    publish::{read_manifest, version_of, Publication},
-    serve::serve,
-    split::{split_with, Split},
+    manage::pass_on,
+    publish::{claim_call, claim_fee, read_manifest, version_of, Publication, MANIFEST_BYTES_MAX},
+    split::{split_with, PoolingName, Split},
 };
 use crate::context::Context;
 

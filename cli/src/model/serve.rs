@@ -25,7 +25,7 @@ use tokio::{fs::File, net::TcpListener};
 use tokio_util::{io::ReaderStream, sync::CancellationToken};
 
 use super::publish::read_manifest;
-use crate::{context::Context, service};
+use crate::{context::Context, services::stop};
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
@@ -51,7 +51,7 @@ struct Serving {
 }
 
 pub(crate) async fn run(context: &Context, serve: &Serve) -> anyhow::Result<()> {
-    let stop = service::stop_signal()?;
+    let stop = stop::stop_signal()?;
     let (listener, manifest) = open(&serve.bundle, serve.listen).await?;
     let url = format!("http://{}", listener.local_addr().context("failed to read the address")?);
     let serving = Serving {
@@ -59,7 +59,7 @@ pub(crate) async fn run(context: &Context, serve: &Serve) -> anyhow::Result<()> 
         url: url.clone(),
         pid: std::process::id(),
     };
-    service::announce(&context.home, "serve.json", &serving)?;
+    stop::announce(&context.home, "serve.json", &serving)?;
     context.output.done(&serving, format!("Serving {} at {url}/blobs/<sha256>; manifest {manifest}.", serve.bundle.display()))?;
     answer(listener, serve.bundle.clone(), manifest, stop).await
 }

@@ -1,4 +1,4 @@
-//! What all services have in common: when they stop, and how they tell where they are.
+//! When services stop, and how they tell where they are.
 
 use std::{io::Write, path::Path};
 

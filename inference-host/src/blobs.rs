@@ -1,0 +1,330 @@
+//! Weights, graphs and manifests on disk, named by their sha256.
+//!
+//! Guarantees: a blob is hashed when it comes in and again every time it is loaded; one that is not what its name says is moved aside
+//! and never used; the folder stays within its bound by forgetting what was used least recently, but never what is in use. It does not guard
+//! against somebody who writes into the folder between the check and the load: the folder belongs to the operator.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use schema::Digest;
+use sha2::{Digest as _, Sha256};
+
+/// Blobs that were not what they said, kept for the operator to look at. The oldest give way.
+const ASIDE_MAX: usize = 4;
+
+/// Why a blob cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    #[error("blob {digest} is not in the store")]
+    Missing { digest: Digest },
+    #[error("blob {digest} has sha256 {found}: it was moved aside and is not used")]
+    Corrupt { digest: Digest, found: Digest },
+    #[error("blob {digest} needs {bytes} bytes; the store may hold {bytes_max}, of which {in_use} are in use")]
+    NoRoom {
+        digest: Digest,
+        bytes: u64,
+        bytes_max: u64,
+        in_use: u64,
+    },
+    #[error("failed to access blob {digest}")]
+    File { digest: Digest, source: io::Error },
+}
+
+/// The folder of blobs.
+#[derive(Debug)]
+pub struct Blobs {
+    folder: PathBuf,
+    bytes_max: u64,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    blobs: HashMap<Digest, Blob>,
+    /// Rises with every use.
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Blob {
+    bytes: u64,
+    used: u64,
+    pins: usize,
+}
+
+/// A verified blob that stays as long as this value lives.
+#[derive(Debug)]
+pub struct Pinned {
+    blobs: Arc<Blobs>,
+    digest: Digest,
+}
+
+impl Pinned {
+    pub fn path(&self) -> PathBuf {
+        self.blobs.path(self.digest)
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        if let Some(blob) = self.blobs.lock().blobs.get_mut(&self.digest) {
+            blob.pins = blob.pins.saturating_sub(1);
+        }
+    }
+}
+
+impl Blobs {
+    /// Opens the folder, or makes it. What it holds counts as used in the order of its last changes.
+    pub fn open(folder: PathBuf, bytes_max: u64) -> io::Result<Arc<Self>> {
+        fs::create_dir_all(&folder)?;
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            let digest = entry.file_name().to_str().and_then(|name| name.parse::<Digest>().ok());
+            if let (Some(digest), Ok(metadata)) = (digest, entry.metadata()) {
+                let changed = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                found.push((changed, digest, metadata.len()));
+            }
+        }
+        found.sort();
+        let mut held = Held::default();
+        for (_, digest, bytes) in found {
+            held.insert(digest, bytes);
+        }
+        Ok(Arc::new(Self {
+            folder,
+            bytes_max,
+            held: Mutex::new(held),
+        }))
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where a blob lies, if it is there. Graphs name their weights by digest, beside them.
+    pub fn path(&self, digest: Digest) -> PathBuf {
+        self.folder.join(digest.to_string())
+    }
+
+    /// Where an unfinished download of a blob lies.
+    pub(crate) fn part(&self, digest: Digest) -> PathBuf {
+        self.folder.join(format!("{digest}.part"))
+    }
+
+    /// Bytes of a blob that is held, which counts as a use.
+    pub fn find(&self, digest: Digest) -> Option<u64> {
+        let mut held = self.lock();
+        let now = held.tick();
+        let blob = held.blobs.get_mut(&digest)?;
+        blob.used = now;
+        Some(blob.bytes)
+    }
+
+    /// Bytes of all blobs together.
+    pub fn bytes(&self) -> u64 {
+        self.lock().bytes()
+    }
+
+    /// Hashes a held blob and keeps it from being forgotten. Reads the whole file: not for an async thread.
+    pub fn verify(self: &Arc<Self>, digest: Digest) -> Result<Pinned, BlobError> {
+        if self.find(digest).is_none() {
+            return Err(BlobError::Missing { digest });
+        }
+        let path = self.path(digest);
+        let found = hash(&path).map_err(|source| BlobError::File { digest, source })?;
+        if found != digest {
+            self.lock().blobs.remove(&digest);
+            self.set_aside(&path);
+            return Err(BlobError::Corrupt { digest, found });
+        }
+        self.pin(digest).ok_or(BlobError::Missing { digest })
+    }
+
+    /// Takes a complete file in under its digest, if it is what the digest says; otherwise it is moved aside.
+    /// Reads the whole file: not for an async thread.
+    pub fn take(self: &Arc<Self>, digest: Digest, file: &Path) -> Result<Pinned, BlobError> {
+        let failed = |source| BlobError::File { digest, source };
+        let found = hash(file).map_err(failed)?;
+        if found != digest {
+            self.set_aside(file);
+            return Err(BlobError::Corrupt { digest, found });
+        }
+        let bytes = fs::metadata(file).map_err(failed)?.len();
+        self.make_room(digest, bytes)?;
+        File::open(file).and_then(|file| file.sync_all()).map_err(failed)?;
+        fs::rename(file, self.path(digest)).map_err(failed)?;
+        self.lock().insert(digest, bytes);
+        self.pin(digest).ok_or(BlobError::Missing { digest })
+    }
+
+    /// Forgets blobs that are not in use, least recently used first, until `bytes` more fit.
+    pub(crate) fn make_room(&self, digest: Digest, bytes: u64) -> Result<(), BlobError> {
+        let mut held = self.lock();
+        held.blobs.remove(&digest);
+        while held.bytes().saturating_add(bytes) > self.bytes_max {
+            let Some(oldest) = held.oldest() else {
+                return Err(BlobError::NoRoom {
+                    digest,
+                    bytes,
+                    bytes_max: self.bytes_max,
+                    in_use: held.bytes(),
+                });
+            };
+            held.blobs.remove(&oldest);
+            let path = self.path(oldest);
+            if let Err(source) = fs::remove_file(path) {
+                tracing::warn!(blob = %oldest, %source, "a blob could not be removed");
+            }
+        }
+        Ok(())
+    }
+
+    fn pin(self: &Arc<Self>, digest: Digest) -> Option<Pinned> {
+        let mut held = self.lock();
+        let blob = held.blobs.get_mut(&digest)?;
+        blob.pins = blob.pins.saturating_add(1);
+        Some(Pinned {
+            blobs: Arc::clone(self),
+            digest,
+        })
+    }
+
+    fn set_aside(&self, path: &Path) {
+        let aside = self.folder.join("corrupt");
+        let name = path.file_name().unwrap_or_default();
+        let moved = fs::create_dir_all(&aside).and_then(|()| fs::rename(path, aside.join(name)));
+        if moved.is_err() {
+            // It must not stay under its name, whatever else fails.
+            let _ = fs::remove_file(path);
+        }
+        keep_newest(&aside, ASIDE_MAX);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        // Every change under the lock is complete in itself, so a panic elsewhere leaves nothing half done.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn tick(&mut self) -> u64 {
+        self.clock = self.clock.saturating_add(1);
+        self.clock
+    }
+
+    fn insert(&mut self, digest: Digest, bytes: u64) {
+        let used = self.tick();
+        let pins = self.blobs.get(&digest).map_or(0, |blob| blob.pins);
+        self.blobs.insert(digest, Blob { bytes, used, pins });
+    }
+
+    fn bytes(&self) -> u64 {
+        self.blobs.values().fold(0, |sum, blob| sum.saturating_add(blob.bytes))
+    }
+
+    fn oldest(&self) -> Option<Digest> {
+        let idle = self.blobs.iter().filter(|(_, blob)| blob.pins == 0);
+        idle.min_by_key(|(_, blob)| blob.used).map(|(digest, _)| *digest)
+    }
+}
+
+/// sha256 of a file.
+fn hash(path: &Path) -> io::Result<Digest> {
+    let mut file = File::open(path)?;
+    let mut sha = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(Digest(sha.finalize().into())),
+            count => sha.update(buffer.get(..count).unwrap_or_default()),
+        }
+    }
+}
+
+/// Removes all but the newest entries of a folder. Nobody depends on what is kept there, so failures are no errors.
+pub(crate) fn keep_newest(folder: &Path, count: usize) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    let changed = |entry: &fs::DirEntry| entry.metadata().and_then(|metadata| metadata.modified()).ok();
+    let mut entries: Vec<_> = entries.flatten().map(|entry| (changed(&entry), entry.path())).collect();
+    entries.sort();
+    entries.reverse();
+    for (_, path) in entries.iter().skip(count) {
+        let _ = match path.is_dir() {
+            true => fs::remove_dir_all(path),
+            false => fs::remove_file(path),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(bytes_max: u64) -> (tempfile::TempDir, Arc<Blobs>) {
+        let home = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(home.path().join("blobs"), bytes_max).unwrap();
+        (home, blobs)
+    }
+
+    fn put(blobs: &Arc<Blobs>, content: &[u8]) -> Result<Pinned, BlobError> {
+        let digest = Digest::of(content);
+        fs::write(blobs.part(digest), content).unwrap();
+        blobs.take(digest, &blobs.part(digest))
+    }
+
+    #[test]
+    fn a_flipped_byte_is_refused_by_its_digest_and_named() {
+        let (_home, blobs) = store(1000);
+        let digest = Digest::of(b"weights");
+        drop(put(&blobs, b"weights").unwrap());
+        fs::write(blobs.path(digest), b"weightz").unwrap();
+        let error = blobs.verify(digest).unwrap_err();
+        assert!(matches!(error, BlobError::Corrupt { found, .. } if found == Digest::of(b"weightz")));
+        assert!(error.to_string().contains(&digest.to_string()));
+        assert!(matches!(blobs.verify(digest), Err(BlobError::Missing { .. })));
+        assert!(blobs.folder.join("corrupt").join(digest.to_string()).exists());
+    }
+
+    #[test]
+    fn a_download_that_is_something_else_never_gets_its_name() {
+        let (_home, blobs) = store(1000);
+        let digest = Digest::of(b"weights");
+        fs::write(blobs.part(digest), b"malware").unwrap();
+        let taken = blobs.take(digest, &blobs.part(digest));
+        assert!(matches!(taken, Err(BlobError::Corrupt { .. })));
+        assert!(!blobs.path(digest).exists());
+    }
+
+    #[test]
+    fn the_least_recently_used_gives_way_and_what_is_in_use_never_does() {
+        let (_home, blobs) = store(10);
+        let first = put(&blobs, b"aaaa").unwrap();
+        drop(put(&blobs, b"bbbb").unwrap());
+        drop(put(&blobs, b"cccc").unwrap());
+        assert!(blobs.find(Digest::of(b"aaaa")).is_some(), "in use");
+        assert!(blobs.find(Digest::of(b"bbbb")).is_none(), "used least recently");
+        assert!(!blobs.path(Digest::of(b"bbbb")).exists());
+        let error = put(&blobs, b"1234567").unwrap_err();
+        assert!(matches!(error, BlobError::NoRoom { bytes: 7, bytes_max: 10, in_use: 4, .. }), "{error}");
+        drop(first);
+        put(&blobs, b"1234567").unwrap();
+        assert_eq!(blobs.bytes(), 7);
+    }
+
+    #[test]
+    fn a_store_that_is_opened_again_knows_what_it_holds() {
+        let (home, blobs) = store(100);
+        drop(put(&blobs, b"weights").unwrap());
+        let again = Blobs::open(home.path().join("blobs"), 100).unwrap();
+        assert_eq!(again.find(Digest::of(b"weights")), Some(7));
+        again.verify(Digest::of(b"weights")).unwrap();
+    }
+}

@@ -1,0 +1,540 @@
+//! One piece of work from assignment to acknowledgement: asks the chain, starts, computes, signs, hands over.
+//!
+//! Guarantees: nothing is computed that the chain has not assigned to this provider under this very host key; whatever was started goes
+//! on after a restart; every wait ends at the item's deadline at the latest; nothing is signed before it is true, nor told before it is safe
+//! on disk. Overload is answered at once and costs nothing.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use client::Wallet;
+use partition::{row, Row};
+use prost::bytes::Bytes;
+use schema::{
+    merkle,
+    receipt::{Link, SignedAcknowledgement},
+    work::WorkStatus,
+    ItemId, PublicKey,
+};
+use tokio::{
+    sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    chain::{Assignment, Chain},
+    config::Config,
+    journal::RowFile,
+    links::{sign_acknowledgement, sign_receipt, verify, Done},
+    metrics::Metrics,
+    model::{Models, Serving},
+    peers::{Peers, Push},
+    queue::Ticket,
+    refusal::Refusal,
+    span::Pushed,
+    work::{Entry, Phase, Record, Work, WorkKey},
+};
+
+/// Rows in memory are accounted for in these units.
+const KIB: u64 = 1024;
+/// First and longest pause before an interrupted piece of work is tried again.
+const RESUME_FIRST: Duration = Duration::from_millis(100);
+const RESUME_LONGEST: Duration = Duration::from_secs(2);
+
+/// Everything that the interfaces of a host share.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) config: Config,
+    pub(crate) host_key: Wallet,
+    pub(crate) chain: Arc<dyn Chain>,
+    pub(crate) models: Models,
+    pub(crate) work: Work,
+    pub(crate) peers: Peers,
+    /// Free memory for rows, in KiB.
+    pub(crate) memory: Arc<Semaphore>,
+    pub(crate) metrics: Metrics,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+/// Rows with their lengths, ready for the queue.
+#[derive(Debug)]
+struct Input {
+    rows: Vec<(Row, u64)>,
+    units: u64,
+}
+
+/// Work that the queue has taken.
+#[derive(Debug)]
+struct Admitted {
+    ticket: Ticket,
+    units: u64,
+    rows: u64,
+    memory: OwnedSemaphorePermit,
+}
+
+/// What is to be said to a push before its rows are read.
+#[derive(Debug)]
+pub(crate) enum Expected {
+    /// The same rows were acknowledged before.
+    Acknowledged(Box<SignedAcknowledgement>),
+    Wanted(Box<Wanted>),
+}
+
+/// A push whose rows may come.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    entry: Arc<Entry>,
+    serving: Arc<Serving>,
+    record: Record,
+    pub(crate) pushed: Pushed,
+    memory: OwnedSemaphorePermit,
+    // Whoever pushes the same rows meanwhile waits, and then gets the same answer.
+    gate: OwnedMutexGuard<()>,
+}
+
+/// Unix time.
+pub(crate) fn now_seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn instant_of(unix_seconds: u64) -> Instant {
+    let left = Duration::from_secs(unix_seconds.saturating_sub(now_seconds()));
+    let now = Instant::now();
+    now.checked_add(left).unwrap_or(now)
+}
+
+fn count(rows: usize) -> u64 {
+    u64::try_from(rows).unwrap_or(u64::MAX)
+}
+
+impl Host {
+    /// Begins an attempt, or learns that rows for it will be pushed. Calling it again changes nothing.
+    pub(crate) async fn begin(self: &Arc<Self>, item: ItemId, attempt: u8) -> Result<WorkStatus, Refusal> {
+        if self.work.of_attempt(item, attempt).is_empty() {
+            self.learn(item, attempt).await?;
+        }
+        for entry in self.work.of_attempt(item, attempt) {
+            if entry.record().may_start() {
+                self.start(&entry, Record::may_start).await?;
+            }
+        }
+        self.work.status(item, attempt).ok_or_else(|| self.not_assigned(item))
+    }
+
+    fn not_assigned(&self, item: ItemId) -> Refusal {
+        let provider = self.config.provider.clone();
+        Refusal::NotAssigned { item, provider }
+    }
+
+    /// Asks the chain about an attempt and remembers our part of it.
+    async fn learn(&self, item: ItemId, attempt: u8) -> Result<(), Refusal> {
+        let assignment = self.chain.assignment(item).await.map_err(|error| Refusal::chain(item, error))?;
+        let (asked, current) = (attempt, assignment.attempt);
+        match asked.cmp(&current) {
+            std::cmp::Ordering::Less => return Err(Refusal::Past { item, asked, current }),
+            std::cmp::Ordering::Greater => return Err(Refusal::NotYet { item, asked, current }),
+            std::cmp::Ordering::Equal if !assignment.open => return Err(Refusal::Ended { item, attempt }),
+            std::cmp::Ordering::Equal => {}
+        }
+        let ours = PublicKey(self.host_key.public_key());
+        let mut spans = Vec::new();
+        for (index, span) in assignment.spans.iter().enumerate() {
+            if span.provider != self.config.provider {
+                continue;
+            }
+            if span.host_key != ours {
+                let (deployment, registered) = (span.deployment, span.host_key);
+                return Err(Refusal::HostKey {
+                    deployment,
+                    registered,
+                    ours,
+                });
+            }
+            spans.push(u8::try_from(index).unwrap_or(u8::MAX));
+        }
+        if spans.is_empty() {
+            return Err(self.not_assigned(item));
+        }
+        in_time(&assignment)?;
+        for span in spans {
+            self.work.learn(&assignment, span)?;
+        }
+        Ok(())
+    }
+
+    /// Computes a piece of work whose input is at hand: on chain for a first span, on disk otherwise.
+    async fn start(self: &Arc<Self>, entry: &Arc<Entry>, may: fn(&Record) -> bool) -> Result<(), Refusal> {
+        let _gate = entry.gate.lock().await;
+        let record = entry.record();
+        if !may(&record) {
+            return Ok(());
+        }
+        in_time(&record.assignment)?;
+        let serving = self.serving(&record)?;
+        let input = match record.span {
+            0 => self.input_from_chain(&record.assignment, &serving).await,
+            _ => self.work.rows(entry, RowFile::Input).map_err(Refusal::from).and_then(|rows| decode(&serving, &rows)),
+        };
+        let input = match input {
+            Ok(input) => input,
+            // Asking again would not change what is wrong with the rows themselves.
+            Err(refusal) if refusal.http() == axum::http::StatusCode::UNPROCESSABLE_ENTITY => {
+                self.metrics.item_failed();
+                self.work.fail(entry, refusal.to_string()).await;
+                return Ok(());
+            }
+            Err(refusal) => return Err(refusal),
+        };
+        let memory = self.reserve(sent_bytes(&serving, count(input.rows.len()), input.units))?;
+        let admitted = admit(&serving, input, memory)?;
+        self.work.start(entry).await?;
+        self.launch(entry, admitted);
+        Ok(())
+    }
+
+    async fn input_from_chain(&self, assignment: &Assignment, serving: &Arc<Serving>) -> Result<Input, Refusal> {
+        let item = assignment.item;
+        let input = self.chain.input(item.job, item.shard).await;
+        let texts = input.map_err(|error| Refusal::chain(item, error))?;
+        let (found, expected) = (count(texts.len()), u64::from(assignment.rows));
+        if found != expected {
+            return Err(Refusal::RowCount { found, expected });
+        }
+        let (found, expected) = (merkle::root(&texts), assignment.root);
+        if found != expected {
+            return Err(Refusal::RowDigest { found, expected });
+        }
+        let serving = Arc::clone(serving);
+        let tokenized = tokio::task::spawn_blocking(move || tokenize(&serving, &texts)).await;
+        let input = tokenized.map_err(|_| Refusal::Stopping)??;
+        if input.units > assignment.units_max {
+            let (found, max) = (input.units, assignment.units_max);
+            return Err(crate::links::LinkError::TooManyUnits { span: 0, found, max }.into());
+        }
+        Ok(input)
+    }
+
+    /// What is to be said to a push, judged by its header alone.
+    pub(crate) async fn expect(&self, pushed: Pushed) -> Result<Expected, Refusal> {
+        let key = pushed.key;
+        let entry = match self.work.find(key) {
+            Some(entry) => entry,
+            None => self.learn_span(key).await?,
+        };
+        let assignment = entry.record().assignment;
+        verify(&assignment, &pushed.links, usize::from(key.span))?;
+        let seconds = self.config.io_timeout_seconds;
+        let gate = tokio::time::timeout(self.config.io_timeout(), Arc::clone(&entry.gate).lock_owned()).await;
+        let gate = gate.map_err(|_| Refusal::Stalled { seconds })?;
+        let record = entry.record();
+        if let Some(acknowledgement) = acknowledged(&record, &pushed)? {
+            return Ok(Expected::Acknowledged(Box::new(acknowledgement)));
+        }
+        in_time(&assignment)?;
+        let (found, expected) = (u64::from(pushed.rows), u64::from(assignment.rows));
+        if found != expected {
+            return Err(Refusal::RowCount { found, expected });
+        }
+        let serving = self.serving(&record)?;
+        serving.room_for(usize::try_from(pushed.rows).unwrap_or(usize::MAX))?;
+        let units = pushed.links.last().map_or(0, |link| link.receipt.receipt.units_in);
+        let memory = self.reserve(pushed.bytes.saturating_add(sent_bytes(&serving, expected, units)))?;
+        Ok(Expected::Wanted(Box::new(Wanted {
+            entry,
+            serving,
+            record,
+            pushed,
+            memory,
+            gate,
+        })))
+    }
+
+    async fn learn_span(&self, key: WorkKey) -> Result<Arc<Entry>, Refusal> {
+        self.learn(key.item, key.attempt).await?;
+        self.work.find(key).ok_or_else(|| Refusal::NotOurSpan {
+            item: key.item,
+            span: usize::from(key.span),
+            provider: self.config.provider.clone(),
+        })
+    }
+
+    /// Takes the rows of a push. When this returns they are safe on disk and in the queue, and our word may be given.
+    pub(crate) async fn take(self: Arc<Self>, wanted: Wanted, rows: Vec<Bytes>) -> Result<SignedAcknowledgement, Refusal> {
+        let (record, pushed) = (&wanted.record, wanted.pushed);
+        let Some((last, receipt)) = pushed.links.last().map(|link| (link, &link.receipt.receipt)) else {
+            return Err(crate::links::LinkError::Count { found: 0, span: 1 }.into());
+        };
+        let (found, expected) = (merkle::root(&rows), receipt.output_digest);
+        if found != expected {
+            return Err(Refusal::RowDigest { found, expected });
+        }
+        let input = decode(&wanted.serving, &rows)?;
+        if input.units != receipt.units_in && input.units > 0 {
+            let (found, expected) = (input.units, receipt.units_in);
+            return Err(Refusal::Units { found, expected });
+        }
+        let input = Input {
+            units: receipt.units_in,
+            ..input
+        };
+        let Some(pinned) = record.pinned() else {
+            return Err(self.not_assigned(record.assignment.item));
+        };
+        let acknowledgement = sign_acknowledgement(&self.host_key, &record.assignment, pinned, expected);
+        let acknowledged = Link {
+            receipt: last.receipt.clone(),
+            acknowledgement: Some(acknowledgement.clone()),
+        };
+        let mut links = pushed.links.clone();
+        links.pop();
+        links.push(acknowledged);
+        let admitted = admit(&wanted.serving, input, wanted.memory)?;
+        self.work.accept(&wanted.entry, links, rows).await?;
+        self.metrics.push_received();
+        self.launch(&wanted.entry, admitted);
+        drop(wanted.gate);
+        Ok(acknowledgement)
+    }
+
+    /// Goes on with what an earlier process left unfinished.
+    pub(crate) fn resume(self: &Arc<Self>) {
+        for entry in self.work.unfinished(now_seconds()) {
+            let host = Arc::clone(self);
+            self.tasks.spawn(async move {
+                let stop = host.stop.clone();
+                tokio::select! {
+                    () = host.resume_one(entry) => {}
+                    () = stop.cancelled() => {}
+                }
+            });
+        }
+    }
+
+    async fn resume_one(self: Arc<Self>, entry: Arc<Entry>) {
+        let record = entry.record();
+        tracing::info!(work = %record.key(), "an interrupted piece of work goes on");
+        if record.phase == Phase::Sending {
+            match self.work.rows(&entry, RowFile::Output) {
+                Ok(rows) => return self.send(&entry, rows.into_iter().map(Bytes::from).collect()).await,
+                Err(error) => return self.fail(&entry, error.to_string()).await,
+            }
+        }
+        let interrupted = |record: &Record| record.phase == Phase::Running && record.own().is_none();
+        let mut pause = RESUME_FIRST;
+        // The models may still be loading; the deadline ends the wait.
+        while let Err(refusal) = self.start(&entry, interrupted).await {
+            if matches!(refusal, Refusal::Late { .. }) {
+                return self.fail(&entry, refusal.to_string()).await;
+            }
+            tracing::debug!(work = %record.key(), %refusal, "not yet");
+            tokio::time::sleep(pause).await;
+            pause = pause.saturating_mul(2).min(RESUME_LONGEST);
+        }
+    }
+
+    /// Computes in the background. A stopping host leaves the work as it is on disk, for the next start.
+    fn launch(self: &Arc<Self>, entry: &Arc<Entry>, admitted: Admitted) {
+        self.metrics.item_started();
+        let (host, entry) = (Arc::clone(self), Arc::clone(entry));
+        self.tasks.spawn(async move {
+            let stop = host.stop.clone();
+            tokio::select! {
+                () = host.compute(&entry, admitted) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
+    async fn compute(&self, entry: &Arc<Entry>, admitted: Admitted) {
+        let record = entry.record();
+        let deadline = record.assignment.deadline;
+        let Admitted {
+            ticket,
+            units,
+            rows: inputs,
+            memory,
+        } = admitted;
+        let computed = match tokio::time::timeout_at(instant_of(deadline), ticket.finish()).await {
+            Ok(Ok(rows)) => encode(&rows),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("the deadline {deadline} passed before all rows were computed")),
+        };
+        let produced = match computed {
+            Ok(rows) => self.produce(entry, &record, units, rows).await,
+            Err(reason) => Err(reason),
+        };
+        match produced {
+            Ok(rows) if !record.is_last() => {
+                self.metrics.computed(inputs, units);
+                self.send(entry, rows).await;
+            }
+            Ok(_) => {
+                self.metrics.computed(inputs, units);
+                self.metrics.item_done();
+            }
+            Err(reason) => self.fail(entry, reason).await,
+        }
+        drop(memory);
+    }
+
+    /// Signs what was computed and keeps it.
+    async fn produce(
+        &self,
+        entry: &Arc<Entry>,
+        record: &Record,
+        units_in: u64,
+        rows: Vec<Bytes>,
+    ) -> Result<Vec<Bytes>, String> {
+        let (Some(pinned), Some(input_digest)) = (record.pinned(), record.input_digest()) else {
+            return Err("the assignment does not have this span".to_owned());
+        };
+        let done = Done {
+            input_digest,
+            output_digest: merkle::root(&rows),
+            units_in,
+        };
+        let receipt = sign_receipt(&self.host_key, &record.assignment, pinned, &record.links, done);
+        let own = Link {
+            receipt,
+            acknowledgement: None,
+        };
+        let kept = self.work.produce(entry, own, rows.clone()).await;
+        kept.map(|()| rows).map_err(|error| error.to_string())
+    }
+
+    /// Hands the rows to the next host.
+    async fn send(&self, entry: &Arc<Entry>, rows: Vec<Bytes>) {
+        let record = entry.record();
+        let Some(own) = record.own() else { return };
+        let push = Push {
+            assignment: &record.assignment,
+            span: usize::from(record.span).saturating_add(1),
+            links: &record.links,
+            digest: own.receipt.receipt.output_digest,
+            rows: &rows,
+        };
+        let deadline = instant_of(record.assignment.deadline);
+        match self.peers.push(&push, deadline, &self.metrics).await {
+            Ok(acknowledgement) => match self.work.acknowledge(entry, acknowledgement).await {
+                Ok(()) => self.metrics.item_done(),
+                Err(error) => self.fail(entry, error.to_string()).await,
+            },
+            Err(error) => self.fail(entry, format!("the next host has not acknowledged: {error}")).await,
+        }
+    }
+
+    async fn fail(&self, entry: &Arc<Entry>, reason: String) {
+        tracing::warn!(work = %entry.record().key(), reason, "a piece of work has failed");
+        self.metrics.item_failed();
+        self.work.fail(entry, reason).await;
+    }
+
+    /// The deployment of a piece of work, if it is ready and serves what the job was opened with.
+    fn serving(&self, record: &Record) -> Result<Arc<Serving>, Refusal> {
+        let item = record.assignment.item;
+        let deployment = record.pinned().ok_or_else(|| self.not_assigned(item))?.deployment;
+        let serving = self.models.find(deployment)?;
+        let (job, served) = (record.assignment.manifest, serving.manifest);
+        match job == served {
+            true => Ok(serving),
+            false => Err(Refusal::OtherManifest {
+                deployment,
+                job,
+                served,
+            }),
+        }
+    }
+
+    fn reserve(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Refusal> {
+        let free = count(self.memory.available_permits()).saturating_mul(KIB);
+        let max = self.config.rows_bytes_max;
+        let refuse = || Refusal::Memory { bytes, free, max };
+        let permits = u32::try_from(bytes.div_ceil(KIB)).map_err(|_| refuse())?;
+        Arc::clone(&self.memory).try_acquire_many_owned(permits).map_err(|_| refuse())
+    }
+
+    /// Free memory at the start, in permits.
+    pub(crate) fn memory_permits(rows_bytes_max: u64) -> usize {
+        usize::try_from(rows_bytes_max / KIB).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
+    }
+}
+
+fn in_time(assignment: &Assignment) -> Result<(), Refusal> {
+    let (item, deadline, now) = (assignment.item, assignment.deadline, now_seconds());
+    match now < deadline {
+        true => Ok(()),
+        false => Err(Refusal::Late { item, deadline, now }),
+    }
+}
+
+/// What was acknowledged before, if it was the same.
+fn acknowledged(record: &Record, pushed: &Pushed) -> Result<Option<SignedAcknowledgement>, Refusal> {
+    let (Some(known), Some(again)) = (record.received(), pushed.links.last()) else {
+        return Ok(None);
+    };
+    if known.receipt.receipt.digest() != again.receipt.receipt.digest() {
+        let (item, span) = (record.assignment.item, usize::from(record.span));
+        return Err(Refusal::Conflict { item, span });
+    }
+    Ok(known.acknowledgement.clone())
+}
+
+fn admit(serving: &Serving, input: Input, memory: OwnedSemaphorePermit) -> Result<Admitted, Refusal> {
+    let (units, rows) = (input.units, count(input.rows.len()));
+    let ticket = serving.admit(input.rows)?;
+    Ok(Admitted {
+        ticket,
+        units,
+        rows,
+        memory,
+    })
+}
+
+/// Bytes of what so many rows with so many units together become. Rows of fixed size have no part in the units.
+fn sent_bytes(serving: &Serving, rows: u64, units: u64) -> u64 {
+    serving.sent_bytes(units).saturating_add(serving.sent_bytes(0).saturating_mul(rows))
+}
+
+/// Texts as rows. Bytes that are no UTF-8 are replaced the same way everywhere: a host cannot be blamed for what a developer sent.
+fn tokenize(serving: &Serving, texts: &[Vec<u8>]) -> Result<Input, Refusal> {
+    let mut input = Input {
+        rows: Vec::with_capacity(texts.len()),
+        units: 0,
+    };
+    for (row, text) in texts.iter().enumerate() {
+        let tokenized = serving.tokenize(&String::from_utf8_lossy(text));
+        let (tensors, tokens) = tokenized.map_err(|error| Refusal::Row {
+            row,
+            reason: error.to_string(),
+        })?;
+        input.units = input.units.saturating_add(tokens);
+        input.rows.push((tensors, tokens));
+    }
+    Ok(input)
+}
+
+/// Boundary rows as tensors. Rows without an axis of positions count no units.
+fn decode<T: AsRef<[u8]>>(serving: &Serving, rows: &[T]) -> Result<Input, Refusal> {
+    let mut input = Input {
+        rows: Vec::with_capacity(rows.len()),
+        units: 0,
+    };
+    for (row, bytes) in rows.iter().enumerate() {
+        let (tensors, positions) = serving.decode(bytes.as_ref()).map_err(|error| Refusal::Row {
+            row,
+            reason: error.to_string(),
+        })?;
+        input.units = input.units.saturating_add(positions.unwrap_or(0));
+        input.rows.push((tensors, positions.unwrap_or(1)));
+    }
+    Ok(input)
+}
+
+fn encode(rows: &[Row]) -> Result<Vec<Bytes>, String> {
+    let encode = |row: &Row| row::encode(row).map(Bytes::from).map_err(|error| error.to_string());
+    rows.iter().map(encode).collect()
+}

@@ -1,0 +1,575 @@
+//! Loads what the provider's deployments promise, and says what is served and what is refused.
+//!
+//! Guarantees: a deployment is served only in the engine class it is registered for; its manifest, graphs and weights are what the chain
+//! names, by digest; every stage has proven itself on the manifest's sample rows before the first paid row. What fails is refused with the
+//! reason, tried again with growing pauses, and never keeps the other deployments from being served.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
+    time::{Duration, Instant},
+};
+
+use partition::{
+    row::{self, RowError},
+    self_test, Bundle, BundleError, Dim, Manifest, Row, Runtime, RuntimeError, SelfTestError, Standing, TensorSpec,
+};
+use schema::{staking::DeploymentResponse, Digest};
+use serde::Serialize;
+use tokio::sync::Notify;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{
+    blobs::Pinned,
+    chain::{Chain, ChainError},
+    engine::{Engine, EngineError, Health},
+    queue::{Limits, Overloaded, Pending, Queue, Ticket},
+    sources::{Length, SourceError, Sources},
+    tokenizer::{TextTokenizer, TokenizerError},
+};
+
+/// Largest manifest.
+pub(crate) const MANIFEST_BYTES_MAX: u64 = 16 << 20;
+/// First and longest pause before a refused deployment is tried again.
+const RETRY_FIRST: Duration = Duration::from_secs(5);
+const RETRY_LONGEST: Duration = Duration::from_secs(300);
+
+/// Why a deployment is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("it is registered for engine class {registered}, this host is of class {ours}")]
+    EngineClass { registered: String, ours: String },
+    #[error("it is registered for stages {first} to {last}, the model has {stages}")]
+    Stages { first: u8, last: u8, stages: usize },
+    #[error("the manifest's stage {stage} is {found}, the chain says {expected}")]
+    StageDigest {
+        stage: usize,
+        found: Digest,
+        expected: Digest,
+    },
+    #[error("the manifest names no tokenizer, without which the first stage cannot read texts")]
+    NoTokenizer,
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error("stage {stage}: {}", with_cause(source))]
+    Runtime { stage: usize, source: RuntimeError },
+    #[error("stage {stage} fails its self-test: {source}")]
+    SelfTest { stage: usize, source: SelfTestError },
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    #[error("no thread for stage {stage}: {source}")]
+    Thread { stage: usize, source: std::io::Error },
+    #[error("the loader stopped")]
+    LoaderStopped,
+}
+
+/// The sentence of an error that keeps the interesting part in its source.
+fn with_cause(error: &RuntimeError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+/// A deployment that is served: its stages, loaded and proven, and its queue.
+#[derive(Debug)]
+pub struct Serving {
+    /// Digest of the manifest.
+    pub manifest: Digest,
+    bundle: Bundle,
+    first: usize,
+    last: usize,
+    tokenizer: Option<TextTokenizer>,
+    lane: Arc<Lane>,
+    // Ends the lane when nobody holds this value any more.
+    _lane_guard: DropGuard,
+    _pins: Vec<Pinned>,
+}
+
+/// The queue of a deployment and the engines that its batches go through.
+#[derive(Debug)]
+struct Lane {
+    queue: Queue,
+    limits: Limits,
+    stages: Vec<Arc<Proven>>,
+}
+
+/// An engine and how it stands.
+#[derive(Debug)]
+struct Proven {
+    engine: Engine,
+    standing: Standing,
+}
+
+impl Serving {
+    fn facts(&self) -> &Manifest {
+        self.bundle.manifest()
+    }
+
+    /// The row that comes in.
+    fn receives(&self) -> &[TensorSpec] {
+        self.facts().stages.get(self.first).map_or(&[], |stage| &stage.receives)
+    }
+
+    /// A received row and its positions; None where the model has no axis that counts any.
+    pub fn decode(&self, bytes: &[u8]) -> Result<(Row, Option<u64>), RowError> {
+        let max_positions = self.facts().max_positions;
+        let row = row::decode(bytes, self.receives(), max_positions)?;
+        let lengths = row::check(&row, self.receives(), max_positions)?;
+        let positions = lengths.values().max().copied();
+        Ok((row, positions))
+    }
+
+    /// The model's input for a text, and its tokens after truncation. Slow for long texts: not for an async thread.
+    pub fn tokenize(&self, text: &str) -> Result<(Row, u64), TokenizerError> {
+        // Deployments that begin with the first stage are never loaded without one.
+        let tokenizer = self.tokenizer.as_ref().ok_or(TokenizerError::Empty)?;
+        let tokens = tokenizer.encode(text)?;
+        let row = tokens.row(&self.facts().inputs)?;
+        Ok((row, u64::try_from(tokens.count()).unwrap_or(u64::MAX)))
+    }
+
+    /// Bytes of the row that a row of so many positions becomes.
+    pub fn sent_bytes(&self, positions: u64) -> u64 {
+        let length = |dim: &Dim| match dim {
+            Dim::Batch => 1,
+            Dim::Positions(_) => positions,
+            Dim::Fixed(length) => *length,
+        };
+        let bytes = |spec: &TensorSpec| {
+            let width = u64::try_from(spec.dtype.size()).unwrap_or(u64::MAX);
+            spec.row_shape().iter().map(length).fold(width, u64::saturating_mul)
+        };
+        let sends = self.facts().stages.get(self.last).map_or(&[][..], |stage| &stage.sends);
+        sends.iter().map(bytes).fold(0, u64::saturating_add)
+    }
+
+    /// Puts rows with their lengths into the queue, all or none.
+    pub fn admit(&self, rows: Vec<(Row, u64)>) -> Result<Ticket, Overloaded> {
+        self.lane.queue.admit(rows)
+    }
+
+    /// Refuses rows that would not fit, before anybody sends them.
+    pub fn room_for(&self, rows: usize) -> Result<(), Overloaded> {
+        self.lane.queue.room_for(rows)
+    }
+
+    /// Rows waiting now.
+    pub fn queued(&self) -> usize {
+        self.lane.queue.len()
+    }
+
+    /// The first engine that has stopped, if any has.
+    pub fn health(&self) -> Health {
+        let stopped = |stage: &Arc<Proven>| Some(stage.engine.health()).filter(|health| *health != Health::Ready);
+        self.lane.stages.iter().find_map(stopped).unwrap_or(Health::Ready)
+    }
+
+    /// Relative error of the stage that is furthest from the reference, if the manifest does not know this engine class.
+    pub fn newcomer_error_ppb(&self) -> Option<u64> {
+        let error = |stage: &Arc<Proven>| match stage.standing {
+            Standing::Member => None,
+            Standing::Newcomer { error_ppb } => Some(error_ppb),
+        };
+        self.lane.stages.iter().filter_map(error).max()
+    }
+}
+
+impl Lane {
+    async fn serve(&self) {
+        loop {
+            let batch = self.queue.next(self.limits).await;
+            let rows: Vec<Row> = batch.iter().map(|pending| pending.row.clone()).collect();
+            match self.run(rows).await {
+                Ok(rows) => finish(batch, rows),
+                // One bad row must not fail its batch mates: each runs alone and answers for itself.
+                Err(EngineError::Rows(_)) if batch.len() > 1 => self.serve_alone(batch).await,
+                Err(error) => {
+                    let reason = error.to_string();
+                    batch.into_iter().for_each(|pending| pending.finish(Err(reason.clone())));
+                }
+            }
+        }
+    }
+
+    async fn serve_alone(&self, batch: Vec<Pending>) {
+        for pending in batch {
+            let result = self.run(vec![pending.row.clone()]).await;
+            let row = result.map_err(|error| error.to_string());
+            pending.finish(row.map(|rows| rows.into_iter().next().unwrap_or_default()));
+        }
+    }
+
+    async fn run(&self, mut rows: Vec<Row>) -> Result<Vec<Row>, EngineError> {
+        for stage in &self.stages {
+            rows = stage.engine.run(rows).await?;
+        }
+        Ok(rows)
+    }
+}
+
+fn finish(batch: Vec<Pending>, rows: Vec<Row>) {
+    for (pending, row) in batch.into_iter().zip(rows) {
+        pending.finish(Ok(row));
+    }
+}
+
+/// How a host treats all its deployments.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// Most rows waiting, per deployment.
+    pub queue_rows_max: usize,
+    /// Most positions in a batch.
+    pub batch_positions_max: u64,
+}
+
+/// All deployments of the provider.
+pub struct Models {
+    provider: String,
+    policy: Policy,
+    chain: Arc<dyn Chain>,
+    sources: Sources,
+    runtime: Arc<dyn Runtime>,
+    slots: RwLock<HashMap<u64, Slot>>,
+    /// Stages that several deployments share are loaded once.
+    loaded: Mutex<HashMap<Digest, Weak<Proven>>>,
+    changed: Notify,
+    chain_trouble: Mutex<Option<String>>,
+}
+
+impl std::fmt::Debug for Models {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Models").field("provider", &self.provider).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct Slot {
+    response: DeploymentResponse,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Loading,
+    Ready(Arc<Serving>),
+    Refused {
+        reason: String,
+        failures: u32,
+        retry_at: Instant,
+    },
+}
+
+/// A deployment that cannot take work now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("deployment {deployment} is not served: {reason}")]
+pub struct NotServing {
+    pub deployment: u64,
+    pub reason: String,
+}
+
+/// One line of the status.
+#[derive(Debug, Clone, Serialize)]
+pub struct DeploymentStatus {
+    pub deployment: u64,
+    pub model: String,
+    pub version: u32,
+    pub first: u8,
+    pub last: u8,
+    pub engine_class: String,
+    /// `loading`, `ready` or `refused`.
+    pub state: &'static str,
+    /// Why it is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Relative error against the reference, where the manifest does not list the engine class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newcomer_error_ppb: Option<u64>,
+    /// Rows waiting now.
+    pub queued_rows: usize,
+}
+
+impl Models {
+    pub fn new(
+        provider: String,
+        policy: Policy,
+        chain: Arc<dyn Chain>,
+        sources: Sources,
+        runtime: Arc<dyn Runtime>,
+    ) -> Self {
+        Self {
+            provider,
+            policy,
+            chain,
+            sources,
+            runtime,
+            slots: RwLock::default(),
+            loaded: Mutex::default(),
+            changed: Notify::new(),
+            chain_trouble: Mutex::new(Some("the chain has not answered yet".to_owned())),
+        }
+    }
+
+    pub fn engine_class(&self) -> String {
+        self.runtime.engine_class()
+    }
+
+    /// The deployment, if it is ready. If it is not known at all, the chain is asked soon.
+    pub fn find(&self, deployment: u64) -> Result<Arc<Serving>, NotServing> {
+        let reason = match self.slots().get(&deployment).map(|slot| &slot.state) {
+            Some(State::Ready(serving)) => return Ok(Arc::clone(serving)),
+            Some(State::Loading) => "it is still loading".to_owned(),
+            Some(State::Refused { reason, .. }) => reason.clone(),
+            None => {
+                self.changed.notify_one();
+                "it has not been looked up yet".to_owned()
+            }
+        };
+        Err(NotServing { deployment, reason })
+    }
+
+    /// Every deployment, by number.
+    pub fn status(&self) -> Vec<DeploymentStatus> {
+        let slots = self.slots();
+        let mut all: Vec<DeploymentStatus> = slots.values().map(Slot::status).collect();
+        all.sort_by_key(|status| status.deployment);
+        all
+    }
+
+    /// Why this host cannot take all the work it is registered for, if it cannot.
+    pub fn trouble(&self) -> Option<String> {
+        let unready = |status: DeploymentStatus| {
+            let reason = status.reason.unwrap_or_else(|| "it is still loading".to_owned());
+            (status.state != "ready").then(|| format!("deployment {}: {reason}", status.deployment))
+        };
+        lock(&self.chain_trouble).clone().or_else(|| self.status().into_iter().find_map(unready))
+    }
+
+    /// Looks the deployments up and loads what is new, until the task is dropped.
+    pub async fn keep(&self, every: Duration) {
+        loop {
+            match self.chain.deployments(&self.provider).await {
+                Ok(found) => {
+                    *lock(&self.chain_trouble) = None;
+                    self.refresh(found).await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the deployments could not be looked up");
+                    *lock(&self.chain_trouble) = Some(error.to_string());
+                }
+            }
+            let _ = tokio::time::timeout(every, self.changed.notified()).await;
+            // A flood of questions about unknown deployments must not become a flood of queries.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn refresh(&self, found: Vec<DeploymentResponse>) {
+        let listed: Vec<u64> = found.iter().map(|deployment| deployment.deployment).collect();
+        self.slots_mut().retain(|deployment, _| listed.contains(deployment));
+        for response in found {
+            let failures = match self.due(&response) {
+                Some(failures) => failures,
+                None => continue,
+            };
+            let deployment = response.deployment;
+            let state = match self.load(&response).await {
+                Ok(serving) => {
+                    tracing::info!(deployment, model = %response.terms.model, "deployment is served");
+                    State::Ready(Arc::new(serving))
+                }
+                Err(error) => refused(deployment, error.to_string(), failures),
+            };
+            self.slots_mut().insert(deployment, Slot { response, state });
+        }
+    }
+
+    /// Whether a deployment is to be loaded now, and how often that has failed.
+    fn due(&self, response: &DeploymentResponse) -> Option<u32> {
+        let mut slots = self.slots_mut();
+        let failures = match slots.get(&response.deployment).map(|slot| &slot.state) {
+            None => 0,
+            Some(State::Loading) => return None,
+            Some(State::Ready(serving)) => match serving.health() {
+                Health::Ready => return None,
+                Health::Stopped { reason } => {
+                    tracing::error!(deployment = response.deployment, reason, "an engine has stopped");
+                    1
+                }
+            },
+            Some(State::Refused { retry_at, .. }) if *retry_at > Instant::now() => return None,
+            Some(State::Refused { failures, .. }) => *failures,
+        };
+        if failures == 0 {
+            let state = State::Loading;
+            let response = response.clone();
+            slots.insert(response.deployment, Slot { response, state });
+        }
+        Some(failures)
+    }
+
+    async fn load(&self, response: &DeploymentResponse) -> Result<Serving, LoadError> {
+        let terms = &response.terms;
+        let ours = self.runtime.engine_class();
+        if terms.engine_class != ours {
+            let registered = terms.engine_class.clone();
+            return Err(LoadError::EngineClass { registered, ours });
+        }
+        let version = self.chain.version(&terms.model, terms.version).await?;
+        let length = Length::AtMost(MANIFEST_BYTES_MAX);
+        let (manifest_pin, manifest) = self.sources.read(version.manifest, length).await?;
+        let bundle = Bundle::with_store(&manifest, self.sources.folder())?;
+        check_stages(bundle.manifest(), &version.stages, terms.first, terms.last)?;
+        let (first, last) = (usize::from(terms.first), usize::from(terms.last));
+        let mut pins = vec![manifest_pin];
+        for stage in first..=last {
+            for blob in bundle.stage_blobs(stage)? {
+                let digest = Digest(blob.sha256.to_bytes());
+                pins.push(self.sources.get(digest, Length::Exactly(blob.bytes)).await?);
+            }
+        }
+        let tokenizer = match first {
+            0 => Some(self.tokenizer(bundle.manifest(), &mut pins).await?),
+            _ => None,
+        };
+        let mut stages = Vec::new();
+        for stage in first..=last {
+            stages.push(self.prove(&bundle, stage).await?);
+        }
+        let limits = Limits {
+            positions_max: self.policy.batch_positions_max,
+            batching: bundle.manifest().batching,
+        };
+        let queue = Queue::new(self.policy.queue_rows_max);
+        let lane = Arc::new(Lane { queue, limits, stages });
+        Ok(Serving {
+            manifest: version.manifest,
+            bundle,
+            first,
+            last,
+            tokenizer,
+            _lane_guard: spawn_lane(&lane),
+            lane,
+            _pins: pins,
+        })
+    }
+
+    async fn tokenizer(&self, manifest: &Manifest, pins: &mut Vec<Pinned>) -> Result<TextTokenizer, LoadError> {
+        let blob = manifest.tokenizer.as_ref().ok_or(LoadError::NoTokenizer)?;
+        let digest = Digest(blob.sha256.to_bytes());
+        let (pin, bytes) = self.sources.read(digest, Length::Exactly(blob.bytes)).await?;
+        pins.push(pin);
+        Ok(TextTokenizer::new(&bytes, manifest.max_positions)?)
+    }
+
+    /// Loads a stage on a thread of its own and lets it prove itself, unless another deployment has it already.
+    async fn prove(&self, bundle: &Bundle, stage: usize) -> Result<Arc<Proven>, LoadError> {
+        let digest = Digest(bundle.stage(stage)?.digest.to_bytes());
+        let shared = lock(&self.loaded).get(&digest).and_then(Weak::upgrade);
+        if let Some(proven) = shared.filter(|proven| proven.engine.health() == Health::Ready) {
+            return Ok(proven);
+        }
+        let (bundle, runtime) = (bundle.clone(), Arc::clone(&self.runtime));
+        let work = tokio::task::spawn_blocking(move || load_and_test(&bundle, stage, runtime.as_ref()));
+        let proven = Arc::new(work.await.map_err(|_| LoadError::LoaderStopped)??);
+        let mut loaded = lock(&self.loaded);
+        loaded.retain(|_, proven| proven.strong_count() > 0);
+        loaded.insert(digest, Arc::downgrade(&proven));
+        Ok(proven)
+    }
+
+    fn slots(&self) -> std::sync::RwLockReadGuard<'_, HashMap<u64, Slot>> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slots_mut(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<u64, Slot>> {
+        self.slots.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    fn status(&self) -> DeploymentStatus {
+        let terms = &self.response.terms;
+        let (state, reason, serving) = match &self.state {
+            State::Loading => ("loading", None, None),
+            State::Refused { reason, .. } => ("refused", Some(reason.clone()), None),
+            State::Ready(serving) => match serving.health() {
+                Health::Ready => ("ready", None, Some(serving)),
+                Health::Stopped { reason } => ("refused", Some(reason), Some(serving)),
+            },
+        };
+        DeploymentStatus {
+            deployment: self.response.deployment,
+            model: terms.model.to_string(),
+            version: terms.version,
+            first: terms.first,
+            last: terms.last,
+            engine_class: terms.engine_class.clone(),
+            state,
+            reason,
+            newcomer_error_ppb: serving.and_then(|serving| serving.newcomer_error_ppb()),
+            queued_rows: serving.map_or(0, |serving| serving.queued()),
+        }
+    }
+}
+
+fn refused(deployment: u64, reason: String, failures: u32) -> State {
+    tracing::error!(deployment, reason, "deployment is refused");
+    let pause = RETRY_FIRST.saturating_mul(2_u32.saturating_pow(failures)).min(RETRY_LONGEST);
+    let now = Instant::now();
+    State::Refused {
+        reason,
+        failures: failures.saturating_add(1),
+        retry_at: now.checked_add(pause).unwrap_or(now),
+    }
+}
+
+fn spawn_lane(lane: &Arc<Lane>) -> DropGuard {
+    let token = CancellationToken::new();
+    let (lane, ended) = (Arc::clone(lane), token.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            () = lane.serve() => {}
+            () = ended.cancelled() => {}
+        }
+    });
+    token.drop_guard()
+}
+
+fn check_stages(manifest: &Manifest, chain: &[Digest], first: u8, last: u8) -> Result<(), LoadError> {
+    let stages = manifest.stages.len();
+    if first > last || usize::from(last) >= stages || chain.len() != stages {
+        return Err(LoadError::Stages { first, last, stages });
+    }
+    for (stage, (ours, expected)) in manifest.stages.iter().zip(chain).enumerate() {
+        let (found, expected) = (Digest(ours.digest.to_bytes()), *expected);
+        if found != expected {
+            return Err(LoadError::StageDigest { stage, found, expected });
+        }
+    }
+    Ok(())
+}
+
+fn load_and_test(bundle: &Bundle, stage: usize, runtime: &dyn Runtime) -> Result<Proven, LoadError> {
+    let graph = bundle.verify_stage(stage)?;
+    let mut loaded = runtime.load(&graph).map_err(|source| LoadError::Runtime { stage, source })?;
+    let (manifest, class) = (bundle.manifest(), runtime.engine_class());
+    let calibration = bundle.calibration(stage)?;
+    let standing = self_test(manifest, stage, &calibration, &class, loaded.as_mut())
+        .map_err(|source| LoadError::SelfTest { stage, source })?;
+    if let Standing::Newcomer { error_ppb } = standing {
+        tracing::warn!(stage, class, error_ppb, "the manifest does not list this engine class; it is within the tolerance");
+    }
+    let engine = Engine::start(bundle.stage(stage)?.clone(), loaded, manifest.max_positions)
+        .map_err(|source| LoadError::Thread { stage, source })?;
+    Ok(Proven { engine, standing })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Values under these locks are replaced as a whole, so a panic elsewhere leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,455 @@
+//! What this host knows about every piece of work it was given, and the only place where that changes.
+//!
+//! A piece of work is one span of one attempt at an item: `Known -> Running -> Sending -> Done`, or `Failed` from anywhere.
+//! Guarantees: whatever was promised to others (an acknowledgement, a receipt) is on disk before it is promised; every change reaches
+//! whoever waits for it; the number of pieces and the bytes of their rows are bounded; a piece is forgotten only after its evidence window and
+//! the retention period, so that what can be proven stays provable.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+    },
+};
+
+use schema::{
+    merkle,
+    receipt::{Link, SignedAcknowledgement},
+    staking::Span,
+    work::{WorkState, WorkStatus},
+    Digest, ItemId,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::{
+    chain::Assignment,
+    journal::{Journal, JournalError, RowFile},
+};
+
+/// Names a piece of work. Reads `job.shard.replica-attempt-span`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct WorkKey {
+    pub item: ItemId,
+    pub attempt: u8,
+    /// Index of the span in the assignment.
+    pub span: u8,
+}
+
+impl fmt::Display for WorkKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}-{}-{}", self.item, self.attempt, self.span)
+    }
+}
+
+/// How far a piece of work is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Assigned; the input has not arrived.
+    Known,
+    /// The input is here and is being computed.
+    Running,
+    /// The receipt is signed; the next host has not acknowledged the rows yet.
+    Sending,
+    /// Acknowledged by the next host, or the last span.
+    Done,
+    Failed {
+        reason: String,
+    },
+}
+
+/// Everything about a piece of work that outlives the process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub assignment: Assignment,
+    pub span: u8,
+    pub phase: Phase,
+    /// Links up to this span: those that came with the push, with our acknowledgement in the last of them, then our own.
+    pub links: Vec<Link>,
+}
+
+impl Record {
+    pub fn key(&self) -> WorkKey {
+        WorkKey {
+            item: self.assignment.item,
+            attempt: self.assignment.attempt,
+            span: self.span,
+        }
+    }
+
+    /// The span as the assignment pins it.
+    pub fn pinned(&self) -> Option<&Span> {
+        self.assignment.spans.get(usize::from(self.span))
+    }
+
+    /// Our own link, once the rows are computed.
+    pub fn own(&self) -> Option<&Link> {
+        self.links.get(usize::from(self.span))
+    }
+
+    /// The link of the span before, once its rows were acknowledged.
+    pub fn received(&self) -> Option<&Link> {
+        self.links.get(usize::from(self.span).checked_sub(1)?)
+    }
+
+    /// Digest of the rows that this span works on, as far as it is known.
+    pub fn input_digest(&self) -> Option<Digest> {
+        match self.span {
+            0 => Some(self.assignment.root),
+            _ => self.received().map(|link| link.receipt.receipt.output_digest),
+        }
+    }
+
+    pub fn is_last(&self) -> bool {
+        usize::from(self.span).saturating_add(1) == self.assignment.spans.len()
+    }
+
+    fn is_finished(&self) -> bool {
+        matches!(self.phase, Phase::Done | Phase::Failed { .. })
+    }
+
+    /// Whether computing may begin, or begin again: nothing was signed about the output yet.
+    pub fn may_start(&self) -> bool {
+        let waiting = match self.phase {
+            Phase::Known => self.span == 0,
+            Phase::Failed { .. } => self.own().is_none() && self.input_digest().is_some(),
+            _ => false,
+        };
+        waiting && self.assignment.open
+    }
+
+    fn state(&self) -> WorkState {
+        match self.phase {
+            Phase::Known => WorkState::Known,
+            Phase::Running | Phase::Sending => WorkState::Running,
+            Phase::Done => WorkState::Done,
+            Phase::Failed { .. } => WorkState::Failed,
+        }
+    }
+}
+
+/// A piece of work in memory.
+#[derive(Debug)]
+pub struct Entry {
+    record: watch::Sender<Record>,
+    /// Held by whoever receives rows or starts the work, so that it happens once.
+    pub(crate) gate: Arc<tokio::sync::Mutex<()>>,
+    row_bytes: AtomicU64,
+}
+
+impl Entry {
+    fn new(record: Record, row_bytes: u64) -> Arc<Self> {
+        Arc::new(Self {
+            record: watch::Sender::new(record),
+            gate: Arc::default(),
+            row_bytes: AtomicU64::new(row_bytes),
+        })
+    }
+
+    pub fn record(&self) -> Record {
+        self.record.borrow().clone()
+    }
+
+    /// Waits until the work is finished one way or the other.
+    pub async fn finished(&self) {
+        // The sender lives in this very value, so the wait cannot be cut off.
+        let _ = self.record.subscribe().wait_for(Record::is_finished).await;
+    }
+}
+
+/// No room for more work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WorkFull {
+    #[error("{items} pieces of work are remembered, at most {items_max} may be")]
+    Items { items: usize, items_max: usize },
+    #[error("{bytes} bytes of rows are kept, at most {bytes_max} may be")]
+    Bytes { bytes: u64, bytes_max: u64 },
+}
+
+/// Bounds of what is remembered.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    pub items_max: usize,
+    /// Bytes of rows on disk.
+    pub row_bytes_max: u64,
+    pub retention_seconds: u64,
+}
+
+/// All work of this host.
+#[derive(Debug)]
+pub struct Work {
+    journal: Journal,
+    bounds: Bounds,
+    entries: Mutex<HashMap<WorkKey, Arc<Entry>>>,
+}
+
+impl Work {
+    /// Reads back what was kept. The second value has a sentence for everything that was corrupt.
+    pub fn open(journal: Journal, bounds: Bounds) -> Result<(Self, Vec<String>), JournalError> {
+        let (records, corrupt) = journal.read_all()?;
+        let kept = |record: Record| {
+            let key = record.key();
+            let bytes = journal.row_bytes(key, RowFile::Input);
+            let bytes = bytes.saturating_add(journal.row_bytes(key, RowFile::Output));
+            (key, Entry::new(record, bytes))
+        };
+        let entries = records.into_iter().map(kept).collect();
+        let work = Self {
+            journal,
+            bounds,
+            entries: Mutex::new(entries),
+        };
+        Ok((work, corrupt))
+    }
+
+    pub fn find(&self, key: WorkKey) -> Option<Arc<Entry>> {
+        self.lock().get(&key).cloned()
+    }
+
+    /// All our pieces of an attempt, first span first.
+    pub fn of_attempt(&self, item: ItemId, attempt: u8) -> Vec<Arc<Entry>> {
+        let entries = self.lock();
+        let ours = entries.iter().filter(|(key, _)| key.item == item && key.attempt == attempt);
+        let mut ours: Vec<_> = ours.map(|(key, entry)| (key.span, Arc::clone(entry))).collect();
+        ours.sort_by_key(|(span, _)| *span);
+        ours.into_iter().map(|(_, entry)| entry).collect()
+    }
+
+    /// The piece of an item that made these rows as its last span.
+    pub fn of_output(&self, item: ItemId, output: Digest) -> Option<Arc<Entry>> {
+        let made = |entry: &&Arc<Entry>| {
+            let record = entry.record.borrow();
+            let own = record.own().map(|link| link.receipt.receipt.output_digest);
+            record.assignment.item == item && record.is_last() && own == Some(output)
+        };
+        self.lock().values().find(made).cloned()
+    }
+
+    /// Pieces that are not finished and whose deadline is ahead: what a restarted host goes on with.
+    pub fn unfinished(&self, now: u64) -> Vec<Arc<Entry>> {
+        let open = |entry: &&Arc<Entry>| {
+            let record = entry.record.borrow();
+            matches!(record.phase, Phase::Running | Phase::Sending) && now < record.assignment.deadline
+        };
+        self.lock().values().filter(open).cloned().collect()
+    }
+
+    /// Pieces by state, for the status.
+    pub fn count(&self, state: WorkState) -> usize {
+        let same = |entry: &&Arc<Entry>| entry.record.borrow().state() == state;
+        self.lock().values().filter(same).count()
+    }
+
+    /// Bytes of rows on disk.
+    pub fn row_bytes(&self) -> u64 {
+        sum_bytes(&self.lock())
+    }
+
+    /// Remembers an assignment. Whoever knows it already gets what is known.
+    pub fn learn(&self, assignment: &Assignment, span: u8) -> Result<Arc<Entry>, WorkFull> {
+        let record = Record {
+            assignment: assignment.clone(),
+            span,
+            phase: Phase::Known,
+            links: Vec::new(),
+        };
+        let mut entries = self.lock();
+        if let Some(entry) = entries.get(&record.key()) {
+            return Ok(Arc::clone(entry));
+        }
+        let (items, bytes) = (entries.len(), sum_bytes(&entries));
+        let (items_max, bytes_max) = (self.bounds.items_max, self.bounds.row_bytes_max);
+        if items >= items_max {
+            return Err(WorkFull::Items { items, items_max });
+        }
+        if bytes >= bytes_max {
+            return Err(WorkFull::Bytes { bytes, bytes_max });
+        }
+        let entry = Entry::new(record, 0);
+        entries.insert(entry.record.borrow().key(), Arc::clone(&entry));
+        Ok(entry)
+    }
+
+    /// The input of a first span is at hand.
+    pub async fn start(&self, entry: &Arc<Entry>) -> Result<(), JournalError> {
+        self.change(entry, None::<(RowFile, Vec<Vec<u8>>)>, |record| record.phase = Phase::Running).await
+    }
+
+    /// Rows have arrived. `links` carry our acknowledgement, which may be sent once this returns.
+    pub async fn accept<T>(&self, entry: &Arc<Entry>, links: Vec<Link>, rows: Vec<T>) -> Result<(), JournalError>
+    where
+        T: AsRef<[u8]> + Send + 'static,
+    {
+        self.change(entry, Some((RowFile::Input, rows)), |record| {
+            record.phase = Phase::Running;
+            record.links = links;
+        })
+        .await
+    }
+
+    /// Rows are computed and receipted.
+    pub async fn produce<T>(&self, entry: &Arc<Entry>, own: Link, rows: Vec<T>) -> Result<(), JournalError>
+    where
+        T: AsRef<[u8]> + Send + 'static,
+    {
+        self.change(entry, Some((RowFile::Output, rows)), |record| {
+            record.phase = match record.is_last() {
+                true => Phase::Done,
+                false => Phase::Sending,
+            };
+            record.links.truncate(usize::from(record.span));
+            record.links.push(own);
+        })
+        .await?;
+        // With the output safe, only it is needed.
+        self.forget_rows(entry, RowFile::Input);
+        Ok(())
+    }
+
+    /// The next host has the rows: ours are not needed any more.
+    pub async fn acknowledge(&self, entry: &Arc<Entry>, by: SignedAcknowledgement) -> Result<(), JournalError> {
+        self.change(entry, None::<(RowFile, Vec<Vec<u8>>)>, |record| {
+            record.phase = Phase::Done;
+            if let Some(own) = record.links.get_mut(usize::from(record.span)) {
+                own.acknowledgement = Some(by);
+            }
+        })
+        .await?;
+        self.forget_rows(entry, RowFile::Output);
+        Ok(())
+    }
+
+    /// The work cannot be finished. What is proven so far stays.
+    pub async fn fail(&self, entry: &Arc<Entry>, reason: String) {
+        let phase = Phase::Failed { reason };
+        let failed = phase.clone();
+        let kept = self.change(entry, None::<(RowFile, Vec<Vec<u8>>)>, |record| record.phase = phase).await;
+        if let Err(error) = kept {
+            tracing::error!(%error, "a failure could not be kept");
+            entry.record.send_modify(|record| record.phase = failed);
+        }
+    }
+
+    /// Rows that were kept, if they still are what their digest says; otherwise they are moved aside.
+    pub fn rows(&self, entry: &Entry, file: RowFile) -> Result<Vec<Vec<u8>>, JournalError> {
+        let record = entry.record();
+        let expected = match file {
+            RowFile::Input => record.input_digest(),
+            RowFile::Output => record.own().map(|link| link.receipt.receipt.output_digest),
+        };
+        let rows = self.journal.read_rows(record.key(), file);
+        match rows {
+            Ok(rows) if Some(merkle::root(&rows)) == expected => Ok(rows),
+            Ok(_) => {
+                self.journal.set_rows_aside(record.key(), file);
+                Err(JournalError::Corrupt {
+                    path: format!("{file:?} rows of {}", record.key()).into(),
+                    reason: "they are not what their digest says; they were moved aside".to_owned(),
+                })
+            }
+            Err(error @ JournalError::Corrupt { .. }) => {
+                self.journal.set_rows_aside(record.key(), file);
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Forgets what is past its evidence window and its retention; what was never started right after its window.
+    pub fn prune(&self, now: u64) -> usize {
+        let past = |entry: &Entry| {
+            let record = entry.record.borrow();
+            let kept = match record.phase {
+                Phase::Known => 0,
+                _ => self.bounds.retention_seconds,
+            };
+            now > record.assignment.evidence_until.saturating_add(kept)
+        };
+        let gone: Vec<WorkKey> = {
+            let mut entries = self.lock();
+            let gone: Vec<WorkKey> = entries.iter().filter(|(_, entry)| past(entry)).map(|(key, _)| *key).collect();
+            gone.iter().for_each(|key| drop(entries.remove(key)));
+            gone
+        };
+        gone.iter().for_each(|key| self.journal.remove(*key));
+        gone.len()
+    }
+
+    /// What the relayer may know of an attempt: the furthest of our pieces that can prove something decides.
+    pub fn status(&self, item: ItemId, attempt: u8) -> Option<WorkStatus> {
+        let records: Vec<Record> = self.of_attempt(item, attempt).iter().map(|entry| entry.record()).collect();
+        let proven = records.iter().max_by_key(|record| record.links.len())?;
+        let failed = records.iter().find_map(|record| match &record.phase {
+            Phase::Failed { reason } => Some(reason.clone()),
+            _ => None,
+        });
+        let states: Vec<WorkState> = records.iter().map(Record::state).collect();
+        let complete = records.iter().any(|record| record.is_last() && record.own().is_some());
+        let state = match () {
+            () if complete => WorkState::Done,
+            () if failed.is_some() => WorkState::Failed,
+            () if states.iter().all(|state| *state == WorkState::Done) => WorkState::Done,
+            () if states.iter().all(|state| *state == WorkState::Known) => WorkState::Known,
+            () => WorkState::Running,
+        };
+        Some(WorkStatus {
+            item,
+            attempt,
+            state,
+            links: proven.links.clone(),
+            complete,
+            error: failed.filter(|_| state == WorkState::Failed),
+        })
+    }
+
+    /// Changes a record: first on disk, rows before the record that speaks of them, then for everybody to see.
+    async fn change<T>(
+        &self,
+        entry: &Arc<Entry>,
+        rows: Option<(RowFile, Vec<T>)>,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<(), JournalError>
+    where
+        T: AsRef<[u8]> + Send + 'static,
+    {
+        let mut record = entry.record();
+        change(&mut record);
+        let (journal, kept) = (self.journal.clone(), record.clone());
+        let write = move || {
+            let mut bytes = 0;
+            if let Some((file, rows)) = rows {
+                journal.write_rows(kept.key(), file, &rows)?;
+                bytes = journal.row_bytes(kept.key(), file);
+            }
+            journal.write(&kept)?;
+            Ok(bytes)
+        };
+        let written = tokio::task::spawn_blocking(write).await.map_err(|_| JournalError::Stopped)?;
+        entry.row_bytes.fetch_add(written?, Ordering::Relaxed);
+        entry.record.send_replace(record);
+        Ok(())
+    }
+
+    fn forget_rows(&self, entry: &Entry, file: RowFile) {
+        let key = entry.record.borrow().key();
+        self.journal.remove_rows(key, file);
+        let other = match file {
+            RowFile::Input => RowFile::Output,
+            RowFile::Output => RowFile::Input,
+        };
+        entry.row_bytes.store(self.journal.row_bytes(key, other), Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<WorkKey, Arc<Entry>>> {
+        // Entries are added and removed as a whole, so a panic elsewhere leaves nothing half done.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn sum_bytes(entries: &HashMap<WorkKey, Arc<Entry>>) -> u64 {
+    let bytes = |entry: &Arc<Entry>| entry.row_bytes.load(Ordering::Relaxed);
+    entries.values().map(bytes).fold(0, u64::saturating_add)
+}

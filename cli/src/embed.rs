@@ -16,7 +16,7 @@ use crate::{
     work::{
         order::{self, Batch, Order, Quote, Supply},
         prepare::Reader,
-        shards::{self, Limits},
+        shards,
         texts,
     },
 };
@@ -70,7 +70,7 @@ pub(crate) fn write_vectors(f: &mut fmt::Formatter<'_>, vectors: &[Vec<f32>]) ->
         let first: Vec<_> = vector.iter().take(SHOWN).map(|value| format!("{value:+.6}")).collect();
         table.row([number.to_string(), vector.len().to_string(), first.join(" ")]);
     }
-    table.fmt(f)
+    write!(f, "{table}")
 }
 
 pub(crate) async fn run(context: &Context, embed: Embed) -> anyhow::Result<()> {

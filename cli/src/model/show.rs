@@ -125,7 +125,7 @@ fn stages(f: &mut fmt::Formatter<'_>, version: &VersionResponse) -> fmt::Result 
             stage.digest.to_string(),
         ]);
     }
-    table.fmt(f)
+    write!(f, "{table}")
 }
 
 fn task(task: Task) -> &'static str {

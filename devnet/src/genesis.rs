@@ -127,7 +127,7 @@ fn make(config: Config, rpc: &str) -> anyhow::Result<(Node, Value)> {
         denom: config.denom,
         gas_price: config.gas_price,
     };
-    let mut node = Node::new(rules, machine, accounts)?;
+    let mut node = Node::new(rules, machine, accounts, config.blocks_kept)?;
     node.make_block();
     Ok((node, network))
 }

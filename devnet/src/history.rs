@@ -1,7 +1,7 @@
 //! Blocks and transactions as they happened, bounded like a pruning node's.
 //!
-//! Guarantees: the latest block is always there; at most [`BLOCKS_MAX`] blocks and roughly [`BYTES_MAX`] bytes are kept; what
-//! was dropped is answered with the words of a pruned node.
+//! Guarantees: the latest block is always there; at most as many blocks as configured and roughly [`BYTES_MAX`] bytes are kept;
+//! what was dropped is answered with the words of a pruned node.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -11,8 +11,6 @@ use std::{
 use cosmwasm_std::Event;
 use sha2::{Digest, Sha256};
 
-/// Nearly fourteen hours of blocks of half a second.
-const BLOCKS_MAX: usize = 100_000;
 /// Memory for transactions and their events; a busy demonstration makes a hundredth of it.
 const BYTES_MAX: usize = 512 * 1024 * 1024;
 
@@ -108,13 +106,11 @@ pub(crate) struct History {
     bytes_max: usize,
 }
 
-impl Default for History {
-    fn default() -> Self {
-        History::bounded(BLOCKS_MAX, BYTES_MAX)
-    }
-}
-
 impl History {
+    pub(crate) fn new(blocks_max: usize) -> History {
+        History::bounded(blocks_max, BYTES_MAX)
+    }
+
     fn bounded(blocks_max: usize, bytes_max: usize) -> History {
         History {
             blocks: VecDeque::new(),

@@ -80,12 +80,12 @@ struct Run {
 }
 
 impl Node {
-    pub(crate) fn new(rules: Rules, machine: Machine, accounts: Accounts) -> anyhow::Result<Node> {
+    pub(crate) fn new(rules: Rules, machine: Machine, accounts: Accounts, blocks_kept: usize) -> anyhow::Result<Node> {
         Ok(Node {
             rules,
             machine,
             accounts,
-            history: History::default(),
+            history: History::new(blocks_kept),
             waiting: vec![],
             waiting_hashes: HashSet::new(),
             blocks: broadcast::channel(BLOCKS_BEHIND).0,

@@ -15,12 +15,15 @@ pub(crate) struct Written {
     pub(crate) bytes: u64,
 }
 
+/// Keys with the value they had before; `None` for a key that was not there.
+type Journal = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
 /// The state of all modules and contracts.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     data: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Every key touched since `begin` with the value it had before, in order. `None` outside a unit of work.
-    journal: Option<Vec<(Vec<u8>, Option<Vec<u8>>)>>,
+    journal: Option<Journal>,
     written: Written,
 }
 
@@ -140,7 +143,10 @@ mod tests {
         store.set(b"other", b"kept");
         assert!(store.journal.is_none());
         store.roll_back();
-        assert_eq!((store.get(b"key"), store.get(b"other")), (Some(b"kept".to_vec()), Some(b"kept".to_vec())));
+        assert_eq!(
+            (store.get(b"key"), store.get(b"other")),
+            (Some(b"kept".to_vec()), Some(b"kept".to_vec()))
+        );
     }
 
     #[test]

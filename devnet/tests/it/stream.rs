@@ -9,7 +9,7 @@ use client::{
 use futures::StreamExt;
 
 use crate::{
-    probe::{announce, network, start, start_with, Chain, PROBE},
+    probe::{announce, network, start, start_as, start_with, Chain, PROBE},
     proxy::Proxy,
 };
 
@@ -148,6 +148,25 @@ async fn events_of_other_contracts_and_failed_transactions_are_left_out() {
     assert_eq!(amounts(&mut stream, 1, 2).await.0, [0, 1]);
     let mut stream = follow(chain.client.clone(), vec![other], 1);
     assert_eq!(amounts(&mut stream, 1, 1).await.0, [99]);
+}
+
+#[tokio::test]
+async fn blocks_that_the_node_has_dropped_end_the_stream_with_its_oldest() {
+    let config = devnet::Config {
+        block_time: Duration::from_millis(20),
+        blocks_kept: 100,
+        ..devnet::Config::default()
+    };
+    let chain = start_as(config).await;
+    // Once this block is there, the first is gone.
+    next(&mut follow(chain.client.clone(), vec![], 105)).await.unwrap();
+    let mut stream = follow_with(chain.client.clone(), vec![], 1, quick());
+    let error = next(&mut stream).await.unwrap_err();
+    assert!(
+        matches!(error, ClientError::Pruned { height: 1, earliest } if earliest > 1),
+        "{error}"
+    );
+    assert!(stream.next().await.is_none());
 }
 
 #[tokio::test]

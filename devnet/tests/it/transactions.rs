@@ -2,11 +2,14 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use client::{Account, Call, ClientError, TxOutcome, Wallet};
+use client::{Account, Call, Client, ClientError, TxOutcome, Wallet};
 use cosmwasm_std::coins;
 use futures::future::join_all;
 
-use crate::probe::{announce, call, start, Chain, Do, PROBE};
+use crate::{
+    probe::{announce, call, network, start, Chain, Do, PROBE},
+    proxy::Proxy,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -202,6 +205,42 @@ async fn two_processes_on_one_key_recover_from_each_others_sequences() {
     }
     assert_eq!(chain.count().await, 10);
     assert_eq!(chain.sequence(left.address()).await, 10);
+}
+
+#[tokio::test]
+async fn a_transaction_gets_through_once_although_the_node_is_away_for_a_while() {
+    let chain = start().await;
+    let proxy = Proxy::start(chain.running.address()).await;
+    let client = Client::connect(network(&proxy.url)).await.unwrap();
+    let alice = Account::new(client, Wallet::dev("developer"));
+    let prepared = alice.prepare(&[announce(1)]).await.unwrap();
+    let hash = prepared.hash;
+    proxy.go_down();
+    let sending = tokio::spawn({
+        let alice = alice.clone();
+        async move { alice.broadcast(prepared).await }
+    });
+    proxy.refused().await;
+    proxy.come_up();
+    assert_eq!(sending.await.unwrap().unwrap(), hash);
+    proxy.go_down();
+    let confirming = tokio::spawn(async move { alice.confirm(hash, MINUTE).await });
+    proxy.refused().await;
+    proxy.come_up();
+    confirming.await.unwrap().unwrap();
+    assert_eq!(chain.count().await, 1);
+}
+
+#[tokio::test]
+async fn a_prepared_transaction_that_is_dropped_gives_its_turn_and_sequence_back() {
+    let chain = start().await;
+    let alice = chain.account("developer");
+    let dropped = alice.prepare(&[announce(1)]).await.unwrap();
+    assert_eq!(dropped.sequence, 0);
+    drop(dropped);
+    let sent = alice.prepare(&[announce(2)]).await.unwrap();
+    assert_eq!(sent.sequence, 0);
+    alice.broadcast(sent).await.unwrap();
 }
 
 #[tokio::test]

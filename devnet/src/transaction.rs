@@ -175,6 +175,11 @@ pub(crate) fn address_of(public_key: &[u8; 33], prefix: &str) -> Option<String> 
     Some(id.to_string())
 }
 
+/// Whether the text is an address with this prefix.
+pub(crate) fn is_address(text: &str, prefix: &str) -> bool {
+    text.parse::<cosmrs::AccountId>().is_ok_and(|id| id.prefix() == prefix)
+}
+
 /// The protobuf `TxMsgData` of a successful transaction: one response a message.
 pub(crate) fn responses(messages: &[Message], data: Vec<Vec<u8>>) -> Vec<u8> {
     let responses = messages.iter().zip(data).map(|(message, value)| Any {

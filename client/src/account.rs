@@ -169,7 +169,10 @@ impl Account {
         let prepared = self.prepare(calls).await?;
         let hash = self.broadcast(prepared).await?;
         let result = self.confirm(hash, CONFIRM_TIMEOUT).await;
-        if matches!(result, Err(ClientError::NotConfirmed { .. } | ClientError::SequenceMismatch { .. })) {
+        if matches!(
+            result,
+            Err(ClientError::NotConfirmed { .. } | ClientError::SequenceMismatch { .. })
+        ) {
             // The chain forgot it or never ran it: later sequences built on it are wrong too.
             self.take_turn().await?.sequence = None;
         }

@@ -86,7 +86,12 @@ impl Client {
     /// The same with another limit for every single request.
     pub async fn connect_with(network: Network, request_timeout: Duration) -> Result<Client, ClientError> {
         let prefix = &network.bech32_prefix;
-        if let Some(address) = network.contracts.addresses().iter().find(|address| !cosmos::is_address(address, prefix)) {
+        if let Some(address) = network
+            .contracts
+            .addresses()
+            .iter()
+            .find(|address| !cosmos::is_address(address, prefix))
+        {
             return Err(ClientError::Wallet(WalletError::Address {
                 address: address.clone(),
                 prefix: prefix.clone(),
@@ -198,10 +203,10 @@ impl Client {
 
     /// Waits until the transaction is in a block, whatever its result. Rides out a node that is away for a while.
     pub async fn confirm(&self, hash: TxHash, timeout: Duration) -> Result<TxOutcome, ClientError> {
-        let end = Instant::now() + timeout;
+        let started = Instant::now();
         loop {
             let found = self.tx(hash).await;
-            let late = Instant::now() >= end;
+            let late = started.elapsed() >= timeout;
             match found {
                 Ok(Some(outcome)) => return Ok(outcome),
                 Ok(None) if late => {

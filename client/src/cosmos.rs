@@ -78,7 +78,10 @@ pub(crate) fn simulate(
     terms: Terms<'_>,
 ) -> Result<(&'static str, Vec<u8>), ClientError> {
     let tx_bytes = raw(unsigned(wallet, calls, sender, terms)?, vec![]);
-    #[allow(deprecated, reason = "the deprecated field is left empty, but a struct literal must name it")]
+    #[allow(
+        deprecated,
+        reason = "the deprecated field is left empty, but a struct literal must name it"
+    )]
     let request = SimulateRequest { tx: None, tx_bytes };
     Ok(("/cosmos.tx.v1beta1.Service/Simulate", request.encode_to_vec()))
 }
@@ -94,7 +97,17 @@ fn unsigned(wallet: &Wallet, calls: &[Call], sender: &str, terms: Terms<'_>) -> 
     let denom: Denom = terms.denom.parse().map_err(bad)?;
     let messages: Result<Vec<Any>, ClientError> = calls.iter().map(|call| message(call, sender, terms.denom)).collect();
     let key = VerifyingKey::from_sec1_bytes(&wallet.public_key()).map_err(bad)?;
-    let fee = Fee::from_amount_and_gas(Coin { denom, amount: terms.fee }, terms.gas);
+    // No fee is no coin, not a coin of zero.
+    let amount = (terms.fee > 0).then_some(Coin {
+        denom,
+        amount: terms.fee,
+    });
+    let fee = Fee {
+        amount: amount.into_iter().collect(),
+        gas_limit: terms.gas,
+        payer: None,
+        granter: None,
+    };
     let auth: AuthInfo = SignerInfo::single_direct(Some(PublicKey::from(key)), terms.sequence).auth_info(fee);
     Ok(SignDoc {
         body_bytes: Body::new(messages?, "", 0u8).into_bytes().map_err(bad)?,
@@ -152,9 +165,13 @@ fn message(call: &Call, sender: &str, denom: &str) -> Result<Any, ClientError> {
 fn coins(funds: &[cosmwasm_std::Coin]) -> Result<Vec<ProtoCoin>, ClientError> {
     let mut sorted: Vec<ProtoCoin> = funds.iter().map(|fund| coin(&fund.denom, fund.amount.u128())).collect();
     sorted.sort_by(|left, right| left.denom.cmp(&right.denom));
-    let twice = sorted.windows(2).any(|pair| pair.first().map(|coin| &coin.denom) == pair.last().map(|coin| &coin.denom));
+    let twice = sorted
+        .windows(2)
+        .any(|pair| pair.first().map(|coin| &coin.denom) == pair.last().map(|coin| &coin.denom));
     if twice || sorted.iter().any(|coin| coin.amount == "0") {
-        return Err(ClientError::BadCall("coins sent along must differ and not be zero".into()));
+        return Err(ClientError::BadCall(
+            "coins sent along must differ and not be zero".into(),
+        ));
     }
     Ok(sorted)
 }

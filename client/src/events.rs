@@ -295,3 +295,77 @@ fn ours(tx: &TxOutcome, contracts: &BTreeSet<String>) -> Result<Vec<Emitted>, Cl
     }
     Ok(events)
 }
+
+#[cfg(test)]
+mod tests {
+    use cosmwasm_std::{Attribute, Event};
+
+    use super::*;
+
+    const CONTRACT: &str = "wasm1contract";
+
+    fn tx(code: u32, events: Vec<Event>) -> TxOutcome {
+        TxOutcome {
+            hash: TxHash::of(b"transaction"),
+            height: 1,
+            code,
+            codespace: String::new(),
+            log: String::new(),
+            gas_wanted: 0,
+            gas_used: 0,
+            events,
+            data: vec![],
+        }
+    }
+
+    /// An event as the chain has it: with the contract first and the message's index last.
+    fn on_chain(mut event: Event, contract: &str) -> Event {
+        let attribute = |key: &str, value: &str| Attribute {
+            key: key.into(),
+            value: value.into(),
+        };
+        event.ty = format!("wasm-{}", event.ty);
+        event.attributes.insert(0, attribute("_contract_address", contract));
+        event.attributes.push(attribute("msg_index", "0"));
+        event
+    }
+
+    fn withdrawn() -> schema::Event {
+        schema::Event::Withdrawn {
+            account: "wasm1account".into(),
+            amount: 5u128.into(),
+        }
+    }
+
+    fn decoded(tx: &TxOutcome) -> Result<Vec<Emitted>, ClientError> {
+        tx.decoded(&[CONTRACT.to_owned()])
+    }
+
+    #[test]
+    fn our_events_are_read_and_all_others_left_out() {
+        let events = vec![
+            Event::new("transfer").add_attribute("amount", "5"),
+            on_chain(withdrawn().encode(), "wasm1other"),
+            on_chain(Event::new("something_new"), CONTRACT),
+            on_chain(withdrawn().encode(), CONTRACT),
+        ];
+        let emitted = Emitted {
+            contract: CONTRACT.into(),
+            event: withdrawn(),
+        };
+        assert_eq!(decoded(&tx(0, events)).unwrap(), [emitted]);
+    }
+
+    #[test]
+    fn nothing_of_a_failed_transaction_counts() {
+        let events = vec![on_chain(withdrawn().encode(), CONTRACT)];
+        assert!(decoded(&tx(5, events)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_event_of_ours_that_cannot_be_read_is_an_error_and_not_a_gap() {
+        let broken = Event::new("withdrawn").add_attribute("account", "a");
+        let error = decoded(&tx(0, vec![on_chain(broken, CONTRACT)])).unwrap_err();
+        assert!(error.to_string().contains("lacks the attribute amount"), "{error}");
+    }
+}

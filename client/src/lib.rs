@@ -16,6 +16,7 @@ mod error;
 pub mod events;
 mod network;
 mod outcome;
+mod queries;
 mod rpc;
 mod wallet;
 
@@ -25,4 +26,5 @@ pub use client::{AccountInfo, Client, ContractInfo, ContractVersion, Status};
 pub use error::ClientError;
 pub use network::{Beacon, Contracts, Network, NetworkError};
 pub use outcome::{ParseTxHashError, TxHash, TxOutcome};
+pub use queries::{Escrow, Orchestrator, Registry, Staking, Token, ROWS_MAX};
 pub use wallet::{address_of, verify_digest, Wallet, WalletError};

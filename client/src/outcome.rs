@@ -193,10 +193,16 @@ mod tests {
     fn a_sequence_mismatch_tells_the_sequence_that_the_node_wants() {
         let log = "account sequence mismatch, expected 17, got 4: incorrect account sequence";
         let error = refusal(32, "sdk".into(), log, None);
-        assert!(matches!(error, ClientError::SequenceMismatch { expected: Some(17), .. }));
+        assert!(matches!(
+            error,
+            ClientError::SequenceMismatch { expected: Some(17), .. }
+        ));
         let simulated = format!("rpc error: code = Unknown desc = {log} with gas used: '9'");
         let error = refusal(6, "sdk".into(), &simulated, None);
-        assert!(matches!(error, ClientError::SequenceMismatch { expected: Some(17), .. }));
+        assert!(matches!(
+            error,
+            ClientError::SequenceMismatch { expected: Some(17), .. }
+        ));
     }
 
     #[test]

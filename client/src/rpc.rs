@@ -66,7 +66,11 @@ impl Rpc {
     }
 
     pub(crate) async fn status(&self) -> Result<Status, ClientError> {
-        let status = self.http.status().await.map_err(|error| self.failed("status", &error))?;
+        let status = self
+            .http
+            .status()
+            .await
+            .map_err(|error| self.failed("status", &error))?;
         let sync = status.sync_info;
         Ok(Status {
             chain_id: status.node_info.network.to_string(),
@@ -120,7 +124,9 @@ impl Rpc {
             return Err(bad("block_results", reason));
         }
         let pairs = block.data.iter().zip(results);
-        let txs: Result<_, _> = pairs.map(|(tx, result)| outcome(TxHash::of(tx), height, result)).collect();
+        let txs: Result<_, _> = pairs
+            .map(|(tx, result)| outcome(TxHash::of(tx), height, result))
+            .collect();
         Ok(Some(BlockResults {
             time_nanos: nanos(block.header.time)?,
             txs: txs?,

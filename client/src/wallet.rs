@@ -23,7 +23,9 @@ const DERIVATION_PATH: &str = "m/44'/118'/0'/0/0";
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WalletError {
     /// Not 32 bytes, zero, or not below the order of the curve.
-    #[error("not a secp256k1 secret: 32 bytes, neither zero nor above the order of the curve, are needed, got {bytes}")]
+    #[error(
+        "not a secp256k1 secret: 32 bytes, neither zero nor above the order of the curve, are needed, got {bytes}"
+    )]
     Secret {
         /// How many bytes were given.
         bytes: usize,
@@ -74,7 +76,10 @@ impl fmt::Debug for Wallet {
 impl Wallet {
     /// The key whose secret is these 32 bytes.
     pub fn from_secret(secret: &[u8]) -> Result<Wallet, WalletError> {
-        let key = SigningKey::from_slice(secret).map_err(|_| WalletError::Secret { bytes: secret.len() })?;
+        let refused = || WalletError::Secret { bytes: secret.len() };
+        // The slice form would take 24 bytes and more, and fill the rest with zeros.
+        let secret: Zeroizing<[u8; 32]> = Zeroizing::new(secret.try_into().map_err(|_| refused())?);
+        let key = SigningKey::from_slice(secret.as_slice()).map_err(|_| refused())?;
         Ok(Wallet { key })
     }
 
@@ -182,13 +187,17 @@ mod tests {
     use super::*;
 
     // The well-known phrase of 23 times "abandon" and "art"; the address was computed with another wallet library.
-    const PHRASE: &str = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon \
+    const PHRASE: &str =
+        "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon \
                           abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon art";
 
     #[test]
     fn a_phrase_gives_the_account_that_other_wallets_give() {
         let wallet = Wallet::from_mnemonic(PHRASE).unwrap();
-        assert_eq!(wallet.address("cosmos"), "cosmos1r5v5srda7xfth3hn2s26txvrcrntldjumt8mhl");
+        assert_eq!(
+            wallet.address("cosmos"),
+            "cosmos1r5v5srda7xfth3hn2s26txvrcrntldjumt8mhl"
+        );
     }
 
     #[test]
@@ -200,8 +209,14 @@ mod tests {
     #[test]
     fn a_phrase_with_a_wrong_checksum_is_refused_with_its_length() {
         let wrong = PHRASE.replace("art", "abandon");
-        assert_eq!(Wallet::from_mnemonic(&wrong).unwrap_err(), WalletError::Mnemonic { words: 24 });
-        assert_eq!(Wallet::from_mnemonic("").unwrap_err(), WalletError::Mnemonic { words: 0 });
+        assert_eq!(
+            Wallet::from_mnemonic(&wrong).unwrap_err(),
+            WalletError::Mnemonic { words: 24 }
+        );
+        assert_eq!(
+            Wallet::from_mnemonic("").unwrap_err(),
+            WalletError::Mnemonic { words: 0 }
+        );
     }
 
     #[test]
@@ -246,14 +261,23 @@ mod tests {
 
     #[test]
     fn a_secret_of_the_wrong_length_or_zero_is_refused() {
-        assert_eq!(Wallet::from_secret(&[1; 31]).unwrap_err(), WalletError::Secret { bytes: 31 });
-        assert_eq!(Wallet::from_secret(&[0; 32]).unwrap_err(), WalletError::Secret { bytes: 32 });
+        assert_eq!(
+            Wallet::from_secret(&[1; 31]).unwrap_err(),
+            WalletError::Secret { bytes: 31 }
+        );
+        assert_eq!(
+            Wallet::from_secret(&[0; 32]).unwrap_err(),
+            WalletError::Secret { bytes: 32 }
+        );
     }
 
     #[test]
     fn a_prefix_that_begins_no_address_is_refused() {
         let key = Wallet::dev("alice").public_key();
         assert!(matches!(address_of(&key, "Wasm"), Err(WalletError::Prefix { .. })));
-        assert!(matches!(address_of(&key[..32], "wasm"), Err(WalletError::PublicKey { bytes: 32 })));
+        assert!(matches!(
+            address_of(&key[..32], "wasm"),
+            Err(WalletError::PublicKey { bytes: 32 })
+        ));
     }
 }

@@ -60,7 +60,10 @@ impl Accounts {
         let key = tx.public_key.or(entry.public_key);
         let key = key.ok_or_else(|| code::INVALID_PUBKEY.with("the account's public key is not known yet"))?;
         if transaction::address_of(&key, PREFIX).as_deref() != Some(tx.sender.as_str()) {
-            let log = format!("pubKey does not match signer address {} with signer index: 0", tx.sender);
+            let log = format!(
+                "pubKey does not match signer address {} with signer index: 0",
+                tx.sender
+            );
             return Err(code::INVALID_PUBKEY.with(log));
         }
         Ok((entry.number, key))

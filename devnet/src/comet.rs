@@ -126,7 +126,13 @@ pub(crate) fn tx_search(txs: Vec<Value>, total: usize) -> Value {
 /// A pushed transaction. Unlike everywhere else, zero values are left out.
 pub(crate) fn tx_event(query: &str, height: u64, index: u32, tx: &Included, attributes: &Attributes) -> Value {
     let mut result = Map::new();
-    let TxResult { code, codespace, log, data, .. } = &tx.result;
+    let TxResult {
+        code,
+        codespace,
+        log,
+        data,
+        ..
+    } = &tx.result;
     let mut put = |key: &str, present: bool, value: Value| {
         if present {
             result.insert(key.to_owned(), value);
@@ -215,7 +221,11 @@ fn content(chain_id: &str, block: &Block) -> Value {
 
 fn header(chain_id: &str, block: &Block) -> Value {
     let hashes: Vec<[u8; 32]> = block.txs.iter().map(|tx| tx.hash).collect();
-    let last_block_id = if block.height == 1 { no_block_id() } else { block_id(&block.previous) };
+    let last_block_id = if block.height == 1 {
+        no_block_id()
+    } else {
+        block_id(&block.previous)
+    };
     json!({
         "version": { "block": "11" },
         "chain_id": chain_id,
@@ -279,5 +289,6 @@ fn time(nanos: u64) -> String {
     let seconds = i64::try_from(nanos.checked_div(SECOND).unwrap_or(0)).unwrap_or(i64::MAX);
     let rest = u32::try_from(nanos.checked_rem(SECOND).unwrap_or(0)).unwrap_or(0);
     let time = cosmrs::tendermint::Time::from_unix_timestamp(seconds, rest);
-    time.unwrap_or_else(|_| cosmrs::tendermint::Time::unix_epoch()).to_rfc3339()
+    time.unwrap_or_else(|_| cosmrs::tendermint::Time::unix_epoch())
+        .to_rfc3339()
 }

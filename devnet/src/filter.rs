@@ -61,7 +61,10 @@ impl Filter {
         let mut conditions = vec![];
         while !rest.is_empty() {
             if !conditions.is_empty() {
-                rest = rest.strip_prefix("AND ").ok_or_else(|| failed("AND expected"))?.trim_start();
+                rest = rest
+                    .strip_prefix("AND ")
+                    .ok_or_else(|| failed("AND expected"))?
+                    .trim_start();
             }
             let (condition, after) = condition(rest).map_err(failed)?;
             conditions.push(condition);
@@ -100,7 +103,10 @@ fn condition(text: &str) -> Result<(Condition, &str), &'static str> {
         return Err("a key expected");
     }
     let rest = rest.trim_start();
-    let with = |test| Condition { key: key.to_owned(), test };
+    let with = |test| Condition {
+        key: key.to_owned(),
+        test,
+    };
     if let Some(rest) = rest.strip_prefix("EXISTS") {
         return Ok((with(Test::Exists), rest));
     }
@@ -115,7 +121,9 @@ fn condition(text: &str) -> Result<(Condition, &str), &'static str> {
         ("<", Operator::Less),
         (">", Operator::Greater),
     ];
-    let found = operators.into_iter().find_map(|(sign, operator)| Some((operator, rest.strip_prefix(sign)?)));
+    let found = operators
+        .into_iter()
+        .find_map(|(sign, operator)| Some((operator, rest.strip_prefix(sign)?)));
     let (operator, rest) = found.ok_or("an operator expected")?;
     let (operand, rest) = operand(rest.trim_start())?;
     Ok((with(Test::Compare(operator, operand)), rest))
@@ -211,7 +219,15 @@ mod tests {
 
     #[test]
     fn what_is_no_query_is_refused_with_its_reason() {
-        let cases = ["", "tm.event", "tm.event=", "tm.event='Tx", "a=1 OR b=2", "= 'Tx'", &"a".repeat(600)];
+        let cases = [
+            "",
+            "tm.event",
+            "tm.event=",
+            "tm.event='Tx",
+            "a=1 OR b=2",
+            "= 'Tx'",
+            &"a".repeat(600),
+        ];
         for query in cases {
             assert!(Filter::parse(query).is_err(), "{query}");
         }

@@ -1,5 +1,7 @@
 //! The first state: accounts with gas coin, and the market's contracts deployed and wired.
 
+use std::collections::BTreeSet;
+
 use cosmwasm_std::{BlockInfo, Coin, Timestamp};
 use k256::ecdsa::SigningKey;
 use serde_json::{json, Value};
@@ -39,6 +41,9 @@ const DEV_GAS: u128 = 1_000_000_000_000;
 const FAUCET_GAS: u128 = 1_000_000_000_000_000;
 /// FUNC of each development account: a million.
 const DEV_FUNC: u128 = 1_000_000 * schema::UFUNC;
+
+/// Longest chain id that clients take.
+const CHAIN_ID_MAX: usize = 50;
 
 /// What an account has at the beginning.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +105,7 @@ pub(crate) fn prepare(
 }
 
 fn make(config: Config, rpc: &str) -> anyhow::Result<(Node, Value)> {
+    check(&config)?;
     let mut accounts = Accounts::default();
     let faucet = dev_address(FAUCET);
     let mut balances = vec![(faucet.clone(), Coin::new(FAUCET_GAS, config.denom.clone()))];
@@ -127,7 +133,82 @@ fn make(config: Config, rpc: &str) -> anyhow::Result<(Node, Value)> {
         denom: config.denom,
         gas_price: config.gas_price,
     };
-    let mut node = Node::new(rules, machine, accounts)?;
+    let mut node = Node::new(rules, machine, accounts, config.blocks_kept)?;
     node.make_block();
     Ok((node, network))
+}
+
+/// Refuses a configuration that clients could not use.
+fn check(config: &Config) -> anyhow::Result<()> {
+    let length = config.chain_id.len();
+    anyhow::ensure!(
+        (1..=CHAIN_ID_MAX).contains(&length),
+        "a chain id of {length} bytes, 1 to {CHAIN_ID_MAX} are allowed"
+    );
+    let denom = &config.denom;
+    let plain = denom.len() >= 3 && denom.chars().all(|letter| letter.is_ascii_lowercase());
+    anyhow::ensure!(
+        plain,
+        "{denom:?} is no gas coin: 3 or more lower-case letters are needed"
+    );
+    let mut known = BTreeSet::from([dev_address(FAUCET)]);
+    for account in &config.accounts {
+        let address = &account.address;
+        anyhow::ensure!(
+            transaction::is_address(address, PREFIX),
+            "{address:?} is no address with the prefix {PREFIX:?}"
+        );
+        anyhow::ensure!(
+            known.insert(address.clone()),
+            "{address} is named twice, or is the faucet's"
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(config: Config) -> String {
+        check(&config).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_default_configuration_is_taken() {
+        check(&Config::default()).unwrap();
+    }
+
+    #[test]
+    fn accounts_that_nobody_can_use_are_refused_by_name() {
+        let account = |address: &str| Account {
+            address: address.to_owned(),
+            gas: 1,
+            func: 1,
+        };
+        let with = |accounts: Vec<Account>| Config {
+            accounts,
+            ..Config::default()
+        };
+        assert!(refusal(with(vec![account("wasm1nobody")])).contains("wasm1nobody"));
+        let twice = account(&dev_address("creator"));
+        assert!(refusal(with(vec![twice.clone(), twice])).contains("named twice"));
+        assert!(refusal(with(vec![account(&dev_address(FAUCET))])).contains("the faucet's"));
+    }
+
+    #[test]
+    fn a_chain_id_or_coin_that_clients_refuse_is_refused_here() {
+        let chain_id = "x".repeat(51);
+        assert!(refusal(Config {
+            chain_id,
+            ..Config::default()
+        })
+        .contains("51 bytes"));
+        let denom = "GAS".to_owned();
+        assert!(refusal(Config {
+            denom,
+            ..Config::default()
+        })
+        .contains("\"GAS\""));
+    }
 }

@@ -1,7 +1,7 @@
 //! Blocks and transactions as they happened, bounded like a pruning node's.
 //!
-//! Guarantees: the latest block is always there; at most [`BLOCKS_MAX`] blocks and roughly [`BYTES_MAX`] bytes are kept; what
-//! was dropped is answered with the words of a pruned node.
+//! Guarantees: the latest block is always there; at most as many blocks as configured and roughly [`BYTES_MAX`] bytes are kept;
+//! what was dropped is answered with the words of a pruned node.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -11,8 +11,6 @@ use std::{
 use cosmwasm_std::Event;
 use sha2::{Digest, Sha256};
 
-/// Nearly fourteen hours of blocks of half a second.
-const BLOCKS_MAX: usize = 100_000;
 /// Memory for transactions and their events; a busy demonstration makes a hundredth of it.
 const BYTES_MAX: usize = 512 * 1024 * 1024;
 
@@ -69,12 +67,18 @@ impl Block {
 
     fn bytes(&self) -> usize {
         let text = |event: &Event| {
-            let attributes = event.attributes.iter().map(|attribute| attribute.key.len().saturating_add(attribute.value.len()));
+            let attributes = event
+                .attributes
+                .iter()
+                .map(|attribute| attribute.key.len().saturating_add(attribute.value.len()));
             attributes.fold(event.ty.len(), usize::saturating_add)
         };
         let sizes = self.txs.iter().map(|tx| {
             let events = tx.result.events.iter().map(text).fold(0, usize::saturating_add);
-            tx.bytes.len().saturating_add(events).saturating_add(tx.result.data.len())
+            tx.bytes
+                .len()
+                .saturating_add(events)
+                .saturating_add(tx.result.data.len())
         });
         sizes.fold(0, usize::saturating_add)
     }
@@ -102,13 +106,11 @@ pub(crate) struct History {
     bytes_max: usize,
 }
 
-impl Default for History {
-    fn default() -> Self {
-        History::bounded(BLOCKS_MAX, BYTES_MAX)
-    }
-}
-
 impl History {
+    pub(crate) fn new(blocks_max: usize) -> History {
+        History::bounded(blocks_max, BYTES_MAX)
+    }
+
     fn bounded(blocks_max: usize, bytes_max: usize) -> History {
         History {
             blocks: VecDeque::new(),
@@ -221,7 +223,10 @@ mod tests {
         let history = filled(3, 10, usize::MAX);
         assert_eq!(history.block(None).unwrap().height, 3);
         assert_eq!(history.block(Some(0)).unwrap_err(), NoBlock::Zero(0));
-        assert_eq!(history.block(Some(4)).unwrap_err(), NoBlock::Future { height: 4, latest: 3 });
+        assert_eq!(
+            history.block(Some(4)).unwrap_err(),
+            NoBlock::Future { height: 4, latest: 3 }
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! - `service`: the thread that owns the node and the clock that makes blocks.
 //! - `node`: checking, ordering and running transactions; `history`: blocks, bounded.
 //! - `machine`: cw-multi-test, over `store`; `shape`: its events made wasmd's.
-//! - `genesis`: the first state: accounts, and the contracts deployed.
+//! - `genesis`: the first state; `market`: the five contracts, deployed and wired in it.
 
 mod accounts;
 mod code;
@@ -61,6 +61,8 @@ pub struct Config {
     pub accounts: Vec<Account>,
     /// The market's contracts, deployed and wired with these parameters; `None` leaves the chain bare.
     pub market: Option<schema::params::Params>,
+    /// Blocks that can be asked for, the latest included; older ones are answered as by a pruned node.
+    pub blocks_kept: usize,
     /// Further contract codes, numbered after those of the market. Anybody may instantiate them.
     pub codes: Vec<Code>,
 }
@@ -75,6 +77,8 @@ impl Default for Config {
             gas_price: Decimal::permille(25),
             accounts: genesis::dev_accounts(),
             market: None,
+            // Nearly fourteen hours of blocks of half a second.
+            blocks_kept: 100_000,
             codes: vec![],
         }
     }

@@ -8,13 +8,13 @@
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use cosmwasm_std::{
-    Addr, Api, BankMsg, BankQuery, BlockInfo, CanonicalAddr, Coin, CosmosMsg, Empty, Event, Querier,
-    QueryRequest, StdResult, Storage, WasmMsg, WasmQuery,
+    Addr, Api, BankMsg, BankQuery, BlockInfo, CanonicalAddr, Coin, CosmosMsg, Empty, Event, Querier, QueryRequest,
+    StdResult, Storage, WasmMsg, WasmQuery,
 };
 use cw_multi_test::{
-    error::AnyResult, no_init, AddressGenerator, App, AppBuilder, AppResponse, BankKeeper, Contract, Executor,
-    FailingModule, GovFailingModule, IbcFailingModule, MockApiBech32, SimpleAddressGenerator, StakeKeeper,
-    DistributionKeeper, StargateFailing, WasmKeeper,
+    error::AnyResult, no_init, AddressGenerator, App, AppBuilder, AppResponse, BankKeeper, Contract,
+    DistributionKeeper, Executor, FailingModule, GovFailingModule, IbcFailingModule, MockApiBech32,
+    SimpleAddressGenerator, StakeKeeper, StargateFailing, WasmKeeper,
 };
 
 use crate::{
@@ -95,7 +95,9 @@ impl Machine {
         }
         app.init_modules(|router, _, storage| {
             balances.iter().try_for_each(|(address, coin)| {
-                router.bank.init_balance(storage, &Addr::unchecked(address), vec![coin.clone()])
+                router
+                    .bank
+                    .init_balance(storage, &Addr::unchecked(address), vec![coin.clone()])
             })
         })?;
         Ok(Machine { app })
@@ -112,6 +114,11 @@ impl Machine {
     /// Starts a unit of work that can be taken back.
     pub(crate) fn begin(&mut self) {
         self.app.storage_mut().begin();
+    }
+
+    /// Ends it; what it did stays.
+    pub(crate) fn keep(&mut self) {
+        self.app.storage_mut().keep();
     }
 
     pub(crate) fn written(&self) -> Written {
@@ -156,7 +163,9 @@ impl Machine {
             }),
             Ok(Err(error)) => {
                 // One such context a level: the outermost is the transaction's own message.
-                let contexts = error.chain().filter(|cause| cause.to_string().starts_with("Error executing WasmMsg"));
+                let contexts = error
+                    .chain()
+                    .filter(|cause| cause.to_string().starts_with("Error executing WasmMsg"));
                 let wrapping = "dispatch: submessages: ".repeat(contexts.count().saturating_sub(1));
                 Err(failed.with(format!("{wrapping}{}", error.root_cause())))
             }
@@ -271,9 +280,10 @@ fn aborted(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     let text = text.unwrap_or_else(|| "no message".to_owned());
-    format!("Error calling the VM: Error executing Wasm: Wasmer runtime error: RuntimeError: Aborted: panicked at '{text}'")
+    format!(
+        "Error calling the VM: Error executing Wasm: Wasmer runtime error: RuntimeError: Aborted: panicked at '{text}'"
+    )
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -284,7 +294,10 @@ mod tests {
         let api = MockApiBech32::new(PREFIX);
         let mut storage = Store::default();
         let address = WasmdAddresses.contract_address(&api, &mut storage, 1, 0).unwrap();
-        assert_eq!(address.as_str(), "wasm14hj2tavq8fpesdwxxcu44rty3hh90vhujrvcmstl4zr3txmfvw9s0phg4d");
+        assert_eq!(
+            address.as_str(),
+            "wasm14hj2tavq8fpesdwxxcu44rty3hh90vhujrvcmstl4zr3txmfvw9s0phg4d"
+        );
     }
 
     #[test]

@@ -184,10 +184,16 @@ fn tx_search(history: &History, params: &Params) -> Result<Value, Failure> {
     }
     let per_page = params.number("per_page")?.and_then(|rows| usize::try_from(rows).ok());
     let per_page = per_page.filter(|rows| *rows > 0).unwrap_or(PAGE).min(PAGE_MAX);
-    let page = params.number("page")?.and_then(|page| usize::try_from(page).ok()).unwrap_or(1).max(1);
+    let page = params
+        .number("page")?
+        .and_then(|page| usize::try_from(page).ok())
+        .unwrap_or(1)
+        .max(1);
     let pages = found.len().div_ceil(per_page).max(1);
     if page > pages {
-        return Err(internal(format!("page should be within [1, {pages}] range, given {page}")));
+        return Err(internal(format!(
+            "page should be within [1, {pages}] range, given {page}"
+        )));
     }
     let skipped = page.saturating_sub(1).saturating_mul(per_page);
     let total = found.len();
@@ -202,7 +208,9 @@ fn tx_search(history: &History, params: &Params) -> Result<Value, Failure> {
 fn search(history: &History, filter: &Filter) -> Vec<Value> {
     let hash = filter.equals("tx.hash").map(str::to_uppercase);
     let height = filter.equals("tx.height");
-    let blocks = history.with_txs().filter(|block| height.is_none_or(|height| height == block.height.to_string()));
+    let blocks = history
+        .with_txs()
+        .filter(|block| height.is_none_or(|height| height == block.height.to_string()));
     let mut found = vec![];
     for block in blocks {
         for (index, tx) in (0u32..).zip(&block.txs) {

@@ -80,12 +80,12 @@ struct Run {
 }
 
 impl Node {
-    pub(crate) fn new(rules: Rules, machine: Machine, accounts: Accounts) -> anyhow::Result<Node> {
+    pub(crate) fn new(rules: Rules, machine: Machine, accounts: Accounts, blocks_kept: usize) -> anyhow::Result<Node> {
         Ok(Node {
             rules,
             machine,
             accounts,
-            history: History::default(),
+            history: History::new(blocks_kept),
             waiting: vec![],
             waiting_hashes: HashSet::new(),
             blocks: broadcast::channel(BLOCKS_BEHIND).0,
@@ -175,7 +175,10 @@ impl Node {
         self.machine.roll_back();
         let gas_used = run.gas_used;
         let (events, data) = run.result.map_err(|mut refusal| {
-            refusal.log = format!("rpc error: code = Unknown desc = {} with gas used: '{gas_used}'", refusal.log);
+            refusal.log = format!(
+                "rpc error: code = Unknown desc = {} with gas used: '{gas_used}'",
+                refusal.log
+            );
             refusal
         })?;
         Ok(Simulated { gas_used, data, events })
@@ -199,7 +202,9 @@ impl Node {
     }
 
     fn include(&mut self, tx: Tx) -> Included {
-        let result = self.deliver(&tx).unwrap_or_else(|refusal| failure(&tx, refusal, gas::TX, vec![]));
+        let result = self
+            .deliver(&tx)
+            .unwrap_or_else(|refusal| failure(&tx, refusal, gas::TX, vec![]));
         Included {
             hash: tx.hash,
             bytes: tx.bytes,
@@ -223,6 +228,7 @@ impl Node {
         }
         match result {
             Ok((events, data)) => {
+                self.machine.keep();
                 self.open_receivers(&events);
                 ante.extend(events);
                 Ok(TxResult {
@@ -288,7 +294,9 @@ fn failure(tx: &Tx, refusal: Refusal, gas_used: u64, events: Vec<Event>) -> TxRe
 }
 
 fn out_of_gas(place: &str, wanted: u64, used: u64) -> Refusal {
-    code::OUT_OF_GAS.with(format!("out of gas in location: {place}; gasWanted: {wanted}, gasUsed: {used}"))
+    code::OUT_OF_GAS.with(format!(
+        "out of gas in location: {place}; gasWanted: {wanted}, gasUsed: {used}"
+    ))
 }
 
 fn base64_text(bytes: &[u8]) -> String {

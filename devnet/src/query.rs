@@ -33,7 +33,8 @@ use crate::{
 pub(crate) fn answer(node: &mut Node, path: &str, data: &[u8], height: u64) -> Result<Vec<u8>, Refusal> {
     let latest = node.machine.block().height;
     if height != 0 && height != latest {
-        let log = format!("failed to load state at height {height}; only the latest state is kept (latest height: {latest})");
+        let log =
+            format!("failed to load state at height {height}; only the latest state is kept (latest height: {latest})");
         return Err(code::INVALID_HEIGHT.with(log));
     }
     let answered = match path {
@@ -110,9 +111,12 @@ fn contract_info(node: &Node, data: &[u8]) -> Result<Vec<u8>, Refusal> {
 fn simulate(node: &mut Node, data: &[u8]) -> Result<Vec<u8>, Refusal> {
     let SimulateRequest { tx_bytes, .. } = decode(data)?;
     let simulated = node.simulate(tx_bytes)?;
-    #[allow(deprecated, reason = "the deprecated field stays empty, but a struct literal must name it")]
+    #[allow(
+        deprecated,
+        reason = "the deprecated field stays empty, but a struct literal must name it"
+    )]
     let result = AbciResult {
-        data: simulated.data.clone().into(),
+        data: simulated.data,
         log: String::new(),
         events: simulated.events.iter().map(event).collect(),
         msg_responses: vec![],
@@ -129,8 +133,8 @@ fn simulate(node: &mut Node, data: &[u8]) -> Result<Vec<u8>, Refusal> {
 
 fn event(event: &Event) -> abci::Event {
     let attributes = event.attributes.iter().map(|attribute| abci::EventAttribute {
-        key: attribute.key.clone().into(),
-        value: attribute.value.clone().into(),
+        key: attribute.key.clone(),
+        value: attribute.value.clone(),
         index: true,
     });
     abci::Event {

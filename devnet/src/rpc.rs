@@ -46,7 +46,10 @@ async fn index() -> &'static str {
     "The RPC of a Function Network devnet. POST JSON-RPC here, or GET /status, /block?height=1, /tx?hash=0x...\n"
 }
 
-async fn post(State(context): State<Context>, body: Result<Bytes, axum::extract::rejection::BytesRejection>) -> Response {
+async fn post(
+    State(context): State<Context>,
+    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+) -> Response {
     // A node answers a body that is too long with a plain 400.
     let Ok(body) = body else {
         return (StatusCode::BAD_REQUEST, "request body too large").into_response();
@@ -108,9 +111,10 @@ impl Request {
 
 async fn answer(context: &Context, request: Value) -> Value {
     match Request::read(request) {
-        Ok(Request { id, method, params }) => {
-            finished(&id, methods::call(&context.service, &context.rpc, &method, params).await)
-        }
+        Ok(Request { id, method, params }) => finished(
+            &id,
+            methods::call(&context.service, &context.rpc, &method, params).await,
+        ),
         Err(answer) => answer,
     }
 }

@@ -75,7 +75,9 @@ impl Service {
             self.jobs.send(job).await.map_err(|_| NoAnswer)?;
             answered.await.map_err(|_| NoAnswer)
         };
-        tokio::time::timeout(ANSWER_TIMEOUT, asked).await.map_err(|_| NoAnswer)?
+        tokio::time::timeout(ANSWER_TIMEOUT, asked)
+            .await
+            .map_err(|_| NoAnswer)?
     }
 }
 

@@ -22,7 +22,11 @@ pub(crate) fn ante(tx: &Tx, collector: &str, public_signature: &str) -> Vec<Even
 
 /// The events of one message: its action, the coins it moves, then what the contracts did, each with the message's index.
 pub(crate) fn message(index: usize, sender: &str, message: &Message, raw: Vec<Event>) -> Vec<Event> {
-    let marks = [("action", message.action()), ("sender", sender.to_owned()), ("module", message.module().to_owned())];
+    let marks = [
+        ("action", message.action()),
+        ("sender", sender.to_owned()),
+        ("module", message.module().to_owned()),
+    ];
     let mut events = vec![with(Event::new("message"), marks)];
     if let Some((receiver, funds)) = funds_receiver(message, &raw) {
         events.extend(moved(sender, &receiver, &text(funds)));
@@ -76,7 +80,10 @@ fn moved(from: &str, to: &str, amount: &str) -> [Event; 3] {
 
 /// Coins in the chain's text form.
 pub(crate) fn text(coins: &[Coin]) -> String {
-    let texts: Vec<String> = coins.iter().map(|coin| format!("{}{}", coin.amount, coin.denom)).collect();
+    let texts: Vec<String> = coins
+        .iter()
+        .map(|coin| format!("{}{}", coin.amount, coin.denom))
+        .collect();
     texts.join(",")
 }
 
@@ -112,7 +119,10 @@ mod tests {
 
     fn lines(events: &[Event]) -> Vec<String> {
         let line = |event: &Event| {
-            let attributes = event.attributes.iter().map(|attribute| format!("{}={}", attribute.key, attribute.value));
+            let attributes = event
+                .attributes
+                .iter()
+                .map(|attribute| format!("{}={}", attribute.key, attribute.value));
             format!("{} {}", event.ty, attributes.collect::<Vec<_>>().join(" "))
         };
         events.iter().map(line).collect()

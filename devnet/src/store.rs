@@ -15,20 +15,28 @@ pub(crate) struct Written {
     pub(crate) bytes: u64,
 }
 
+/// Keys with the value they had before; `None` for a key that was not there.
+type Journal = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
 /// The state of all modules and contracts.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     data: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Every key touched since `begin` with the value it had before, in order.
-    journal: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// Every key touched since `begin` with the value it had before, in order. `None` outside a unit of work.
+    journal: Option<Journal>,
     written: Written,
 }
 
 impl Store {
     /// Starts a unit of work; whatever was done before stays.
     pub(crate) fn begin(&mut self) {
-        self.journal.clear();
+        self.journal = Some(vec![]);
         self.written = Written::default();
+    }
+
+    /// Ends the unit of work; what it did stays.
+    pub(crate) fn keep(&mut self) {
+        self.journal = None;
     }
 
     /// What the unit of work has written so far.
@@ -38,7 +46,7 @@ impl Store {
 
     /// Takes back everything since `begin`.
     pub(crate) fn roll_back(&mut self) {
-        for (key, before) in self.journal.drain(..).rev() {
+        for (key, before) in self.journal.take().into_iter().flatten().rev() {
             match before {
                 Some(value) => self.data.insert(key, value),
                 None => self.data.remove(&key),
@@ -48,10 +56,11 @@ impl Store {
     }
 
     fn note(&mut self, key: &[u8], value_bytes: usize, before: Option<Vec<u8>>) {
+        let Some(journal) = &mut self.journal else { return };
         let bytes = u64::try_from(key.len().saturating_add(value_bytes)).unwrap_or(u64::MAX);
         self.written.keys = self.written.keys.saturating_add(1);
         self.written.bytes = self.written.bytes.saturating_add(bytes);
-        self.journal.push((key.to_vec(), before));
+        journal.push((key.to_vec(), before));
     }
 }
 
@@ -74,7 +83,10 @@ impl Storage for Store {
                 return Box::new(std::iter::empty());
             }
         }
-        let range = self.data.range((lower, upper)).map(|(key, value)| (key.clone(), value.clone()));
+        let range = self
+            .data
+            .range((lower, upper))
+            .map(|(key, value)| (key.clone(), value.clone()));
         match order {
             Order::Ascending => Box::new(range),
             Order::Descending => Box::new(range.rev()),
@@ -109,10 +121,32 @@ mod tests {
         store.remove(b"removed");
         store.remove(b"new");
         store.set(b"new", b"4");
-        assert_eq!(store.written(), Written { keys: 6, bytes: 4 + 8 + 8 + 7 + 3 + 4 });
+        assert_eq!(
+            store.written(),
+            Written {
+                keys: 6,
+                bytes: 4 + 8 + 8 + 7 + 3 + 4
+            }
+        );
         store.roll_back();
         assert_eq!(store.data, before);
         assert_eq!(store.written(), Written::default());
+    }
+
+    #[test]
+    fn what_was_kept_cannot_be_taken_back() {
+        let mut store = Store::default();
+        store.begin();
+        store.set(b"key", b"kept");
+        store.keep();
+        // Writes between units of work are not remembered: nobody would ever forget them.
+        store.set(b"other", b"kept");
+        assert!(store.journal.is_none());
+        store.roll_back();
+        assert_eq!(
+            (store.get(b"key"), store.get(b"other")),
+            (Some(b"kept".to_vec()), Some(b"kept".to_vec()))
+        );
     }
 
     #[test]

@@ -97,7 +97,10 @@ impl Tx {
         let body = TxBody::decode(raw.body_bytes.as_slice()).map_err(parse_error)?;
         let auth = AuthInfo::decode(raw.auth_info_bytes.as_slice()).map_err(parse_error)?;
         if body.memo.len() > MEMO_MAX {
-            let log = format!("maximum number of characters is {MEMO_MAX} but received {} characters", body.memo.len());
+            let log = format!(
+                "maximum number of characters is {MEMO_MAX} but received {} characters",
+                body.memo.len()
+            );
             return Err(code::MEMO_TOO_LARGE.with(log));
         }
         let [signer] = auth.signer_infos.as_slice() else {
@@ -121,7 +124,13 @@ impl Tx {
             public_key: signer.public_key.as_ref().map(public_key).transpose()?,
             sequence: signer.sequence,
             gas_wanted: fee.gas_limit,
-            fee: coins(&fee.amount)?,
+            // A fee of "0ugas" is no fee to the chain either.
+            fee: coins(
+                &fee.amount
+                    .into_iter()
+                    .filter(|coin| coin.amount != "0")
+                    .collect::<Vec<_>>(),
+            )?,
             signature: signature.clone(),
             timeout_height: body.timeout_height,
             body_bytes: raw.body_bytes,
@@ -166,13 +175,21 @@ pub(crate) fn address_of(public_key: &[u8; 33], prefix: &str) -> Option<String> 
     Some(id.to_string())
 }
 
+/// Whether the text is an address with this prefix.
+pub(crate) fn is_address(text: &str, prefix: &str) -> bool {
+    text.parse::<cosmrs::AccountId>().is_ok_and(|id| id.prefix() == prefix)
+}
+
 /// The protobuf `TxMsgData` of a successful transaction: one response a message.
 pub(crate) fn responses(messages: &[Message], data: Vec<Vec<u8>>) -> Vec<u8> {
     let responses = messages.iter().zip(data).map(|(message, value)| Any {
         type_url: format!("{}Response", message.action()),
         value,
     });
-    #[allow(deprecated, reason = "the deprecated field stays empty, but a struct literal must name it")]
+    #[allow(
+        deprecated,
+        reason = "the deprecated field stays empty, but a struct literal must name it"
+    )]
     let data = TxMsgData {
         data: vec![],
         msg_responses: responses.collect(),

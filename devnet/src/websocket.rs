@@ -108,7 +108,9 @@ impl Connection {
             return Err(internal("already subscribed"));
         }
         if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
-            return Err(internal(format!("max_subscriptions_per_client {SUBSCRIPTIONS_MAX} reached")));
+            return Err(internal(format!(
+                "max_subscriptions_per_client {SUBSCRIPTIONS_MAX} reached"
+            )));
         }
         self.subscriptions.insert(query.to_owned(), Subscription { id, filter });
         Ok(())

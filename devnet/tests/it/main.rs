@@ -2,7 +2,8 @@
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::cast_possible_truncation,
-    reason = "small numbers of a test"
+    clippy::unwrap_used,
+    reason = "small numbers of a test, and a failed expectation is its message"
 )]
 
 mod probe;

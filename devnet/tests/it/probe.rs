@@ -107,10 +107,18 @@ pub(crate) async fn start() -> Chain {
 
 pub(crate) async fn start_with(block_time: Duration) -> Chain {
     let config = Config {
-        rpc: ([127, 0, 0, 1], 0).into(),
         block_time,
-        codes: vec![code],
         ..Config::default()
+    };
+    start_as(config).await
+}
+
+/// A devnet of this configuration on a port of its own, with the probe.
+pub(crate) async fn start_as(config: Config) -> Chain {
+    let config = Config {
+        rpc: ([127, 0, 0, 1], 0).into(),
+        codes: vec![code],
+        ..config
     };
     let running = Devnet::start(config).await.unwrap();
     let client = Client::connect(network(&running.rpc_url())).await.unwrap();

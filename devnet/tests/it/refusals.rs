@@ -41,7 +41,10 @@ async fn a_panic_in_a_contract_is_a_refusal_and_the_chain_goes_on() {
     let chain = start().await;
     let alice = chain.account("developer");
     let (_, _, message) = refused(alice.execute(&[call(Do::Panic {})]).await.unwrap_err());
-    assert!(message.contains("panicked") && message.contains("the probe panics"), "{message}");
+    assert!(
+        message.contains("panicked") && message.contains("the probe panics"),
+        "{message}"
+    );
     let asked = chain.client.query::<_, u64>(PROBE, &Ask::Panic {}).await.unwrap_err();
     assert!(asked.to_string().contains("the probe panics when asked"), "{asked}");
     alice.execute(&[announce(1)]).await.unwrap();
@@ -94,7 +97,10 @@ async fn a_used_sequence_is_refused_with_the_one_that_is_next() {
     let prepared = stale.prepare(&[announce(1)]).await.unwrap();
     fresh.execute(&[announce(2)]).await.unwrap();
     let error = stale.broadcast(prepared).await.unwrap_err();
-    assert!(matches!(error, ClientError::SequenceMismatch { expected: Some(1), .. }), "{error}");
+    assert!(
+        matches!(error, ClientError::SequenceMismatch { expected: Some(1), .. }),
+        "{error}"
+    );
     // The account has learnt it.
     stale.execute(&[announce(3)]).await.unwrap();
     assert_eq!(chain.count().await, 2);
@@ -117,7 +123,10 @@ async fn spending_more_than_there_is_is_refused_with_both_amounts() {
     let alice = chain.account("developer");
     let balance = chain.gas_coin(alice.address()).await;
     let (_, _, message) = refused(alice.execute(&[Call::send(PROBE, balance + 1)]).await.unwrap_err());
-    let expected = format!("spendable balance {balance}ugas is smaller than {}ugas: insufficient funds", balance + 1);
+    let expected = format!(
+        "spendable balance {balance}ugas is smaller than {}ugas: insufficient funds",
+        balance + 1
+    );
     assert!(message.contains(&expected), "{message}");
 }
 
@@ -145,11 +154,20 @@ async fn addresses_without_a_contract_are_named() {
     let chain = start().await;
     let alice = chain.account("developer");
     let nowhere = Wallet::dev("nowhere").address("wasm");
-    let error = chain.client.query::<_, u64>(&nowhere, &Ask::Count {}).await.unwrap_err();
+    let error = chain
+        .client
+        .query::<_, u64>(&nowhere, &Ask::Count {})
+        .await
+        .unwrap_err();
     assert!(matches!(error, ClientError::UnknownContract { address } if address == nowhere));
     let call = Call::execute(nowhere.clone(), &json!({})).unwrap();
     let error = alice.execute(&[call]).await.unwrap_err();
-    assert!(error.to_string().contains(&format!("address {nowhere}: no such contract")), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("address {nowhere}: no such contract")),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -158,7 +176,11 @@ async fn a_message_that_the_contract_does_not_know_is_refused() {
     let call = Call::execute(PROBE, &json!({ "dance": {} })).unwrap();
     let error = chain.account("developer").execute(&[call]).await.unwrap_err();
     assert!(error.to_string().contains("unknown variant `dance`"), "{error}");
-    let error = chain.client.query::<_, u64>(PROBE, &json!({ "dance": {} })).await.unwrap_err();
+    let error = chain
+        .client
+        .query::<_, u64>(PROBE, &json!({ "dance": {} }))
+        .await
+        .unwrap_err();
     assert!(matches!(error, ClientError::QueryRefused { .. }), "{error}");
 }
 

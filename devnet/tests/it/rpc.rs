@@ -66,14 +66,25 @@ async fn transactions_are_found_by_hash_height_and_contract() {
         Query::eq("wasm-withdrawn.amount", "5").and_gt("tx.height", 1u64),
     ];
     for query in queries {
-        let found = http.tx_search(query.clone(), false, 1, 30, Order::Ascending).await.unwrap();
+        let found = http
+            .tx_search(query.clone(), false, 1, 30, Order::Ascending)
+            .await
+            .unwrap();
         assert_eq!(found.total_count, 1, "{query}");
         assert_eq!(found.txs[0].hash.as_bytes(), hash.as_bytes());
     }
-    let none = http.tx_search(Query::eq("tx.hash", "AB"), false, 1, 30, Order::Ascending).await.unwrap();
+    let none = http
+        .tx_search(Query::eq("tx.hash", "AB"), false, 1, 30, Order::Ascending)
+        .await
+        .unwrap();
     assert_eq!((none.total_count, none.txs.len()), (0, 0));
-    let beyond = http.tx_search(Query::eq("tx.hash", "AB"), false, 2, 30, Order::Ascending).await;
-    assert!(beyond.unwrap_err().to_string().contains("page should be within [1, 1] range, given 2"));
+    let beyond = http
+        .tx_search(Query::eq("tx.hash", "AB"), false, 2, 30, Order::Ascending)
+        .await;
+    assert!(beyond
+        .unwrap_err()
+        .to_string()
+        .contains("page should be within [1, 1] range, given 2"));
 }
 
 #[tokio::test]
@@ -81,11 +92,19 @@ async fn what_is_not_there_is_an_error_in_the_words_of_a_node() {
     let chain = start().await;
     let http = http(&chain);
     let error = http.block(9_999_999u32).await.unwrap_err().to_string();
-    assert!(error.contains("must be less than or equal to the current blockchain height"), "{error}");
+    assert!(
+        error.contains("must be less than or equal to the current blockchain height"),
+        "{error}"
+    );
     let hash = "AB".repeat(32);
     let error = http.tx(hash.parse().unwrap(), false).await.unwrap_err().to_string();
     assert!(error.contains(&format!("tx ({hash}) not found")), "{error}");
-    let old = http.abci_query(Some("/cosmos.bank.v1beta1.Query/Balance".into()), vec![], Some(1u32.into()), false);
+    let old = http.abci_query(
+        Some("/cosmos.bank.v1beta1.Query/Balance".into()),
+        vec![],
+        Some(1u32.into()),
+        false,
+    );
     assert_eq!(old.await.unwrap().code.value(), 26);
     let path = http.abci_query(Some("/no.such.Query/Path".into()), vec![], None, false);
     assert_eq!(path.await.unwrap().log, "unknown query path: unknown request");
@@ -98,8 +117,15 @@ async fn a_known_transaction_is_an_error_and_not_a_code() {
     let http = http(&chain);
     let answer = http.broadcast_tx_sync(prepared.bytes.clone()).await.unwrap();
     assert!(answer.code.is_ok() && answer.hash.as_bytes() == prepared.hash.as_bytes());
-    let error = http.broadcast_tx_sync(prepared.bytes.clone()).await.unwrap_err().to_string();
-    assert!(error.contains("tx already exists in cache") && error.contains("-32603"), "{error}");
+    let error = http
+        .broadcast_tx_sync(prepared.bytes.clone())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("tx already exists in cache") && error.contains("-32603"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -127,7 +153,10 @@ async fn a_batch_is_answered_in_order_each_with_its_id() {
     ]);
     let answers = post(&chain, batch).await;
     assert_eq!((&answers[0]["id"], &answers[0]["result"]), (&json!("a"), &json!({})));
-    assert_eq!((&answers[1]["id"], &answers[1]["error"]["code"]), (&json!(7), &json!(-32601)));
+    assert_eq!(
+        (&answers[1]["id"], &answers[1]["error"]["code"]),
+        (&json!(7), &json!(-32601))
+    );
     assert_eq!(answers[2]["result"]["node_info"]["network"], "fxn-devnet-1");
 }
 
@@ -135,7 +164,10 @@ async fn a_batch_is_answered_in_order_each_with_its_id() {
 async fn what_is_no_request_is_told_so() {
     let chain = start().await;
     assert_eq!(post(&chain, json!({ "id": 1 })).await["error"]["code"], -32600);
-    assert_eq!(post(&chain, json!({ "id": 1, "method": "status", "params": [1] })).await["error"]["code"], -32602);
+    assert_eq!(
+        post(&chain, json!({ "id": 1, "method": "status", "params": [1] })).await["error"]["code"],
+        -32602
+    );
     let url = chain.running.rpc_url();
     let request = reqwest::Client::new().post(&url).body("{");
     let answer: Value = request.send().await.unwrap().json().await.unwrap();
@@ -160,10 +192,20 @@ async fn the_json_is_a_nodes_where_types_read_it_more_loosely() {
     assert!(result["gas_used"].is_string() && result["data"].is_string());
     assert_eq!(result["events"][0]["attributes"][0]["index"], json!(true));
     assert_eq!(results["validator_updates"], Value::Null);
-    assert_eq!(get(&chain, "block_results?height=1").await["result"]["txs_results"], Value::Null);
-    let query = post(&chain, json!({ "id": 1, "method": "abci_query", "params": { "path": "/x", "data": "" } })).await;
+    assert_eq!(
+        get(&chain, "block_results?height=1").await["result"]["txs_results"],
+        Value::Null
+    );
+    let query = post(
+        &chain,
+        json!({ "id": 1, "method": "abci_query", "params": { "path": "/x", "data": "" } }),
+    )
+    .await;
     let answer = &query["result"]["response"];
-    assert_eq!((&answer["key"], &answer["value"], &answer["proofOps"]), (&Value::Null, &Value::Null, &Value::Null));
+    assert_eq!(
+        (&answer["key"], &answer["value"], &answer["proofOps"]),
+        (&Value::Null, &Value::Null, &Value::Null)
+    );
     assert_eq!(answer["index"], "0");
 }
 
@@ -171,7 +213,10 @@ async fn the_json_is_a_nodes_where_types_read_it_more_loosely() {
 async fn cw2_contract_info_and_raw_state_are_readable() {
     let chain = start().await;
     let version = chain.client.cw2(PROBE).await.unwrap();
-    assert_eq!((version.contract.as_str(), version.version.as_str()), ("probe", "1.2.3"));
+    assert_eq!(
+        (version.contract.as_str(), version.version.as_str()),
+        ("probe", "1.2.3")
+    );
     let info = chain.client.contract_info(PROBE).await.unwrap();
     assert_eq!((info.code_id, info.label.as_str(), info.admin), (1, "probe", None));
     assert_eq!(info.creator, chain.account("admin").address());

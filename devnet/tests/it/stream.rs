@@ -9,7 +9,7 @@ use client::{
 use futures::StreamExt;
 
 use crate::{
-    probe::{announce, network, start, start_with, Chain, PROBE},
+    probe::{announce, network, start, start_as, start_with, Chain, PROBE},
     proxy::Proxy,
 };
 
@@ -134,7 +134,11 @@ async fn blind_to_websockets(node: String) -> String {
 #[tokio::test]
 async fn events_of_other_contracts_and_failed_transactions_are_left_out() {
     let chain = start().await;
-    let made = chain.account("admin").execute(&[crate::probe::instantiation()]).await.unwrap();
+    let made = chain
+        .account("admin")
+        .execute(&[crate::probe::instantiation()])
+        .await
+        .unwrap();
     let other = made.attribute("instantiate", "_contract_address").unwrap().to_owned();
     announce_all(&chain, 0..1).await;
     let elsewhere = client::Call::execute(&other, &crate::probe::Do::Announce { amount: 99 }).unwrap();
@@ -147,11 +151,33 @@ async fn events_of_other_contracts_and_failed_transactions_are_left_out() {
 }
 
 #[tokio::test]
+async fn blocks_that_the_node_has_dropped_end_the_stream_with_its_oldest() {
+    let config = devnet::Config {
+        block_time: Duration::from_millis(20),
+        blocks_kept: 100,
+        ..devnet::Config::default()
+    };
+    let chain = start_as(config).await;
+    // Once this block is there, the first is gone.
+    next(&mut follow(chain.client.clone(), vec![], 105)).await.unwrap();
+    let mut stream = follow_with(chain.client.clone(), vec![], 1, quick());
+    let error = next(&mut stream).await.unwrap_err();
+    assert!(
+        matches!(error, ClientError::Pruned { height: 1, earliest } if earliest > 1),
+        "{error}"
+    );
+    assert!(stream.next().await.is_none());
+}
+
+#[tokio::test]
 async fn a_chain_that_was_reset_ends_the_stream_with_both_heights() {
     let chain = start().await;
     let mut stream = follow_with(chain.client.clone(), vec![], 1_000_000, quick());
     let error = next(&mut stream).await.unwrap_err();
-    assert!(matches!(error, ClientError::ChainWentBack { next: 1_000_000, .. }), "{error}");
+    assert!(
+        matches!(error, ClientError::ChainWentBack { next: 1_000_000, .. }),
+        "{error}"
+    );
     assert!(stream.next().await.is_none());
 }
 

@@ -2,11 +2,14 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use client::{Account, Call, ClientError, TxOutcome, Wallet};
+use client::{Account, Call, Client, ClientError, TxOutcome, Wallet};
 use cosmwasm_std::coins;
 use futures::future::join_all;
 
-use crate::probe::{announce, call, start, Chain, Do, PROBE};
+use crate::{
+    probe::{announce, call, network, start, Chain, Do, PROBE},
+    proxy::Proxy,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -44,7 +47,12 @@ async fn a_transaction_is_found_by_its_hash_with_its_events_and_data() {
     };
     assert_eq!(amounts, [expected(7), expected(8)]);
     // Two answers of MsgExecuteContract.
-    assert_eq!(String::from_utf8_lossy(&found.data).matches("MsgExecuteContractResponse").count(), 2);
+    assert_eq!(
+        String::from_utf8_lossy(&found.data)
+            .matches("MsgExecuteContractResponse")
+            .count(),
+        2
+    );
     assert!(found.gas_used > 100_000 && found.gas_used <= found.gas_wanted);
 }
 
@@ -66,8 +74,15 @@ async fn events_are_those_of_wasmd_in_its_order() {
     let fee = chain.client.tx(outcome.hash).await.unwrap().unwrap();
     let all = lines(&fee);
     let kinds: Vec<&str> = all.iter().take(7).map(|line| line.split(' ').next().unwrap()).collect();
-    assert_eq!(kinds, ["coin_spent", "coin_received", "transfer", "message", "tx", "tx", "tx"]);
-    assert!(all[5].ends_with(&format!("acc_seq={}/0", alice.address())), "{}", all[5]);
+    assert_eq!(
+        kinds,
+        ["coin_spent", "coin_received", "transfer", "message", "tx", "tx", "tx"]
+    );
+    assert!(
+        all[5].ends_with(&format!("acc_seq={}/0", alice.address())),
+        "{}",
+        all[5]
+    );
     let me = alice.address();
     let action = |index| {
         format!("message action=/cosmwasm.wasm.v1.MsgExecuteContract sender={me} module=wasm msg_index={index}")
@@ -122,13 +137,22 @@ async fn a_transaction_that_fails_in_its_block_pays_its_fee_and_writes_nothing()
     let (alice, bob) = (chain.account("developer"), chain.account("creator"));
     let expect = [announce(1), call(Do::Expect { count: 1 })];
     // Both would succeed alone; both were simulated before either ran.
-    let (first, second) = (alice.prepare(&expect).await.unwrap(), bob.prepare(&expect).await.unwrap());
+    let (first, second) = (
+        alice.prepare(&expect).await.unwrap(),
+        bob.prepare(&expect).await.unwrap(),
+    );
     let (fee, before) = (second.fee, chain.gas_coin(bob.address()).await);
     let first = alice.broadcast(first).await.unwrap();
     alice.confirm(first, MINUTE).await.unwrap();
     let second = bob.broadcast(second).await.unwrap();
     let error = bob.confirm(second, MINUTE).await.unwrap_err();
-    let ClientError::Refused { message, code, codespace, hash } = error else {
+    let ClientError::Refused {
+        message,
+        code,
+        codespace,
+        hash,
+    } = error
+    else {
         panic!("{error}")
     };
     assert_eq!(message, "Generic error: count is 3, not 1");
@@ -148,7 +172,10 @@ async fn native_transfers_open_accounts() {
     let chain = start().await;
     let newcomer = Account::new(chain.client.clone(), Wallet::random());
     let faucet = chain.account("faucet");
-    faucet.execute(&[Call::send(newcomer.address(), 10_000_000)]).await.unwrap();
+    faucet
+        .execute(&[Call::send(newcomer.address(), 10_000_000)])
+        .await
+        .unwrap();
     newcomer.execute(&[announce(1)]).await.unwrap();
     assert_eq!(chain.sequence(newcomer.address()).await, 1);
 }
@@ -178,6 +205,42 @@ async fn two_processes_on_one_key_recover_from_each_others_sequences() {
     }
     assert_eq!(chain.count().await, 10);
     assert_eq!(chain.sequence(left.address()).await, 10);
+}
+
+#[tokio::test]
+async fn a_transaction_gets_through_once_although_the_node_is_away_for_a_while() {
+    let chain = start().await;
+    let proxy = Proxy::start(chain.running.address()).await;
+    let client = Client::connect(network(&proxy.url)).await.unwrap();
+    let alice = Account::new(client, Wallet::dev("developer"));
+    let prepared = alice.prepare(&[announce(1)]).await.unwrap();
+    let hash = prepared.hash;
+    proxy.go_down();
+    let sending = tokio::spawn({
+        let alice = alice.clone();
+        async move { alice.broadcast(prepared).await }
+    });
+    proxy.refused().await;
+    proxy.come_up();
+    assert_eq!(sending.await.unwrap().unwrap(), hash);
+    proxy.go_down();
+    let confirming = tokio::spawn(async move { alice.confirm(hash, MINUTE).await });
+    proxy.refused().await;
+    proxy.come_up();
+    confirming.await.unwrap().unwrap();
+    assert_eq!(chain.count().await, 1);
+}
+
+#[tokio::test]
+async fn a_prepared_transaction_that_is_dropped_gives_its_turn_and_sequence_back() {
+    let chain = start().await;
+    let alice = chain.account("developer");
+    let dropped = alice.prepare(&[announce(1)]).await.unwrap();
+    assert_eq!(dropped.sequence, 0);
+    drop(dropped);
+    let sent = alice.prepare(&[announce(2)]).await.unwrap();
+    assert_eq!(sent.sequence, 0);
+    alice.broadcast(sent).await.unwrap();
 }
 
 #[tokio::test]

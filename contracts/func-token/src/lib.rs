@@ -1,0 +1,6 @@
+#![doc = include_str!("../README.md")]
+
+pub mod contract;
+mod error;
+
+pub use error::ContractError;

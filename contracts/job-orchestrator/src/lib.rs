@@ -1,0 +1,21 @@
+#![doc = include_str!("../README.md")]
+
+pub mod contract;
+
+mod admin;
+mod blame;
+mod compare;
+mod conclusion;
+mod course;
+mod effects;
+mod error;
+mod order;
+mod proof;
+mod query;
+mod redraw;
+mod state;
+mod testimony;
+#[cfg(test)]
+mod tests;
+
+pub use crate::{error::ContractError, proof::Refusal};

@@ -1,0 +1,13 @@
+#![doc = include_str!("../README.md")]
+
+pub mod contract;
+
+mod model;
+mod version;
+
+mod admin;
+mod error;
+mod query;
+mod state;
+
+pub use error::ContractError;

@@ -1,0 +1,18 @@
+use cosmwasm_std::{StdError, Uint128};
+use cw_utils::PaymentError;
+use schema::text::TextError;
+use thiserror::Error;
+
+#[derive(Debug, PartialEq, Error)]
+pub enum ContractError {
+    #[error("initial balances sum to {sum} ufunc, all FUNC is {supply}")]
+    WrongSupply { sum: Uint128, supply: Uint128 },
+    #[error(transparent)]
+    Token(#[from] cw20_base::ContractError),
+    #[error(transparent)]
+    Text(#[from] TextError),
+    #[error(transparent)]
+    Payment(#[from] PaymentError),
+    #[error(transparent)]
+    Std(#[from] StdError),
+}

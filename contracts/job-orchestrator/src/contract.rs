@@ -1,0 +1,315 @@
+//! Entry points: who may send what, what is asked of the siblings, and in which order they are told.
+
+use std::collections::BTreeSet;
+
+use cosmwasm_std::{
+    entry_point, from_json, to_json_binary, Addr, Api, Binary, CosmosMsg, Deps, DepsMut, Env, MessageInfo, Reply,
+    Response, SubMsg, WasmMsg,
+};
+use schema::{
+    escrow::{self, WorkTerms},
+    orchestrator::{ExecuteMsg, InstantiateMsg, NewJob, QueryMsg},
+    receipt::Attestation,
+    registry::{self, OfferResponse},
+    staking::{self, DrawRequest, DrawResponse, DrawShard},
+    Digest, Event, PublicKey, Signature, BATCH_MAX,
+};
+
+use crate::{
+    admin,
+    course::Course,
+    effects::{Effects, Redraw},
+    order::Order,
+    proof::is_low_s,
+    query::{self, domain},
+    redraw,
+    state::{check_params, Config, Job, CONFIG, LAST_JOB},
+    ContractError,
+};
+
+/// Replies come from staking, after slots were given back whose items are to be drawn anew.
+const REDRAW: u64 = 1;
+
+#[entry_point]
+pub fn instantiate(
+    deps: DepsMut<'_>,
+    _env: Env,
+    info: MessageInfo,
+    msg: InstantiateMsg,
+) -> Result<Response, ContractError> {
+    refuse_funds(&info)?;
+    check_params(&msg.params)?;
+    cw2::set_contract_version(deps.storage, env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))?;
+    admin::start(deps.storage, deps.api.addr_validate(&msg.admin)?)?;
+    let config = Config {
+        model_registry: deps.api.addr_validate(&msg.model_registry)?,
+        provider_staking: deps.api.addr_validate(&msg.provider_staking)?,
+        royalty_escrow: deps.api.addr_validate(&msg.royalty_escrow)?,
+        params: msg.params,
+    };
+    CONFIG.save(deps.storage, &config)?;
+    LAST_JOB.save(deps.storage, &0)?;
+    Ok(Response::new())
+}
+
+#[entry_point]
+pub fn execute(deps: DepsMut<'_>, env: Env, info: MessageInfo, msg: ExecuteMsg) -> Result<Response, ContractError> {
+    refuse_funds(&info)?;
+    match msg {
+        ExecuteMsg::SubmitJob { job } => submit_job(deps, &env, info.sender, job),
+        ExecuteMsg::SubmitAttestations { attestations } => submit_attestations(deps, &env, &attestations),
+        ExecuteMsg::PostEvidence { item, attempt, links } => {
+            let mut course = Course::at(deps.storage, &env.block);
+            course.post_evidence(item, attempt, &links, &domain(&env), &verifier(deps.api))?;
+            let effects = course.finish();
+            respond(deps.as_ref(), effects)
+        }
+        ExecuteMsg::Expire { item } => {
+            let mut course = Course::at(deps.storage, &env.block);
+            course.expire(item)?;
+            let effects = course.finish();
+            respond(deps.as_ref(), effects)
+        }
+        ExecuteMsg::UpdateParams { params } => {
+            admin::assert(deps.storage, &info.sender)?;
+            check_params(&params)?;
+            let mut config = CONFIG.load(deps.storage)?;
+            config.params = params;
+            CONFIG.save(deps.storage, &config)?;
+            Ok(announce([Event::ParamsUpdated {
+                admin: info.sender.into_string(),
+            }]))
+        }
+        ExecuteMsg::ProposeAdmin { admin } => {
+            let admin = admin.map(|admin| deps.api.addr_validate(&admin)).transpose()?;
+            Ok(announce([admin::propose(deps.storage, &info.sender, admin)?]))
+        }
+        ExecuteMsg::AcceptAdmin {} => Ok(announce([admin::accept(deps.storage, &info.sender)?])),
+    }
+}
+
+/// The slots of a failed attempt are free: now its item can be drawn anew, and they count.
+#[entry_point]
+pub fn reply(deps: DepsMut<'_>, env: Env, reply: Reply) -> Result<Response, ContractError> {
+    let plan: Redraw = from_json(&reply.payload)?;
+    let request = redraw::request_anew(deps.storage, &plan, &env.block, &domain(&env))?;
+    let chains = match request {
+        Some(request) => draw(deps.as_ref(), request)?.chains,
+        None => None,
+    };
+    let mut course = Course::at(deps.storage, &env.block);
+    course.redrawn(&plan, chains)?;
+    let effects = course.finish();
+    respond(deps.as_ref(), effects)
+}
+
+#[entry_point]
+pub fn query(deps: Deps<'_>, env: Env, msg: QueryMsg) -> Result<Binary, ContractError> {
+    let answer = match msg {
+        QueryMsg::Config {} => to_json_binary(&query::config(deps, &env)?),
+        QueryMsg::Job { job } => to_json_binary(&query::job(deps, job)?),
+        QueryMsg::Jobs {
+            developer,
+            start_before,
+            limit,
+        } => to_json_binary(&query::jobs(deps, developer, start_before, limit)?),
+        QueryMsg::Item { item } => to_json_binary(&query::item(deps, item)?),
+        QueryMsg::Items {
+            job,
+            start_after,
+            limit,
+        } => to_json_binary(&query::items(deps, job, start_after, limit)?),
+        QueryMsg::Input { job, shard } => to_json_binary(&query::input(deps, job, shard)?),
+        QueryMsg::Links { item, attempt } => to_json_binary(&query::links(deps, item, attempt)?),
+        QueryMsg::Overdue { limit } => to_json_binary(&query::overdue(deps.storage, env.block.time.seconds(), limit)?),
+    };
+    Ok(answer?)
+}
+
+fn refuse_funds(info: &MessageInfo) -> Result<(), ContractError> {
+    match info.funds.len() {
+        0 => Ok(()),
+        kinds => Err(ContractError::FundsAttached { kinds }),
+    }
+}
+
+fn announce(events: impl IntoIterator<Item = Event>) -> Response {
+    Response::new().add_events(events.into_iter().map(|event| event.encode()))
+}
+
+/// A signature that cannot even be read is no signature; it never stops the others.
+fn verifier(api: &dyn Api) -> impl Fn(&Digest, &Signature, &PublicKey) -> bool + '_ {
+    |digest, signature, key| {
+        is_low_s(signature) && api.secp256k1_verify(&digest.0, &signature.0, &key.0).unwrap_or(false)
+    }
+}
+
+fn submit_job(deps: DepsMut<'_>, env: &Env, developer: Addr, new: NewJob) -> Result<Response, ContractError> {
+    let config = CONFIG.load(deps.storage)?;
+    let question = registry::QueryMsg::Offer {
+        model: new.model.clone(),
+        version: new.version,
+        endpoint: new.endpoint.clone(),
+    };
+    let offer: OfferResponse = deps.querier.query_wasm_smart(&config.model_registry, &question)?;
+    let order = Order::of(&new, &offer)?;
+    let id = LAST_JOB.load(deps.storage)?.saturating_add(1);
+    LAST_JOB.save(deps.storage, &id)?;
+    let (job, inputs) = agreed(env, developer, new, offer, &order, &config)?;
+
+    let shards: Vec<DrawShard> = order
+        .shards
+        .iter()
+        .map(|shard| DrawShard {
+            units: job.units(shard.rows),
+            replicas: job.replicas,
+            ..DrawShard::default()
+        })
+        .collect();
+    let seed = redraw::seed(&domain(env), id, (0, 0), &env.block);
+    let request = redraw::request(&job, job.submitted_at, seed, shards).ok_or(ContractError::NoSupply)?;
+    let chains = draw(deps.as_ref(), request)?.chains.ok_or(ContractError::NoSupply)?;
+    if chains.len() != order.items {
+        return Err(ContractError::DrawMismatch {
+            expected: order.items,
+            found: chains.len(),
+        });
+    }
+    let mut course = Course::at(deps.storage, &env.block);
+    course.open(id, &job, order.shards.into_iter().zip(inputs).collect(), chains)?;
+    let effects = course.finish();
+
+    let hold = escrow::ExecuteMsg::Hold {
+        job: id,
+        account: job.developer.into_string(),
+        amount: job.held,
+        terms: WorkTerms {
+            model: job.model,
+            royalty: job.royalty,
+            gateway: job.gateway,
+        },
+        expires_at: job.expires_at,
+    };
+    let mut response = respond(deps.as_ref(), effects)?;
+    let hold = SubMsg::new(message(&config.royalty_escrow, to_json_binary(&hold)?));
+    response.messages.insert(0, hold);
+    Ok(response)
+}
+
+/// What the new job pins, and its rows by shard.
+fn agreed(
+    env: &Env,
+    developer: Addr,
+    new: NewJob,
+    offer: OfferResponse,
+    order: &Order,
+    config: &Config,
+) -> Result<(Job, Vec<Vec<Binary>>), ContractError> {
+    let now = env.block.time.seconds();
+    let inclusion_seconds = config.params.inclusion_seconds;
+    let seconds_max = match new.deadline_seconds {
+        Some(deadline_seconds) => {
+            let short = ContractError::DeadlineTooShort {
+                deadline_seconds,
+                inclusion_seconds,
+            };
+            let seconds = deadline_seconds.checked_sub(inclusion_seconds);
+            Some(seconds.filter(|seconds| *seconds > 0).ok_or(short)?)
+        }
+        None => None,
+    };
+    let job = Job {
+        developer,
+        model: offer.model,
+        version: offer.version,
+        manifest: offer.manifest,
+        endpoint: new.endpoint,
+        royalty: offer.terms.royalty,
+        gateway: new.gateway,
+        compute_shares: offer.stages.iter().map(|stage| stage.compute_share_bps).collect(),
+        engine_class: new.engine_class,
+        // At most 64.
+        shards: u16::try_from(order.shards.len()).unwrap_or(u16::MAX),
+        replicas: new.replicas,
+        units_max: new.units_max,
+        units_out_max: order.units_out_max,
+        item_price_max: order.item_price_max,
+        held: order.held,
+        seconds_max,
+        params: config.params.clone(),
+        submitted_at: now,
+        expires_at: now.saturating_add(config.params.job_seconds_max),
+    };
+    Ok((job, new.shards.into_iter().map(|shard| shard.inline).collect()))
+}
+
+fn submit_attestations(deps: DepsMut<'_>, env: &Env, attestations: &[Attestation]) -> Result<Response, ContractError> {
+    if attestations.is_empty() || attestations.len() > BATCH_MAX {
+        return Err(ContractError::AttestationCount {
+            count: attestations.len(),
+            max: BATCH_MAX,
+        });
+    }
+    let domain = domain(env);
+    let verify = verifier(deps.api);
+    let mut course = Course::at(deps.storage, &env.block);
+    let mut shards = BTreeSet::new();
+    for attestation in attestations {
+        if course.attest(attestation, &domain, &verify)? {
+            shards.insert((attestation.item.job, attestation.item.shard));
+        }
+    }
+    for (job, shard) in shards {
+        course.conclude(job, shard)?;
+    }
+    let effects = course.finish();
+    respond(deps.as_ref(), effects)
+}
+
+fn draw(deps: Deps<'_>, request: DrawRequest) -> Result<DrawResponse, ContractError> {
+    let staking = CONFIG.load(deps.storage)?.provider_staking;
+    let question = staking::QueryMsg::Draw { request };
+    Ok(deps.querier.query_wasm_smart(staking, &question)?)
+}
+
+fn message(contract: &Addr, msg: Binary) -> CosmosMsg {
+    WasmMsg::Execute {
+        contract_addr: contract.to_string(),
+        msg,
+        funds: vec![],
+    }
+    .into()
+}
+
+/// Events, then what the siblings have to do: pay, give slots back, take slots, draw anew one shard after the other so that each
+/// draw sees what the one before it has taken, and release what is left of jobs that have ended.
+fn respond(deps: Deps<'_>, effects: Effects) -> Result<Response, ContractError> {
+    let config = CONFIG.load(deps.storage)?;
+    let (escrow, staking) = (&config.royalty_escrow, &config.provider_staking);
+    let mut response = announce(effects.events);
+    for settlements in effects.settlements.chunks(BATCH_MAX) {
+        let settlements = settlements.to_vec();
+        let msg = to_json_binary(&escrow::ExecuteMsg::Settle { settlements })?;
+        response = response.add_message(message(escrow, msg));
+    }
+    for items in effects.vacancies.chunks(BATCH_MAX) {
+        let items = items.to_vec();
+        let msg = to_json_binary(&staking::ExecuteMsg::Vacate { items })?;
+        response = response.add_message(message(staking, msg));
+    }
+    if !effects.occupations.is_empty() {
+        let items = effects.occupations;
+        let msg = to_json_binary(&staking::ExecuteMsg::Occupy { items })?;
+        response = response.add_message(message(staking, msg));
+    }
+    for (items, plan) in effects.redraws {
+        let msg = to_json_binary(&staking::ExecuteMsg::Vacate { items })?;
+        let vacate = SubMsg::reply_on_success(message(staking, msg), REDRAW);
+        response = response.add_submessage(vacate.with_payload(to_json_binary(&plan)?));
+    }
+    for job in effects.ended {
+        let msg = to_json_binary(&escrow::ExecuteMsg::Release { job })?;
+        response = response.add_message(message(escrow, msg));
+    }
+    Ok(response)
+}

@@ -1,0 +1,31 @@
+//! What a change of jobs asks of the siblings. Collected as values, sent by the contract.
+
+use cosmwasm_schema::cw_serde;
+use schema::{
+    escrow::Settlement,
+    staking::{Occupation, Vacancy},
+    Event,
+};
+
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    pub(crate) events: Vec<Event>,
+    /// Slots to take.
+    pub(crate) occupations: Vec<Occupation>,
+    /// Items to pay.
+    pub(crate) settlements: Vec<Settlement>,
+    /// Slots to give back.
+    pub(crate) vacancies: Vec<Vacancy>,
+    /// Slots to give back before their items are drawn anew.
+    pub(crate) redraws: Vec<(Vec<Vacancy>, Redraw)>,
+    /// Jobs whose hold is to be released.
+    pub(crate) ended: Vec<u64>,
+}
+
+/// Replicas of a shard that need new chains. Travels as the payload of the reply.
+#[cw_serde]
+pub(crate) struct Redraw {
+    pub(crate) job: u64,
+    pub(crate) shard: u16,
+    pub(crate) replicas: Vec<u8>,
+}

@@ -1,0 +1,98 @@
+use cosmwasm_std::{OverflowError, StdError, Uint128};
+use schema::{price::PriceOverflow, text::TextError, ItemId};
+use thiserror::Error;
+
+use crate::proof::Refusal;
+
+#[derive(Debug, PartialEq, Error)]
+pub enum ContractError {
+    #[error(transparent)]
+    Std(#[from] StdError),
+    #[error(transparent)]
+    Overflow(#[from] OverflowError),
+    #[error(transparent)]
+    Price(#[from] PriceOverflow),
+    #[error(transparent)]
+    Text(#[from] TextError),
+    #[error(transparent)]
+    Refusal(#[from] Refusal),
+
+    #[error("no native coins are taken, found {kinds} kinds of them")]
+    FundsAttached { kinds: usize },
+    #[error("{sender} may not do this")]
+    Unauthorized { sender: String },
+    #[error("there is no job {job}")]
+    NoJob { job: u64 },
+    #[error("there is no item {item}")]
+    NoItem { item: ItemId },
+    #[error("there is no input of shard {shard} of job {job}, or no longer")]
+    NoInput { job: u64, shard: u16 },
+
+    #[error("a job has at least one shard")]
+    NoShards,
+    #[error("1 to {max} replicas of each shard, found {replicas}")]
+    ReplicaCount { replicas: u8, max: u8 },
+    #[error("{shards} shards x {replicas} replicas x {stages} stages are more than {max} runs at once")]
+    TooManyRuns {
+        shards: usize,
+        replicas: u8,
+        stages: usize,
+        max: usize,
+    },
+    #[error("shard {shard} has no rows")]
+    EmptyShard { shard: usize },
+    #[error("shard {shard} has {rows} rows, at most {max} are allowed")]
+    TooManyRows { shard: usize, rows: usize, max: usize },
+    #[error("row {row} of shard {shard} has {bytes} bytes, at most {max} may ride along")]
+    RowTooLarge {
+        shard: usize,
+        row: usize,
+        bytes: usize,
+        max: usize,
+    },
+    #[error("the rows of shard {shard} have {bytes} bytes together, at most {max} may ride along")]
+    ShardTooLarge { shard: usize, bytes: usize, max: usize },
+    #[error("row {row} of shard {shard} is not UTF-8 text")]
+    RowNotText { shard: usize, row: usize },
+    #[error("units of a shard are 1 to {max}, found {units_max}")]
+    UnitsOutOfBounds { units_max: u64, max: u64 },
+    #[error("{max_price} ufunc over {items} items leave nothing for each")]
+    MaxPriceTooLow { max_price: Uint128, items: u128 },
+    #[error("{deadline_seconds} seconds are not more than the {inclusion_seconds} that inclusion takes")]
+    DeadlineTooShort {
+        deadline_seconds: u64,
+        inclusion_seconds: u64,
+    },
+    #[error("no chain of deployments can do this inside the price and the time")]
+    NoSupply,
+    #[error("the draw answered with {found} chains where {expected} were asked for")]
+    DrawMismatch { expected: usize, found: usize },
+    #[error("the work could last until {evidence_until}, the hold only until {expires_at}")]
+    TooSlow { evidence_until: u64, expires_at: u64 },
+
+    #[error("1 to {max} attestations in one message, found {count}")]
+    AttestationCount { count: usize, max: usize },
+    #[error("item {item} is not being worked on")]
+    NotAssigned { item: ItemId },
+    #[error("item {item} is in attempt {current}, found {attempt}")]
+    OtherAttempt { item: ItemId, attempt: u8, current: u8 },
+    #[error("evidence is taken after the deadline {deadline}, now it is {now}")]
+    EvidenceEarly { deadline: u64, now: u64 },
+    #[error("evidence was taken until {evidence_until}, now it is {now}")]
+    EvidenceLate { evidence_until: u64, now: u64 },
+    #[error("{receipts} receipts prove nothing that is not known")]
+    NothingNew { receipts: usize },
+    #[error("item {item} is proven and waits for the other replicas of its shard")]
+    Waiting { item: ItemId },
+    #[error("the item has until {evidence_until}, now it is {now}")]
+    NotOverdue { evidence_until: u64, now: u64 },
+    #[error("{passed} blocks have passed since the assignment, {required} are required")]
+    TooFewBlocks { passed: u64, required: u64 },
+
+    #[error("1 to {max} attempts, found {attempts}")]
+    AttemptsOutOfBounds { attempts: u8, max: u8 },
+    #[error("evidence is taken at least as long as attestations: {grace_seconds} seconds, found {evidence_seconds}")]
+    EvidenceTooShort { evidence_seconds: u64, grace_seconds: u64 },
+    #[error("a job lasts {min} to {max} seconds, found {seconds}")]
+    JobSecondsOutOfBounds { seconds: u64, min: u64, max: u64 },
+}

@@ -1,0 +1,104 @@
+use cosmwasm_std::{Deps, Order, StdResult};
+use cw_storage_plus::Bound;
+use schema::escrow::{
+    ConfigResponse, Credit, EarningsResponse, HoldResponse, Holder, LedgerEntry, LedgerResponse, MoneyResponse, Reason,
+    TotalsResponse,
+};
+
+use crate::{
+    admin,
+    state::{ACCOUNTS, ACCOUNT_HOLDS, CONFIG, CREDITS, HOLDS, SIBLINGS, TOTALS},
+    ContractError,
+};
+
+const LIMIT_DEFAULT: u32 = 10;
+/// As in cw20-base.
+const LIMIT_MAX: u32 = 30;
+
+fn page(limit: Option<u32>) -> usize {
+    limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX) as usize
+}
+
+pub(crate) fn config(deps: Deps<'_>) -> Result<ConfigResponse, ContractError> {
+    let config = CONFIG.load(deps.storage)?;
+    let siblings = SIBLINGS.may_load(deps.storage)?;
+    Ok(ConfigResponse {
+        admin: admin::query(deps.storage)?,
+        func_token: config.func_token.into_string(),
+        model_registry: config.model_registry.into_string(),
+        treasury: config.treasury.into_string(),
+        job_orchestrator: siblings.as_ref().map(|siblings| siblings.job_orchestrator.to_string()),
+        provider_staking: siblings.map(|siblings| siblings.provider_staking.into_string()),
+        params: config.params,
+    })
+}
+
+pub(crate) fn money(
+    deps: Deps<'_>,
+    holder: &str,
+    start_after: Option<u64>,
+    limit: Option<u32>,
+) -> Result<MoneyResponse, ContractError> {
+    let key = holder.parse::<Holder>()?.to_string();
+    let account = ACCOUNTS.may_load(deps.storage, &key)?.unwrap_or_default();
+    let holds = ACCOUNT_HOLDS
+        .prefix(&key)
+        .keys(deps.storage, start_after.map(Bound::exclusive), None, Order::Ascending)
+        .take(page(limit))
+        .map(|job| {
+            let job = job?;
+            Ok(HOLDS.load(deps.storage, job)?.into_response(job))
+        })
+        .collect::<StdResult<_>>()?;
+    Ok(MoneyResponse {
+        available: account.available,
+        held: account.held,
+        holds,
+    })
+}
+
+pub(crate) fn earnings(deps: Deps<'_>, holder: &str) -> Result<EarningsResponse, ContractError> {
+    let key = holder.parse::<Holder>()?.to_string();
+    let mut credits = vec![];
+    for reason in Reason::ALL {
+        if let Some(amount) = CREDITS.may_load(deps.storage, (&key, reason.as_str()))? {
+            credits.push(Credit { reason, amount });
+        }
+    }
+    Ok(EarningsResponse { credits })
+}
+
+pub(crate) fn hold(deps: Deps<'_>, job: u64) -> Result<HoldResponse, ContractError> {
+    let hold = HOLDS
+        .may_load(deps.storage, job)?
+        .ok_or(ContractError::NoHold { job })?;
+    Ok(hold.into_response(job))
+}
+
+pub(crate) fn ledger(
+    deps: Deps<'_>,
+    start_after: Option<&str>,
+    limit: Option<u32>,
+) -> Result<LedgerResponse, ContractError> {
+    let entries = ACCOUNTS
+        .range(deps.storage, start_after.map(Bound::exclusive), None, Order::Ascending)
+        .take(page(limit))
+        .map(|entry| {
+            let (holder, account) = entry?;
+            Ok(LedgerEntry {
+                holder,
+                available: account.available,
+                held: account.held,
+            })
+        })
+        .collect::<StdResult<_>>()?;
+    Ok(LedgerResponse { entries })
+}
+
+pub(crate) fn totals(deps: Deps<'_>) -> Result<TotalsResponse, ContractError> {
+    let totals = TOTALS.may_load(deps.storage)?.unwrap_or_default();
+    Ok(TotalsResponse {
+        available: totals.available,
+        held: totals.held,
+    })
+}

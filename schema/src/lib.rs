@@ -13,6 +13,7 @@ pub mod params;
 pub mod price;
 pub mod receipt;
 pub mod text;
+pub mod work;
 
 pub use crate::{
     event::Event,

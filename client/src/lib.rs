@@ -1,0 +1,30 @@
+//! The typed way to the chain: everything of Function Network that runs outside it goes through this crate.
+//!
+//! - [`Network`]: `network.json`, which chain and which contracts.
+//! - [`Wallet`]: a secp256k1 key that signs transactions, receipts and vouchers.
+//! - [`Client`]: queries and transaction look-ups, each with a time-out.
+//! - [`Account`]: a wallet on a client: prepare, broadcast, confirm; recovers from sequence mismatches.
+//! - [`events::follow`]: the ordered, gap-free stream of our contracts' events.
+//!
+//! It works unchanged on the embedded chain (`devnet`) and on wasmd.
+
+mod account;
+mod call;
+mod client;
+mod cosmos;
+mod error;
+pub mod events;
+mod network;
+mod outcome;
+mod queries;
+mod rpc;
+mod wallet;
+
+pub use account::{Account, Prepared};
+pub use call::Call;
+pub use client::{AccountInfo, Client, ContractInfo, ContractVersion, Status};
+pub use error::ClientError;
+pub use network::{Beacon, Contracts, Network, NetworkError};
+pub use outcome::{ParseTxHashError, TxHash, TxOutcome};
+pub use queries::{Escrow, Orchestrator, Registry, Staking, Token, ROWS_MAX};
+pub use wallet::{address_of, verify_digest, Wallet, WalletError};

@@ -1,0 +1,252 @@
+//! Queries and look-ups. Each request has a time-out; none is repeated here, callers know whether that makes sense.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::{de::DeserializeOwned, Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::{
+    cosmos,
+    error::ClientError,
+    network::{Contracts, Network},
+    outcome::{own_sentence, refusal, TxHash, TxOutcome},
+    rpc::{Answer, NewBlocks, Rpc},
+    wallet::WalletError,
+};
+
+/// Longest wait for one answer of a node.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a transaction is looked up until it is in a block: a fifth of the devnet's block time.
+const CONFIRM_POLL: Duration = Duration::from_millis(100);
+
+/// Where the chain stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The node's chain.
+    pub chain_id: String,
+    /// Latest block.
+    pub height: u64,
+    /// Oldest block that the node still has.
+    pub earliest_height: u64,
+    /// Time of the latest block, Unix nanoseconds.
+    pub time_nanos: u64,
+    /// Whether the node is still fetching blocks from others.
+    pub catching_up: bool,
+}
+
+/// What the chain knows of an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccountInfo {
+    /// Its number, fixed for life.
+    pub number: u64,
+    /// Sequence of its next transaction, by the latest block.
+    pub sequence: u64,
+}
+
+/// What the chain knows of a contract.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContractInfo {
+    /// The stored code.
+    pub code_id: u64,
+    /// Who instantiated it.
+    pub creator: String,
+    /// Who may migrate it.
+    pub admin: Option<String>,
+    /// Its name for people.
+    pub label: String,
+}
+
+/// A contract's name and version as it recorded them itself (cw2).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct ContractVersion {
+    /// The contract's name.
+    pub contract: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// A connection to one network. Cloning it is cheap.
+#[derive(Clone, Debug)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    network: Network,
+    rpc: Rpc,
+}
+
+impl Client {
+    /// Connects and makes sure that the node is on the network's chain.
+    pub async fn connect(network: Network) -> Result<Client, ClientError> {
+        Client::connect_with(network, REQUEST_TIMEOUT).await
+    }
+
+    /// The same with another limit for every single request.
+    pub async fn connect_with(network: Network, request_timeout: Duration) -> Result<Client, ClientError> {
+        let prefix = &network.bech32_prefix;
+        if let Some(address) = network
+            .contracts
+            .addresses()
+            .iter()
+            .find(|address| !cosmos::is_address(address, prefix))
+        {
+            return Err(ClientError::Wallet(WalletError::Address {
+                address: address.clone(),
+                prefix: prefix.clone(),
+            }));
+        }
+        let rpc = Rpc::new(&network.rpc, request_timeout)?;
+        let found = rpc.status().await?.chain_id;
+        if found != network.chain_id {
+            return Err(ClientError::ChainIdMismatch {
+                expected: network.chain_id,
+                found,
+            });
+        }
+        Ok(Client {
+            inner: Arc::new(Inner { network, rpc }),
+        })
+    }
+
+    /// The network this client speaks to.
+    pub fn network(&self) -> &Network {
+        &self.inner.network
+    }
+
+    /// The addresses of its contracts.
+    pub fn contracts(&self) -> &Contracts {
+        &self.inner.network.contracts
+    }
+
+    /// Where the chain stands.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.inner.rpc.status().await
+    }
+
+    /// Asks a contract.
+    pub async fn query<Q: Serialize + ?Sized, R: DeserializeOwned>(
+        &self,
+        contract: &str,
+        query: &Q,
+    ) -> Result<R, ClientError> {
+        let query = serde_json::to_vec(query).map_err(|error| ClientError::BadCall(error.to_string()))?;
+        let answer = self.inner.rpc.abci_query(cosmos::smart_query(contract, query)).await?;
+        let data = cosmos::smart_answer(&contract_value(contract, answer)?)?;
+        serde_json::from_slice(&data).map_err(|error| ClientError::BadAnswer {
+            what: "smart query",
+            reason: error.to_string(),
+        })
+    }
+
+    /// The bytes a contract stored under a key.
+    pub async fn raw(&self, contract: &str, key: &[u8]) -> Result<Option<Vec<u8>>, ClientError> {
+        let answer = self.inner.rpc.abci_query(cosmos::raw_query(contract, key)).await?;
+        cosmos::raw_answer(&contract_value(contract, answer)?)
+    }
+
+    /// The name and version that a contract recorded of itself.
+    pub async fn cw2(&self, contract: &str) -> Result<ContractVersion, ClientError> {
+        let missing = |reason: String| ClientError::BadAnswer { what: "cw2", reason };
+        let stored = self.raw(contract, b"contract_info").await?;
+        let stored = stored.ok_or_else(|| missing(format!("{contract} recorded no version")))?;
+        serde_json::from_slice(&stored).map_err(|error| missing(error.to_string()))
+    }
+
+    /// Code, creator and admin of a contract.
+    pub async fn contract_info(&self, contract: &str) -> Result<ContractInfo, ClientError> {
+        let answer = self.inner.rpc.abci_query(cosmos::contract_query(contract)).await?;
+        cosmos::contract_answer(&contract_value(contract, answer)?)
+    }
+
+    /// Number and sequence of an account.
+    pub async fn account(&self, address: &str) -> Result<AccountInfo, ClientError> {
+        let answer = self.inner.rpc.abci_query(cosmos::account_query(address)).await?;
+        match answer.code {
+            0 => cosmos::account_answer(&answer.value),
+            _ if answer.log.contains("not found") => Err(ClientError::UnknownAccount {
+                address: address.to_owned(),
+            }),
+            code => Err(refusal(code, answer.codespace, &answer.log, None)),
+        }
+    }
+
+    /// Balance of one native coin.
+    pub async fn balance(&self, address: &str, denom: &str) -> Result<u128, ClientError> {
+        let answer = self.inner.rpc.abci_query(cosmos::balance_query(address, denom)).await?;
+        match answer.code {
+            0 => cosmos::balance_answer(&answer.value),
+            code => Err(refusal(code, answer.codespace, &answer.log, None)),
+        }
+    }
+
+    /// The transaction, whatever its result; `None` while it is in no block.
+    pub async fn tx(&self, hash: TxHash) -> Result<Option<TxOutcome>, ClientError> {
+        self.inner.rpc.tx(hash).await
+    }
+
+    /// Hands signed bytes to the node. Harmless when the node already has them, in its mempool or in a block.
+    pub async fn broadcast_bytes(&self, bytes: &[u8]) -> Result<TxHash, ClientError> {
+        let hash = TxHash::of(bytes);
+        match self.inner.rpc.broadcast(bytes).await? {
+            (0, ..) => Ok(hash),
+            (code, codespace, log) => {
+                // Bytes that are in a block already are refused for their sequence.
+                if self.tx(hash).await?.is_some() {
+                    return Ok(hash);
+                }
+                Err(refusal(code, codespace, &log, None))
+            }
+        }
+    }
+
+    /// Waits until the transaction is in a block, whatever its result. Rides out a node that is away for a while.
+    pub async fn confirm(&self, hash: TxHash, timeout: Duration) -> Result<TxOutcome, ClientError> {
+        let started = Instant::now();
+        loop {
+            let found = self.tx(hash).await;
+            let late = started.elapsed() >= timeout;
+            match found {
+                Ok(Some(outcome)) => return Ok(outcome),
+                Ok(None) if late => {
+                    return Err(ClientError::NotConfirmed {
+                        hash,
+                        seconds: timeout.as_secs(),
+                    })
+                }
+                Err(error) if late || !error.is_transient() => return Err(error),
+                Ok(None) | Err(_) => tokio::time::sleep(CONFIRM_POLL).await,
+            }
+        }
+    }
+
+    pub(crate) async fn simulate(&self, query: (&'static str, Vec<u8>)) -> Result<u64, ClientError> {
+        let answer = self.inner.rpc.abci_query(query).await?;
+        match answer.code {
+            0 => cosmos::simulated_gas(&answer.value),
+            code => Err(refusal(code, answer.codespace, &answer.log, None)),
+        }
+    }
+
+    pub(crate) async fn block(&self, height: u64) -> Result<Option<crate::rpc::BlockResults>, ClientError> {
+        self.inner.rpc.block(height).await
+    }
+
+    pub(crate) async fn new_blocks(&self) -> Result<NewBlocks, ClientError> {
+        self.inner.rpc.new_blocks().await
+    }
+}
+
+fn contract_value(contract: &str, answer: Answer) -> Result<Vec<u8>, ClientError> {
+    match answer.code {
+        0 => Ok(answer.value),
+        _ if answer.log.contains("no such contract") => Err(ClientError::UnknownContract {
+            address: contract.to_owned(),
+        }),
+        _ => Err(ClientError::QueryRefused {
+            contract: contract.to_owned(),
+            message: own_sentence(&answer.log),
+        }),
+    }
+}

@@ -1,0 +1,133 @@
+//! The first state: accounts with gas coin, and the market's contracts deployed and wired.
+
+use cosmwasm_std::{BlockInfo, Coin, Timestamp};
+use k256::ecdsa::SigningKey;
+use serde_json::{json, Value};
+use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
+
+use crate::{
+    accounts::Accounts,
+    machine::{Code, Machine},
+    node::{now_nanos, Node, Rules},
+    transaction, Config, PREFIX,
+};
+
+/// Development account with all FUNC that nobody else was given, and gas coin to give away.
+pub const FAUCET: &str = "faucet";
+
+/// Names of the development accounts that have FUNC and gas coin from the beginning, [`FAUCET`] apart.
+pub const DEV_ACCOUNTS: [&str; 13] = [
+    "admin",
+    "treasury",
+    "creator",
+    "parent-creator",
+    "developer",
+    "gateway",
+    "provider-1",
+    "provider-2",
+    "provider-3",
+    "provider-4",
+    "provider-5",
+    "provider-6",
+    "relayer",
+];
+
+/// Gas coin of each development account: enough for millions of transactions.
+const DEV_GAS: u128 = 1_000_000_000_000;
+/// Gas coin of the faucet.
+const FAUCET_GAS: u128 = 1_000_000_000_000_000;
+/// FUNC of each development account: a million.
+const DEV_FUNC: u128 = 1_000_000 * schema::UFUNC;
+
+/// What an account has at the beginning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Its address.
+    pub address: String,
+    /// Gas coin.
+    pub gas: u128,
+    /// FUNC, in ufunc.
+    pub func: u128,
+}
+
+/// The address of a development account: the key's secret is the digest of a known text, so it is everybody's.
+pub fn dev_address(name: &str) -> String {
+    let mut seed = Sha256::new();
+    seed.update(b"function network development account");
+    seed.update(name.as_bytes());
+    let mut secret = seed.finalize();
+    loop {
+        if let Ok(key) = SigningKey::from_bytes(&secret) {
+            let point = key.verifying_key().to_encoded_point(true);
+            let address = <[u8; 33]>::try_from(point.as_bytes())
+                .ok()
+                .and_then(|key| transaction::address_of(&key, PREFIX));
+            if let Some(address) = address {
+                return address;
+            }
+        }
+        // One digest in 2^128 is no valid secret; its own digest takes its place.
+        secret = Sha256::digest(secret);
+    }
+}
+
+/// The accounts of the default configuration.
+pub(crate) fn dev_accounts() -> Vec<Account> {
+    let account = |name: &&str| Account {
+        address: dev_address(name),
+        gas: DEV_GAS,
+        func: DEV_FUNC,
+    };
+    DEV_ACCOUNTS.iter().map(account).collect()
+}
+
+/// What builds the node on its thread, and the network file's content, which comes once that is done.
+pub(crate) fn prepare(
+    config: Config,
+    rpc: String,
+) -> (
+    impl FnOnce() -> anyhow::Result<Node> + Send + 'static,
+    oneshot::Receiver<Value>,
+) {
+    let (sender, network) = oneshot::channel();
+    let make = move || {
+        let (node, value) = make(config, &rpc)?;
+        let _ = sender.send(value);
+        Ok(node)
+    };
+    (make, network)
+}
+
+fn make(config: Config, rpc: &str) -> anyhow::Result<(Node, Value)> {
+    let mut accounts = Accounts::default();
+    let faucet = dev_address(FAUCET);
+    let mut balances = vec![(faucet.clone(), Coin::new(FAUCET_GAS, config.denom.clone()))];
+    for account in &config.accounts {
+        balances.push((account.address.clone(), Coin::new(account.gas, config.denom.clone())));
+    }
+    balances.iter().for_each(|(address, _)| accounts.open(address));
+    let block = BlockInfo {
+        height: 0,
+        time: Timestamp::from_nanos(now_nanos()),
+        chain_id: config.chain_id.clone(),
+    };
+    let codes: Vec<Code> = config.codes.clone();
+    let machine = Machine::new(&codes, &balances, block)?;
+    let network = json!({
+        "chain_id": config.chain_id,
+        "rpc": rpc,
+        "denom": config.denom,
+        "gas_price": config.gas_price,
+        "bech32_prefix": PREFIX,
+        "contracts": {},
+    });
+    let rules = Rules {
+        chain_id: config.chain_id,
+        denom: config.denom,
+        gas_price: config.gas_price,
+    };
+    let mut node = Node::new(rules, machine, accounts)?;
+    node.make_block();
+    Ok((node, network))
+}

@@ -1,0 +1,269 @@
+//! Signed transactions: decoding and the checks that need no state. The one file here that knows cosmrs's transaction types.
+//!
+//! One signer, one secp256k1 signature in direct mode: what every wallet of ours makes. Anything else is refused by name.
+
+use cosmrs::{
+    proto::{
+        cosmos::{
+            bank::v1beta1::MsgSend,
+            base::{abci::v1beta1::TxMsgData, v1beta1::Coin as ProtoCoin},
+            crypto::secp256k1::PubKey,
+            tx::v1beta1::{mode_info, AuthInfo, SignDoc, TxBody, TxRaw},
+        },
+        cosmwasm::wasm::v1::{MsgExecuteContract, MsgInstantiateContract},
+        traits::{Message as _, Name},
+    },
+    Any,
+};
+use cosmwasm_std::Coin;
+use k256::ecdsa::{signature::hazmat::PrehashVerifier, Signature, VerifyingKey};
+use sha2::{Digest, Sha256};
+
+use crate::code::{self, Refusal};
+
+/// `SIGN_MODE_DIRECT`.
+const DIRECT: i32 = 1;
+/// Longest memo, as the chain's default.
+const MEMO_MAX: usize = 256;
+
+/// One message that this chain runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    Execute {
+        contract: String,
+        msg: Vec<u8>,
+        funds: Vec<Coin>,
+    },
+    Instantiate {
+        code_id: u64,
+        msg: Vec<u8>,
+        label: String,
+        admin: Option<String>,
+        funds: Vec<Coin>,
+    },
+    Send {
+        to: String,
+        amount: Vec<Coin>,
+    },
+}
+
+impl Message {
+    /// Type URL, the value of the `action` attribute.
+    pub(crate) fn action(&self) -> String {
+        match self {
+            Message::Execute { .. } => MsgExecuteContract::type_url(),
+            Message::Instantiate { .. } => MsgInstantiateContract::type_url(),
+            Message::Send { .. } => MsgSend::type_url(),
+        }
+    }
+
+    /// The module that runs it.
+    pub(crate) fn module(&self) -> &'static str {
+        match self {
+            Message::Execute { .. } | Message::Instantiate { .. } => "wasm",
+            Message::Send { .. } => "bank",
+        }
+    }
+}
+
+/// A transaction that decoded.
+#[derive(Clone, Debug)]
+pub(crate) struct Tx {
+    pub(crate) hash: [u8; 32],
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) messages: Vec<Message>,
+    /// The sender of every message.
+    pub(crate) sender: String,
+    /// Compressed public key; `None` when the signer left it out because the chain knows it.
+    pub(crate) public_key: Option<[u8; 33]>,
+    pub(crate) sequence: u64,
+    pub(crate) gas_wanted: u64,
+    pub(crate) fee: Vec<Coin>,
+    pub(crate) signature: Vec<u8>,
+    timeout_height: u64,
+    body_bytes: Vec<u8>,
+    auth_info_bytes: Vec<u8>,
+}
+
+/// The hash by which a transaction is known.
+pub(crate) fn hash_of(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+impl Tx {
+    /// Decodes the bytes of a `TxRaw`.
+    pub(crate) fn decode(bytes: Vec<u8>) -> Result<Tx, Refusal> {
+        let raw = TxRaw::decode(bytes.as_slice()).map_err(parse_error)?;
+        let body = TxBody::decode(raw.body_bytes.as_slice()).map_err(parse_error)?;
+        let auth = AuthInfo::decode(raw.auth_info_bytes.as_slice()).map_err(parse_error)?;
+        if body.memo.len() > MEMO_MAX {
+            let log = format!(
+                "maximum number of characters is {MEMO_MAX} but received {} characters",
+                body.memo.len()
+            );
+            return Err(code::MEMO_TOO_LARGE.with(log));
+        }
+        let [signer] = auth.signer_infos.as_slice() else {
+            let log = format!("{} signers, this chain takes exactly one", auth.signer_infos.len());
+            return Err(code::UNAUTHORIZED.with(log));
+        };
+        let mode = signer.mode_info.as_ref().and_then(|mode| mode.sum.as_ref());
+        if !matches!(mode, Some(mode_info::Sum::Single(single)) if single.mode == DIRECT) {
+            return Err(code::UNAUTHORIZED.with("this chain takes the sign mode DIRECT only"));
+        }
+        let [signature] = raw.signatures.as_slice() else {
+            let log = format!("wrong number of signers; expected 1, got {}", raw.signatures.len());
+            return Err(code::UNAUTHORIZED.with(log));
+        };
+        let fee = auth.fee.ok_or_else(|| code::TX_PARSE.with("no fee"))?;
+        let (sender, messages) = messages(&body.messages)?;
+        Ok(Tx {
+            hash: hash_of(&bytes),
+            messages,
+            sender,
+            public_key: signer.public_key.as_ref().map(public_key).transpose()?,
+            sequence: signer.sequence,
+            gas_wanted: fee.gas_limit,
+            // A fee of "0ugas" is no fee to the chain either.
+            fee: coins(
+                &fee.amount
+                    .into_iter()
+                    .filter(|coin| coin.amount != "0")
+                    .collect::<Vec<_>>(),
+            )?,
+            signature: signature.clone(),
+            timeout_height: body.timeout_height,
+            body_bytes: raw.body_bytes,
+            auth_info_bytes: raw.auth_info_bytes,
+            bytes,
+        })
+    }
+
+    /// Whether the key signed exactly this transaction for this chain and account.
+    pub(crate) fn is_signed_by(&self, public_key: &[u8; 33], chain_id: &str, account_number: u64) -> bool {
+        let document = SignDoc {
+            body_bytes: self.body_bytes.clone(),
+            auth_info_bytes: self.auth_info_bytes.clone(),
+            chain_id: chain_id.to_owned(),
+            account_number,
+        };
+        let digest = Sha256::digest(document.encode_to_vec());
+        let (Ok(key), Ok(signature)) = (
+            VerifyingKey::from_sec1_bytes(public_key),
+            Signature::from_slice(&self.signature),
+        ) else {
+            return false;
+        };
+        // The chain takes low-s only, or every transaction would have a second hash.
+        signature.normalize_s().is_none() && key.verify_prehash(&digest, &signature).is_ok()
+    }
+
+    /// Refuses a transaction whose last height has passed.
+    pub(crate) fn check_timeout(&self, height: u64) -> Result<(), Refusal> {
+        if self.timeout_height != 0 && height > self.timeout_height {
+            let log = format!("block height: {height}, timeout height: {}", self.timeout_height);
+            return Err(code::TIMEOUT_HEIGHT.with(log));
+        }
+        Ok(())
+    }
+}
+
+/// The address of a key under a prefix.
+pub(crate) fn address_of(public_key: &[u8; 33], prefix: &str) -> Option<String> {
+    let key = VerifyingKey::from_sec1_bytes(public_key).ok()?;
+    let id = cosmrs::crypto::PublicKey::from(key).account_id(prefix).ok()?;
+    Some(id.to_string())
+}
+
+/// The protobuf `TxMsgData` of a successful transaction: one response a message.
+pub(crate) fn responses(messages: &[Message], data: Vec<Vec<u8>>) -> Vec<u8> {
+    let responses = messages.iter().zip(data).map(|(message, value)| Any {
+        type_url: format!("{}Response", message.action()),
+        value,
+    });
+    #[allow(
+        deprecated,
+        reason = "the deprecated field stays empty, but a struct literal must name it"
+    )]
+    let data = TxMsgData {
+        data: vec![],
+        msg_responses: responses.collect(),
+    };
+    data.encode_to_vec()
+}
+
+fn messages(anys: &[Any]) -> Result<(String, Vec<Message>), Refusal> {
+    let decoded: Result<Vec<(String, Message)>, Refusal> = anys.iter().map(message).collect();
+    let (senders, messages): (Vec<String>, Vec<Message>) = decoded?.into_iter().unzip();
+    let Some(sender) = senders.first().cloned() else {
+        return Err(code::INVALID_REQUEST.with("must contain at least one message"));
+    };
+    if senders.iter().any(|other| *other != sender) {
+        return Err(code::UNAUTHORIZED.with("messages of several senders, this chain takes one signer"));
+    }
+    Ok((sender, messages))
+}
+
+fn message(any: &Any) -> Result<(String, Message), Refusal> {
+    let value = any.value.as_slice();
+    if any.type_url == MsgExecuteContract::type_url() {
+        let decoded = MsgExecuteContract::decode(value).map_err(parse_error)?;
+        let (contract, msg, funds) = (decoded.contract, decoded.msg, coins(&decoded.funds)?);
+        return Ok((decoded.sender, Message::Execute { contract, msg, funds }));
+    }
+    if any.type_url == MsgSend::type_url() {
+        let decoded = MsgSend::decode(value).map_err(parse_error)?;
+        let (to, amount) = (decoded.to_address, coins(&decoded.amount)?);
+        if amount.is_empty() {
+            return Err(code::INVALID_COINS.with("an amount of nothing"));
+        }
+        return Ok((decoded.from_address, Message::Send { to, amount }));
+    }
+    if any.type_url == MsgInstantiateContract::type_url() {
+        let decoded = MsgInstantiateContract::decode(value).map_err(parse_error)?;
+        let message = Message::Instantiate {
+            code_id: decoded.code_id,
+            msg: decoded.msg,
+            label: decoded.label,
+            admin: Some(decoded.admin).filter(|admin| !admin.is_empty()),
+            funds: coins(&decoded.funds)?,
+        };
+        return Ok((decoded.sender, message));
+    }
+    Err(code::UNKNOWN_REQUEST.with(format!("this chain does not run {}", any.type_url)))
+}
+
+fn public_key(any: &Any) -> Result<[u8; 33], Refusal> {
+    let refused = || code::INVALID_PUBKEY.with("a compressed secp256k1 key is needed");
+    if any.type_url != cosmrs::crypto::PublicKey::SECP256K1_TYPE_URL {
+        return Err(refused());
+    }
+    let key = PubKey::decode(any.value.as_slice()).map_err(|_| refused())?;
+    key.key.try_into().map_err(|_| refused())
+}
+
+/// Coins as the chain takes them: sorted, each denomination once, none zero.
+fn coins(coins: &[ProtoCoin]) -> Result<Vec<Coin>, Refusal> {
+    let parsed: Result<Vec<Coin>, Refusal> = coins.iter().map(coin).collect();
+    let parsed = parsed?;
+    let sorted = parsed.windows(2).all(|pair| match pair {
+        [left, right] => left.denom < right.denom,
+        _ => true,
+    });
+    if !sorted || parsed.iter().any(|coin| coin.amount.is_zero()) {
+        return Err(code::INVALID_COINS.with("coins must be sorted, different and above zero"));
+    }
+    Ok(parsed)
+}
+
+fn coin(coin: &ProtoCoin) -> Result<Coin, Refusal> {
+    let amount: u128 = coin
+        .amount
+        .parse()
+        .map_err(|_| code::INVALID_COINS.with(format!("{:?} is no amount", coin.amount)))?;
+    Ok(Coin::new(amount, coin.denom.clone()))
+}
+
+fn parse_error(error: impl std::fmt::Display) -> Refusal {
+    code::TX_PARSE.with(error)
+}

@@ -174,7 +174,11 @@ pub enum CheckpointError {
     #[error("{path} is of version {found}, this program knows version {VERSION}", path = path.display())]
     Version { path: PathBuf, found: u32 },
     #[error("{path} belongs to {found:?}, this relayer is {expected:?}: use another home or move the file away", path = path.display())]
-    Foreign { path: PathBuf, found: Box<Owner>, expected: Box<Owner> },
+    Foreign {
+        path: PathBuf,
+        found: Box<Owner>,
+        expected: Box<Owner>,
+    },
 }
 
 /// Why a file is no checkpoint.
@@ -357,12 +361,20 @@ pub enum DecodeError {
 }
 
 fn check(document: Document) -> Result<(Owner, State), String> {
-    let Document { owner, height, entries, transaction } = document;
+    let Document {
+        owner,
+        height,
+        entries,
+        transaction,
+    } = document;
     let at_hand = transaction.as_ref().map(|transaction| transaction.tx_hash);
     if let Some(transaction) = &transaction {
         let found = TxHash::of(&transaction.bytes);
         if found != transaction.tx_hash {
-            return Err(format!("the bytes of transaction {} have the hash {found}", transaction.tx_hash));
+            return Err(format!(
+                "the bytes of transaction {} have the hash {found}",
+                transaction.tx_hash
+            ));
         }
     }
     let mut seen = BTreeSet::new();
@@ -371,14 +383,24 @@ fn check(document: Document) -> Result<(Owner, State), String> {
             return Err(format!("item {} is there twice", entry.item));
         }
         if entry.evidence_until < entry.deadline {
-            return Err(format!("the evidence window of item {} ends before its deadline", entry.item));
+            return Err(format!(
+                "the evidence window of item {} ends before its deadline",
+                entry.item
+            ));
         }
         if matches!(entry.stage, Stage::Prepared { tx_hash } if Some(tx_hash) != at_hand) {
             return Err(format!("item {} is in a transaction that is not there", entry.item));
         }
     }
     let entries = entries.into_iter().map(|entry| (entry.item, entry)).collect();
-    Ok((owner, State { height, entries, transaction }))
+    Ok((
+        owner,
+        State {
+            height,
+            entries,
+            transaction,
+        },
+    ))
 }
 
 type Found = Result<(Owner, State), Damage>;
@@ -404,7 +426,9 @@ fn read(path: &Path) -> Result<Option<Found>, CheckpointError> {
 }
 
 fn keep_aside(path: &Path, damage: Damage) -> Result<SetAside, CheckpointError> {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since_1970 = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     let aside = path.with_extension(format!("damaged-{}", since_1970.as_nanos()));
     fs::rename(path, &aside).map_err(|source| failed(path, source))?;
     Ok(SetAside { path: aside, damage })
@@ -444,5 +468,7 @@ fn to_base64<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Err
 }
 
 fn from_base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-    BASE64.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
+    BASE64
+        .decode(String::deserialize(deserializer)?)
+        .map_err(D::Error::custom)
 }

@@ -90,9 +90,17 @@ pub enum ConfigError {
     #[error("{path}: {source}", path = path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error("{path} is no configuration of a relayer: {source}", path = path.display())]
-    Parse { path: PathBuf, source: Box<toml::de::Error> },
+    Parse {
+        path: PathBuf,
+        source: Box<toml::de::Error>,
+    },
     #[error("{field} is {found}, it must be {min} to {max}")]
-    Bounds { field: &'static str, found: String, min: String, max: String },
+    Bounds {
+        field: &'static str,
+        found: String,
+        min: String,
+        max: String,
+    },
     #[error("{field} must be an URL like http://127.0.0.1:7071, found {found:?}")]
     Url { field: &'static str, found: String },
 }
@@ -139,7 +147,10 @@ fn within<T: PartialOrd + std::fmt::Debug>(field: &'static str, found: T, min: T
 }
 
 fn is_url(field: &'static str, value: Option<&str>) -> Result<(), ConfigError> {
-    let is_url = |text: &str| text.parse::<reqwest::Url>().is_ok_and(|url| url.scheme() == "http" && url.has_host());
+    let is_url = |text: &str| {
+        text.parse::<reqwest::Url>()
+            .is_ok_and(|url| url.scheme() == "http" && url.has_host())
+    };
     match value {
         Some(found) if !is_url(found) => Err(ConfigError::Url {
             field,
@@ -183,7 +194,10 @@ mod tests {
         for (text, words) in [
             ("host_wait = \"21s\"", "host_wait is 21s, it must be 1s to 20s"),
             ("items_max = 0", "items_max is 0, it must be 1 to 4096"),
-            ("expiry_blocks_max = 101", "expiry_blocks_max is 101, it must be 0 to 100"),
+            (
+                "expiry_blocks_max = 101",
+                "expiry_blocks_max is 101, it must be 0 to 100",
+            ),
             ("host = \"127.0.0.1:7071\"", "host must be an URL"),
         ] {
             let message = Config::load(write(text).path()).unwrap_err().to_string();

@@ -121,7 +121,8 @@ impl Host {
             0 => self.http.get(url),
             seconds => self.http.get(format!("{url}?wait_seconds={seconds}")),
         };
-        self.ask(request, item, attempt, self.timeout.saturating_add(wait)).await
+        self.ask(request, item, attempt, self.timeout.saturating_add(wait))
+            .await
     }
 
     async fn ask(
@@ -138,7 +139,12 @@ impl Host {
         let code = response.status();
         let retry_after = retry_after(&response);
         let body = body(response).await?;
-        let words = || String::from_utf8_lossy(&body).chars().take(WORDS_MAX).collect::<String>();
+        let words = || {
+            String::from_utf8_lossy(&body)
+                .chars()
+                .take(WORDS_MAX)
+                .collect::<String>()
+        };
         match code {
             StatusCode::OK | StatusCode::ACCEPTED | StatusCode::CREATED => {
                 let status = serde_json::from_slice(&body);
@@ -168,8 +174,8 @@ impl Host {
     async fn host_file(&self) -> Result<HostFile, HostError> {
         let path = self.home.join("host.json");
         let text = read(&path).await?;
-        let file: HostFile = serde_json::from_str(&text)
-            .map_err(|error| HostError::NotFound(format!("{}: {error}", path.display())))?;
+        let file: HostFile =
+            serde_json::from_str(&text).map_err(|error| HostError::NotFound(format!("{}: {error}", path.display())))?;
         match file.provider == self.provider {
             true => Ok(file),
             false => Err(HostError::OtherProvider {
@@ -182,7 +188,9 @@ impl Host {
 
 async fn read(path: &Path) -> Result<String, HostError> {
     let not_found = |reason: String| HostError::NotFound(format!("{}: {reason}", path.display()));
-    let metadata = tokio::fs::metadata(path).await.map_err(|error| not_found(error.to_string()))?;
+    let metadata = tokio::fs::metadata(path)
+        .await
+        .map_err(|error| not_found(error.to_string()))?;
     if metadata.len() > FILE_BYTES_MAX {
         return Err(not_found(format!("{} bytes are too many", metadata.len())));
     }

@@ -65,7 +65,10 @@ impl Candidates {
     pub fn add(&mut self, item: ItemId, height: u64, blocks: u8) {
         if self.0.len() < CANDIDATES_MAX {
             let due_height = height.saturating_add(blocks.into());
-            self.0.entry(item).or_insert(Candidate { due_height, refusals: 0 });
+            self.0.entry(item).or_insert(Candidate {
+                due_height,
+                refusals: 0,
+            });
         }
     }
 
@@ -163,7 +166,11 @@ fn is_overdue(item: &ItemResponse, now: Moment) -> bool {
 mod tests {
     use super::*;
 
-    const ITEM: ItemId = ItemId { job: 1, shard: 0, replica: 0 };
+    const ITEM: ItemId = ItemId {
+        job: 1,
+        shard: 0,
+        replica: 0,
+    };
 
     #[test]
     fn a_candidate_is_due_after_its_blocks_and_keeps_its_first_number() {

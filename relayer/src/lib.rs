@@ -34,14 +34,14 @@ use client::{Account, Client, ClientError, Network, NetworkError, Wallet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use crate::{
-    config::{Config, ConfigError},
-    relayer::{Relayer, RelayerFile},
-};
 use crate::{
     chain::{live::LiveChain, ChainError},
     checkpoint::CheckpointError,
     host::HostError,
+};
+pub use crate::{
+    config::{Config, ConfigError},
+    relayer::{Relayer, RelayerFile},
 };
 
 /// Why a relayer does not start, or has stopped. Nothing here mends itself.
@@ -62,7 +62,11 @@ pub enum RelayerError {
     #[error("the chain gave no answer within {seconds} s")]
     NoChain { seconds: u64 },
     #[error("the network is not the one of the network file: {what} is {found:?}, expected {expected:?}")]
-    Mismatch { what: String, expected: String, found: String },
+    Mismatch {
+        what: String,
+        expected: String,
+        found: String,
+    },
     #[error("cannot offer the status: {0}")]
     Status(std::io::Error),
     #[error("the {task} task is gone: {reason}")]

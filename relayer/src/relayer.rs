@@ -174,11 +174,23 @@ impl<C: Chain> Relayer<C> {
         let (inflow, outflow) = (CancellationToken::new(), CancellationToken::new());
         let mut tasks = JoinSet::new();
         let (until, board, listener) = (outflow.clone(), self.board.clone(), self.listener);
-        tasks.spawn(async move { ("status", status::serve(listener, board, until).await.map_err(RelayerError::Status)) });
+        tasks.spawn(async move {
+            (
+                "status",
+                status::serve(listener, board, until)
+                    .await
+                    .map_err(RelayerError::Status),
+            )
+        });
         let until = outflow.clone();
         tasks.spawn(async move { ("submitter", submitter.run(until).await) });
         let until = inflow.clone();
-        tasks.spawn(async move { ("keeper", until.run_until_cancelled(keeper.run()).await.unwrap_or(Ok(()))) });
+        tasks.spawn(async move {
+            (
+                "keeper",
+                until.run_until_cancelled(keeper.run()).await.unwrap_or(Ok(())),
+            )
+        });
         let until = inflow.clone();
         tasks.spawn(async move {
             let read = until.run_until_cancelled(source.run(state, step_sender)).await;
@@ -275,7 +287,10 @@ impl<C: Chain> Working<C> {
             }
         };
         if tokio::time::timeout(limit, ended).await.is_err() {
-            tracing::warn!(?limit, "a transaction is still under way; the next start will settle it");
+            tracing::warn!(
+                ?limit,
+                "a transaction is still under way; the next start will settle it"
+            );
             self.tasks.shutdown().await;
         }
     }
@@ -329,7 +344,9 @@ fn check(identity: Identity, provider: &str) -> Result<Owner, RelayerError> {
 }
 
 fn announce(path: &Path, listener: &TcpListener, provider: &str) -> std::io::Result<()> {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since_1970 = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     let file = RelayerFile {
         pid: std::process::id(),
         status: listener.local_addr()?.to_string(),

@@ -82,7 +82,11 @@ impl<C: Chain> Source<C> {
             Some(height) if height.saturating_add(1) >= head.earliest => height.saturating_add(1),
             known => {
                 if let Some(height) = known {
-                    tracing::warn!(height, earliest = head.earliest, "the node has forgotten blocks, reading the open items instead");
+                    tracing::warn!(
+                        height,
+                        earliest = head.earliest,
+                        "the node has forgotten blocks, reading the open items instead"
+                    );
                 }
                 let changes = self.survey(&state).await?;
                 let step = self.step(head.moment, changes);
@@ -126,7 +130,11 @@ impl<C: Chain> Source<C> {
                 attempt,
                 deployments,
                 ..
-            } if deployments.0.iter().any(|deployment| self.deployments.contains(deployment)) => {
+            } if deployments
+                .0
+                .iter()
+                .any(|deployment| self.deployments.contains(deployment)) =>
+            {
                 self.assigned(item, attempt).await
             }
             Event::Attested { item, attempt, .. }
@@ -179,7 +187,11 @@ impl<C: Chain> Source<C> {
     /// What is ours now, and what the checkpoint still has although it is over.
     async fn survey(&self, state: &State) -> ChainResult<Vec<Change>> {
         let items = patiently(self.policy, || self.chain.running(JOBS_MAX)).await?;
-        let mut changes: Vec<Change> = items.iter().filter_map(|item| self.entry(item)).map(Change::Assigned).collect();
+        let mut changes: Vec<Change> = items
+            .iter()
+            .filter_map(|item| self.entry(item))
+            .map(Change::Assigned)
+            .collect();
         for Entry { item, attempt, .. } in state.entries().copied() {
             let is_over = match patiently(self.policy, || self.chain.item(item)).await {
                 Ok(now) => now.attempt > attempt || !matches!(now.status, ItemStatus::Assigned {}),
@@ -204,7 +216,9 @@ pub async fn patiently<T, F: Future<Output = ChainResult<T>>>(policy: Policy, as
             result => return result,
         };
         failures = failures.saturating_add(1);
-        let Some(pause) = policy.next(failures) else { return Err(error) };
+        let Some(pause) = policy.next(failures) else {
+            return Err(error);
+        };
         tracing::debug!(%error, failures, "asking the chain again");
         tokio::time::sleep(pause).await;
     }

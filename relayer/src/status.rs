@@ -224,7 +224,9 @@ pub async fn serve(listener: TcpListener, board: Board, stop: CancellationToken)
         .route("/status", get(status))
         .route("/metrics", get(metrics))
         .with_state(board.subscribe());
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+    axum::serve(listener, router)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
 }
 
 type Snapshots = AxumState<watch::Receiver<Snapshot>>;

@@ -150,14 +150,18 @@ impl<C: Chain> Submitter<C> {
         tracing::info!(%tx_hash, "settling the transaction of the last run");
         match self.settle(tx_hash, &bytes, false).await? {
             Attempt::InBlock(..) => tracing::info!(%tx_hash, "it is in a block"),
-            Attempt::Refused(reason) | Attempt::Again(reason) => tracing::info!(%tx_hash, %reason, "it counts for nothing"),
+            Attempt::Refused(reason) | Attempt::Again(reason) => {
+                tracing::info!(%tx_hash, %reason, "it counts for nothing")
+            }
         }
         Ok(())
     }
 
     /// Takes in what comes within the waiting time, as much as there is room for.
     async fn gather(&mut self) {
-        let end = Instant::now().checked_add(self.manner.batch_wait).unwrap_or_else(Instant::now);
+        let end = Instant::now()
+            .checked_add(self.manner.batch_wait)
+            .unwrap_or_else(Instant::now);
         while self.pending.len() < QUEUE && self.pending.attests.len() < BATCH_MAX {
             match tokio::time::timeout_at(end, self.jobs.recv()).await {
                 Ok(Some(job)) => self.pending.push(job),
@@ -169,7 +173,9 @@ impl<C: Chain> Submitter<C> {
     /// One transaction, and its answers. Gives back what has to be tried one by one.
     async fn process(&mut self, batch: Vec<Job>) -> Result<Vec<Vec<Job>>, RelayerError> {
         let batch = self.still_wanted(batch).await;
-        let Some(content) = content(&batch) else { return Ok(vec![]) };
+        let Some(content) = content(&batch) else {
+            return Ok(vec![]);
+        };
         let verdict = match self.transact(&content).await? {
             Attempt::InBlock(hash, events) => {
                 self.answer(batch, hash, &events);
@@ -201,7 +207,9 @@ impl<C: Chain> Submitter<C> {
     }
 
     async fn known_verdict(&self, request: &Request) -> Option<Verdict> {
-        let Request::Attest(Attestation { item, attempt, .. }) = request else { return None };
+        let Request::Attest(Attestation { item, attempt, .. }) = request else {
+            return None;
+        };
         let entry = self.store.read(|state| state.entry(*item).copied());
         match entry.filter(|entry| entry.attempt == *attempt).map(|entry| entry.stage) {
             Some(Stage::Confirmed { .. }) => return Some(Verdict::Done),
@@ -210,7 +218,9 @@ impl<C: Chain> Submitter<C> {
         }
         match self.chain.item(*item).await {
             Ok(now) if now.attempt != *attempt => Some(Verdict::Refused(format!("attempt {} runs", now.attempt))),
-            Ok(now) if !matches!(now.status, ItemStatus::Assigned {}) => Some(Verdict::Refused("it is no longer open".into())),
+            Ok(now) if !matches!(now.status, ItemStatus::Assigned {}) => {
+                Some(Verdict::Refused("it is no longer open".into()))
+            }
             // Without an answer the simulation will tell.
             Ok(_) | Err(_) => None,
         }
@@ -373,8 +383,14 @@ impl<C: Chain> Submitter<C> {
 /// What the contract said of one attestation of a batch.
 fn word_on(events: &[Event], item: ItemId, attempt: u8) -> Option<Result<(), &str>> {
     events.iter().find_map(|event| match event {
-        Event::Attested { item: i, attempt: a, .. } if (*i, *a) == (item, attempt) => Some(Ok(())),
-        Event::AttestationRefused { item: i, attempt: a, reason } if (*i, *a) == (item, attempt) => Some(Err(reason.as_str())),
+        Event::Attested {
+            item: i, attempt: a, ..
+        } if (*i, *a) == (item, attempt) => Some(Ok(())),
+        Event::AttestationRefused {
+            item: i,
+            attempt: a,
+            reason,
+        } if (*i, *a) == (item, attempt) => Some(Err(reason.as_str())),
         _ => None,
     })
 }

@@ -247,11 +247,7 @@ impl<C: Chain> Life<C> {
         while posts < EVIDENCE_POSTS_MAX && self.clock.borrow_and_update().seconds <= self.entry.evidence_until {
             match self.evidence().await? {
                 Some(Finding::Over) => return Ok(()),
-                Some(Finding::More(links)) => {
-                    if self.post(links).await {
-                        posts = posts.saturating_add(1);
-                    }
-                }
+                Some(Finding::More(links)) => posts = posts.saturating_add(self.post(links).await.into()),
                 None => {}
             }
             if self.clock.changed().await.is_err() {
@@ -297,7 +293,9 @@ impl<C: Chain> Life<C> {
     fn noted<T>(&self, result: Result<T, HostError>) -> Result<T, HostError> {
         match &result {
             Ok(_) => self.tools.board.host_answered(),
-            Err(HostError::Past(_) | HostError::UnknownItem(_) | HostError::Busy { .. }) => self.tools.board.host_answered(),
+            Err(HostError::Past(_) | HostError::UnknownItem(_) | HostError::Busy { .. }) => {
+                self.tools.board.host_answered()
+            }
             Err(error) => self.tools.board.host_failed(error),
         }
         result

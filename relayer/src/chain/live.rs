@@ -5,7 +5,9 @@ use std::time::Duration;
 use client::{events, events::Block, Account, Call, ClientError, TxHash, TxOutcome};
 use futures::{Stream, StreamExt};
 use schema::{
-    orchestrator::{self, ConfigResponse, ItemResponse, ItemsResponse, JobStatus, JobsResponse, LinksResponse, OverdueResponse},
+    orchestrator::{
+        self, ConfigResponse, ItemResponse, ItemsResponse, JobStatus, JobsResponse, LinksResponse, OverdueResponse,
+    },
     receipt::Link,
     staking::{self, DeploymentsResponse},
     ItemId,
@@ -92,7 +94,11 @@ impl Chain for LiveChain {
         let config: ConfigResponse = self.ask(orchestrator::QueryMsg::Config {}).await?;
         let siblings = vec![
             ("model_registry", file.model_registry.clone(), config.model_registry),
-            ("provider_staking", file.provider_staking.clone(), config.provider_staking),
+            (
+                "provider_staking",
+                file.provider_staking.clone(),
+                config.provider_staking,
+            ),
             ("royalty_escrow", file.royalty_escrow.clone(), config.royalty_escrow),
         ];
         Ok(Identity {
@@ -114,7 +120,10 @@ impl Chain for LiveChain {
 
     fn blocks(&self, from: u64) -> impl Stream<Item = ChainResult<Block>> + Send + Unpin + 'static {
         let client = self.account.client().clone();
-        let contracts = [&client.contracts().job_orchestrator, &client.contracts().provider_staking];
+        let contracts = [
+            &client.contracts().job_orchestrator,
+            &client.contracts().provider_staking,
+        ];
         let contracts = contracts.map(String::clone).to_vec();
         events::follow(client, contracts, from).map(|block| block.map_err(ChainError::from))
     }
@@ -225,7 +234,9 @@ impl From<ClientError> for ChainError {
             | ClientError::Busy { .. }
             | ClientError::UnknownAccount { .. }
             | ClientError::BadAnswer { .. } => Self::Unavailable(text),
-            ClientError::Refused { .. } | ClientError::QueryRefused { .. } | ClientError::BadCall(_) => Self::Refused(text),
+            ClientError::Refused { .. } | ClientError::QueryRefused { .. } | ClientError::BadCall(_) => {
+                Self::Refused(text)
+            }
             ClientError::ChainIdMismatch { .. }
             | ClientError::UnknownContract { .. }
             | ClientError::Pruned { .. }

@@ -8,12 +8,17 @@ use std::{
 
 use client::events::{Block, Emitted, TxEvents};
 use futures::Stream;
-use relayer::chain::{Batch, Chain, ChainError, ChainResult, Evidence, Head, Identity, Moment, Outcome, Signed, TxHash};
+use relayer::chain::{
+    Batch, Chain, ChainError, ChainResult, Evidence, Head, Identity, Moment, Outcome, Signed, TxHash,
+};
 use schema::{
     event::DeploymentList,
     orchestrator::{FailureReason, ItemResponse, ItemResult, ItemStatus},
     price::{Ask, SpanPrice, Units},
-    receipt::{Acknowledgement, Attestation, Domain, Link, Outcome as SpanOutcome, Receipt, SignedAcknowledgement, SignedReceipt},
+    receipt::{
+        Acknowledgement, Attestation, Domain, Link, Outcome as SpanOutcome, Receipt, SignedAcknowledgement,
+        SignedReceipt,
+    },
     staking::{Sla, Span},
     Digest, Event, ItemId, PublicKey, Signature,
 };
@@ -114,7 +119,8 @@ impl FakeChain {
 
     /// Waits until somebody has handed in so many transactions.
     pub async fn until_mempool(&self, len: usize) {
-        self.until("transactions in the mempool", |world| world.mempool.len() >= len).await;
+        self.until("transactions in the mempool", |world| world.mempool.len() >= len)
+            .await;
     }
 
     /// Makes a block so many seconds after the last one.
@@ -125,7 +131,8 @@ impl FakeChain {
     /// Makes a block whenever a transaction comes, until the world looks like this.
     pub async fn mine_until(&self, what: &str, is_so: impl Fn(&World) -> bool) {
         loop {
-            self.until(what, |world| is_so(world) || !world.mempool.is_empty()).await;
+            self.until(what, |world| is_so(world) || !world.mempool.is_empty())
+                .await;
             if is_so(&self.world()) {
                 return;
             }
@@ -145,8 +152,13 @@ impl FakeChain {
 
     pub fn attested(&self, item: ItemId) -> usize {
         let world = self.world();
-        let events = world.included.values().flat_map(|outcome| outcome.result.iter().flatten());
-        events.filter(|event| matches!(event, Event::Attested { item: i, .. } if *i == item)).count()
+        let events = world
+            .included
+            .values()
+            .flat_map(|outcome| outcome.result.iter().flatten());
+        events
+            .filter(|event| matches!(event, Event::Attested { item: i, .. } if *i == item))
+            .count()
     }
 
     async fn pass(&self, point: Point) {
@@ -164,7 +176,11 @@ impl FakeChain {
 impl World {
     pub fn assign(&mut self, item: ItemId, attempt: u8, providers: [&str; 2], seconds: u64) {
         let deadline = self.seconds + seconds;
-        let spans: Vec<Span> = providers.iter().zip(0u8..).map(|(provider, stage)| span(provider, stage)).collect();
+        let spans: Vec<Span> = providers
+            .iter()
+            .zip(0u8..)
+            .map(|(provider, stage)| span(provider, stage))
+            .collect();
         let deployments = spans.iter().map(|span| span.deployment).collect();
         let response = ItemResponse {
             item,
@@ -219,7 +235,9 @@ impl World {
     fn open(&mut self, item: ItemId, attempt: u8) -> Result<&mut ItemResponse, String> {
         let found = self.items.get_mut(&item).ok_or("no such item")?;
         let is_open = found.status == ItemStatus::Assigned {} && found.attempt == attempt;
-        is_open.then_some(found).ok_or(format!("attempt {attempt} of {item} is not open"))
+        is_open
+            .then_some(found)
+            .ok_or(format!("attempt {attempt} of {item} is not open"))
     }
 
     fn attest(&mut self, one: &Attestation) -> Event {
@@ -257,15 +275,22 @@ impl World {
             return Err("not in the window".into());
         }
         self.links.insert((item, attempt), links);
-        Ok(Event::EvidencePosted { item, attempt, spans: 1 })
+        Ok(Event::EvidencePosted {
+            item,
+            attempt,
+            spans: 1,
+        })
     }
 
     fn expire(&mut self, item: ItemId) -> Result<Vec<Event>, String> {
-        let now = self.seconds;
+        let (now, is_broken) = (self.seconds, self.broken.contains(&item));
         let attempt = self.items.get(&item).ok_or("no such item")?.attempt;
         let found = self.open(item, attempt)?;
         if now <= found.evidence_until {
             return Err("not overdue".into());
+        }
+        if is_broken {
+            return Err("too few blocks have passed".into());
         }
         let reason = FailureReason::Attempts;
         found.status = ItemStatus::Failed { reason };
@@ -279,17 +304,27 @@ impl World {
     }
 
     pub fn expiries(&self) -> usize {
-        self.transactions.iter().filter(|(batch, done)| matches!(batch, Batch::Expire(_)) && *done).count()
+        self.transactions
+            .iter()
+            .filter(|(batch, done)| matches!(batch, Batch::Expire(_)) && *done)
+            .count()
     }
 
     pub fn evidences(&self) -> usize {
-        self.transactions.iter().filter(|(batch, _)| matches!(batch, Batch::Evidence(_))).count()
+        self.transactions
+            .iter()
+            .filter(|(batch, _)| matches!(batch, Batch::Evidence(_)))
+            .count()
     }
 }
 
 impl Chain for FakeChain {
     async fn identity(&self) -> ChainResult<Identity> {
-        let name = if self.world().wrong_name { "cw20-base" } else { "job-orchestrator" };
+        let name = if self.world().wrong_name {
+            "cw20-base"
+        } else {
+            "job-orchestrator"
+        };
         Ok(Identity {
             chain_id: "fake-1".into(),
             names: vec![("job-orchestrator", name.into())],
@@ -312,12 +347,15 @@ impl Chain for FakeChain {
 
     fn blocks(&self, from: u64) -> impl Stream<Item = ChainResult<Block>> + Send + Unpin + 'static {
         let state = (self.clone(), self.changed.subscribe(), from);
-        Box::pin(futures::stream::unfold(state, |(chain, mut changed, next)| async move {
-            let found = |chain: &FakeChain| chain.world().blocks.iter().find(|block| block.height == next).cloned();
-            changed.wait_for(|_| found(&chain).is_some()).await.ok()?;
-            let block = found(&chain)?;
-            Some((Ok(block), (chain, changed, next + 1)))
-        }))
+        Box::pin(futures::stream::unfold(
+            state,
+            |(chain, mut changed, next)| async move {
+                let found = |chain: &FakeChain| chain.world().blocks.iter().find(|block| block.height == next).cloned();
+                changed.wait_for(|_| found(&chain).is_some()).await.ok()?;
+                let block = found(&chain)?;
+                Some((Ok(block), (chain, changed, next + 1)))
+            },
+        ))
     }
 
     async fn grace_seconds(&self) -> ChainResult<u64> {
@@ -344,7 +382,8 @@ impl Chain for FakeChain {
 
     async fn overdue(&self, limit: u32) -> ChainResult<Vec<ItemId>> {
         let world = self.world();
-        let is_overdue = |item: &&ItemResponse| item.status == ItemStatus::Assigned {} && item.evidence_until < world.seconds;
+        let is_overdue =
+            |item: &&ItemResponse| item.status == ItemStatus::Assigned {} && item.evidence_until < world.seconds;
         let items = world.items.values().filter(is_overdue).map(|item| item.item);
         Ok(items.take(usize::try_from(limit).unwrap()).collect())
     }
@@ -391,7 +430,10 @@ impl Chain for FakeChain {
         let wait = changed.wait_for(|_| self.world().included.contains_key(&hash));
         let waited = tokio::time::timeout(timeout, wait).await.map(drop);
         let found = self.find(hash).await?;
-        waited.ok().and(found).ok_or(ChainError::NotConfirmed(format!("{hash} is in no block")))
+        waited
+            .ok()
+            .and(found)
+            .ok_or(ChainError::NotConfirmed(format!("{hash} is in no block")))
     }
 
     async fn find(&self, hash: TxHash) -> ChainResult<Option<Outcome>> {
@@ -400,7 +442,11 @@ impl Chain for FakeChain {
 }
 
 pub fn item(job: u64) -> ItemId {
-    ItemId { job, shard: 0, replica: 0 }
+    ItemId {
+        job,
+        shard: 0,
+        replica: 0,
+    }
 }
 
 fn block(height: u64, seconds: u64, events: Vec<Event>) -> Block {

@@ -119,7 +119,9 @@ impl Drop for FakeHost {
 type Shared = State<(Arc<Mutex<Desk>>, Arc<watch::Sender<u64>>)>;
 
 fn is_allowed(headers: &HeaderMap) -> bool {
-    headers.get(AUTHORIZATION).is_some_and(|value| value == &format!("Bearer {TOKEN}"))
+    headers
+        .get(AUTHORIZATION)
+        .is_some_and(|value| value == &format!("Bearer {TOKEN}"))
 }
 
 async fn put_item(
@@ -166,13 +168,17 @@ async fn get_item(
     let item: ItemId = item.parse().unwrap();
     let look = || {
         let desk = desk.lock().unwrap();
-        desk.known.contains(&(item, attempt)).then(|| desk.status(item, attempt))
+        desk.known
+            .contains(&(item, attempt))
+            .then(|| desk.status(item, attempt))
     };
     desk.lock().unwrap().polls += 1;
     let before = look();
     let mut changes = changed.subscribe();
     let wait = Duration::from_secs(wait.wait_seconds.unwrap_or(0));
-    let _ = tokio::time::timeout(wait, changes.wait_for(|_| look() != before)).await.map(drop);
+    let _ = tokio::time::timeout(wait, changes.wait_for(|_| look() != before))
+        .await
+        .map(drop);
     match look() {
         Some(status) => Json(status).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),

@@ -129,6 +129,9 @@ impl Running {
 
     /// Waits for its own end.
     pub async fn end(self) -> Result<(), RelayerError> {
-        tokio::time::timeout(Duration::from_secs(20), self.task).await.unwrap().unwrap()
+        tokio::time::timeout(Duration::from_secs(20), self.task)
+            .await
+            .unwrap()
+            .unwrap()
     }
 }

@@ -19,9 +19,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     chain::{Chain, ChainError, Moment},
+    queue::{Queue, Request, Verdict},
     retry::Decision,
     status::Board,
-    submitter::{Queue, Request, Verdict},
     RelayerError,
 };
 

@@ -12,7 +12,7 @@
 //! - [`source`]: blocks become "this item is ours" and "this one is over".
 //! - [`tracker`]: tells the host about an item, follows it, hands its proof in, testifies after a missed deadline.
 //! - [`keeper`]: expires what is overdue, after a random wait and a second look.
-//! - [`submitter`]: the only way on chain; batches, and writes down what it sends before it sends it.
+//! - [`submitter`], behind [`queue`]: the only way on chain; batches, and writes down what it sends before it sends it.
 //! - [`checkpoint`]: what survives a crash. [`chain`] and [`host`]: the two ends. [`status`]: what it says about itself.
 //! - [`relayer`]: owns the tasks. [`config`], [`retry`]: what an operator sets; how often and how soon.
 //!
@@ -23,6 +23,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod host;
 pub mod keeper;
+pub mod queue;
 pub mod relayer;
 pub mod retry;
 pub mod source;

@@ -114,16 +114,19 @@ impl<C: Chain> Relayer<C> {
     /// Works until it is told to stop, or until it cannot go on.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RelayerError> {
         let (limit, file, store) = (self.config.shutdown_timeout, self.file.clone(), self.store.clone());
-        let mut working = match shutdown.run_until_cancelled(self.launch()).await {
-            None => return Ok(()),
-            Some(launched) => launched?,
+        let result = match shutdown.run_until_cancelled(self.launch()).await {
+            None => Ok(()),
+            Some(Err(error)) => Err(error),
+            Some(Ok(mut working)) => {
+                let result = working.work(&shutdown).await;
+                tracing::info!("stopping");
+                working.stop(limit).await;
+                result
+            }
         };
-        let result = working.work(&shutdown).await;
-        tracing::info!("stopping");
-        working.stop(limit).await;
-        store.flush()?;
         // Whether or not it is gone, it says nothing any more.
         let _ = std::fs::remove_file(file);
+        store.flush()?;
         result
     }
 

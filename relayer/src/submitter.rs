@@ -9,70 +9,20 @@
 //! - Bounded: the queue, the batch by number and by bytes, the tries. Only one wait has no end of its own, the one for a transaction that
 //!   may still get into a block; it costs one look-up per `confirm_timeout` and ends with the process.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use schema::{orchestrator::ItemStatus, receipt::Attestation, Event, ItemId, BATCH_MAX};
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
+use schema::{orchestrator::ItemStatus, receipt::Attestation, Event, ItemId};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    chain::{Batch, Chain, ChainError, Evidence, Outcome, TxHash},
+    chain::{Batch, Chain, ChainError, Outcome, TxHash},
     checkpoint::{Stage, State, Store, Transaction},
+    queue::{Job, Pending, Queue, Request, Verdict},
     retry::{Decision, Policy},
     status::Board,
     RelayerError,
 };
-
-/// Requests that wait for their transaction. Each comes from a task that waits for its answer, so the tasks are the real bound.
-const QUEUE: usize = 64;
-/// Nodes refuse transactions above 700 kB; base64 in JSON and the other messages want room too.
-const BATCH_BYTES_MAX: usize = 400_000;
-/// Evidence and expiries are all or none in a transaction: enough to save gas, few enough to fall back on one by one.
-const PLAIN_BATCH_MAX: usize = 16;
-
-/// What somebody wants on chain.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Request {
-    Attest(Attestation),
-    Evidence(Evidence),
-    Expire(ItemId),
-}
-
-/// What became of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is on chain.
-    Done,
-    /// The contract said no. Asking again will not help.
-    Refused(String),
-    /// It did not come to an answer. It may be asked again.
-    Failed(String),
-}
-
-/// The way to the submitter.
-#[derive(Debug, Clone)]
-pub struct Queue(mpsc::Sender<Job>);
-
-#[derive(Debug)]
-struct Job {
-    request: Request,
-    reply: oneshot::Sender<Verdict>,
-}
-
-impl Queue {
-    /// Waits for a place, for the transaction, and for its block.
-    pub async fn submit(&self, request: Request) -> Verdict {
-        let (reply, verdict) = oneshot::channel();
-        let closed = || Verdict::Failed("the relayer is stopping".into());
-        match self.0.send(Job { request, reply }).await {
-            Ok(()) => verdict.await.unwrap_or_else(|_| closed()),
-            Err(_) => closed(),
-        }
-    }
-}
 
 /// How the submitter works.
 #[derive(Debug, Clone, Copy)]
@@ -108,7 +58,7 @@ enum Attempt {
 impl<C: Chain> Submitter<C> {
     /// A submitter and the way to it.
     pub fn new(chain: C, store: Arc<Store>, board: Board, manner: Manner) -> (Submitter<C>, Queue) {
-        let (sender, jobs) = mpsc::channel(QUEUE);
+        let (queue, jobs) = Queue::new();
         let submitter = Submitter {
             chain,
             store,
@@ -117,7 +67,7 @@ impl<C: Chain> Submitter<C> {
             jobs,
             pending: Pending::default(),
         };
-        (submitter, Queue(sender))
+        (submitter, queue)
     }
 
     /// Settles what was left over, then serves the queue. Told to stop, it finishes the transaction at hand.
@@ -162,7 +112,7 @@ impl<C: Chain> Submitter<C> {
         let end = Instant::now()
             .checked_add(self.manner.batch_wait)
             .unwrap_or_else(Instant::now);
-        while self.pending.len() < QUEUE && self.pending.attests.len() < BATCH_MAX {
+        while self.pending.has_room() {
             match tokio::time::timeout_at(end, self.jobs.recv()).await {
                 Ok(Some(job)) => self.pending.push(job),
                 Ok(None) | Err(_) => return,
@@ -425,74 +375,4 @@ fn content(batch: &[Job]) -> Option<Batch> {
         }
     }
     content
-}
-
-/// Requests by kind. Kinds take turns, so that none starves another.
-#[derive(Debug, Default)]
-struct Pending {
-    attests: VecDeque<Job>,
-    evidence: VecDeque<Job>,
-    expiries: VecDeque<Job>,
-    turn: u8,
-}
-
-impl Pending {
-    fn len(&self) -> usize {
-        let lengths = [self.attests.len(), self.evidence.len(), self.expiries.len()];
-        lengths.into_iter().fold(0, usize::saturating_add)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn push(&mut self, job: Job) {
-        let queue = match job.request {
-            Request::Attest(_) => &mut self.attests,
-            Request::Evidence(_) => &mut self.evidence,
-            Request::Expire(_) => &mut self.expiries,
-        };
-        queue.push_back(job);
-    }
-
-    /// The oldest of the kind whose turn it is, up to the limits of a transaction. Empty only if nothing is pending.
-    fn next_batch(&mut self) -> Vec<Job> {
-        for _ in 0..3u8 {
-            self.turn = self.turn.wrapping_add(1) % 3;
-            let (queue, max) = match self.turn {
-                0 => (&mut self.expiries, PLAIN_BATCH_MAX),
-                1 => (&mut self.attests, BATCH_MAX),
-                _ => (&mut self.evidence, PLAIN_BATCH_MAX),
-            };
-            let batch = take(queue, max);
-            if !batch.is_empty() {
-                return batch;
-            }
-        }
-        vec![]
-    }
-}
-
-fn take(queue: &mut VecDeque<Job>, max: usize) -> Vec<Job> {
-    let mut batch = vec![];
-    let mut bytes: usize = 0;
-    while let Some(job) = queue.front() {
-        bytes = bytes.saturating_add(size(&job.request));
-        // A single entry goes even if it is too large: the chain's refusal is the better message.
-        let is_full = batch.len() >= max || (bytes > BATCH_BYTES_MAX && !batch.is_empty());
-        if is_full {
-            break;
-        }
-        batch.extend(queue.pop_front());
-    }
-    batch
-}
-
-fn size(request: &Request) -> usize {
-    let json = match request {
-        Request::Attest(attestation) => serde_json::to_vec(attestation),
-        Request::Evidence(evidence) => serde_json::to_vec(evidence),
-        Request::Expire(item) => serde_json::to_vec(item),
-    };
-    json.map_or(BATCH_BYTES_MAX, |json| json.len())
 }

@@ -1,7 +1,7 @@
 //! One task an open item: tells the host, waits for the proof, hands it in, and testifies when the deadline has passed without settlement.
 //!
 //! Guarantees:
-//! - At most `items_max` items are worked on at the same time; more wait, in no order.
+//! - At most `items_max` items are worked on at the same time; more wait for their turn.
 //! - Deadlines are the chain's: a halted chain lets no deadline pass, and nothing turns in circles meanwhile.
 //! - An item that ended on chain is dropped at once, whatever its task is waiting for.
 //! - Evidence is posted only inside the window, only while the attempt is open, and only if it proves more than the chain knows already.
@@ -26,9 +26,9 @@ use crate::{
     chain::{Chain, ChainError, Evidence, Moment},
     checkpoint::{Entry, Stage, Store},
     host::{Host, HostError},
+    queue::{Queue, Request, Verdict},
     retry::{Decision, Policy},
     status::Board,
-    submitter::{Queue, Request, Verdict},
     RelayerError,
 };
 
@@ -325,13 +325,14 @@ async fn past(clock: &mut watch::Receiver<Moment>, seconds: u64) {
     }
 }
 
-/// Whether `ours` has a receipt or an acknowledgement that is not among `posted`.
+/// Whether `ours` shows more of the chain of spans than `posted`: more receipts, or the acknowledgement of the last one. The contract takes
+/// nothing else.
 pub fn proves_more(ours: &[Link], posted: &[Link]) -> bool {
-    ours.iter().any(|link| {
-        let same_span = |other: &&Link| other.receipt.receipt.first == link.receipt.receipt.first;
-        match posted.iter().find(same_span) {
-            None => true,
-            Some(known) => link.acknowledgement.is_some() && known.acknowledgement.is_none(),
-        }
-    })
+    let weight = |links: &[Link]| {
+        (
+            links.len(),
+            links.last().is_some_and(|link| link.acknowledgement.is_some()),
+        )
+    };
+    weight(ours) > weight(posted)
 }

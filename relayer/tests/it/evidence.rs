@@ -115,7 +115,7 @@ async fn a_proof_that_is_ready_in_the_grace_time_is_attested_and_not_testified()
 }
 
 #[test]
-fn only_new_receipts_and_new_acknowledgements_prove_more() {
+fn only_a_new_receipt_or_the_acknowledgement_of_the_last_one_proves_more() {
     let bare = |stage| link(item(1), 0, stage, false);
     let acknowledged = |stage| link(item(1), 0, stage, true);
     assert!(!proves_more(&[], &[]));
@@ -125,4 +125,5 @@ fn only_new_receipts_and_new_acknowledgements_prove_more() {
     assert!(proves_more(&[acknowledged(0)], &[bare(0)]));
     assert!(!proves_more(&[bare(0)], &[acknowledged(0)]));
     assert!(proves_more(&[acknowledged(0), bare(1)], &[acknowledged(0)]));
+    assert!(!proves_more(&[acknowledged(0)], &[acknowledged(0), bare(1)]));
 }

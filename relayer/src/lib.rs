@@ -1,0 +1,107 @@
+//! A relayer is one process of a provider: it carries facts between the chain and the provider's host, and keeps the public promises that
+//! need somebody to keep them.
+//!
+//! ```text
+//!  chain --blocks--> source --steps--> relayer --+--> checkpoint (file)
+//!                                                +--> tracker: one task an item <--> host
+//!                                                |        | attestations, evidence
+//!                                                |        v
+//!  chain <--transactions-- submitter <-----------+---- keeper: overdue items of anybody
+//! ```
+//!
+//! - [`source`]: blocks become "this item is ours" and "this one is over".
+//! - [`tracker`]: tells the host about an item, follows it, hands its proof in, testifies after a missed deadline.
+//! - [`keeper`]: expires what is overdue, after a random wait and a second look.
+//! - [`submitter`], behind [`queue`]: the only way on chain; batches, and writes down what it sends before it sends it.
+//! - [`checkpoint`]: what survives a crash. [`chain`] and [`host`]: the two ends. [`status`]: what it says about itself.
+//! - [`relayer`]: owns the tasks. [`config`], [`retry`]: what an operator sets; how often and how soon.
+//!
+//! Nothing is trusted because a relayer says it: whatever it carries is signed by hosts and checked by contracts. Losing one loses nothing.
+
+pub mod chain;
+pub mod checkpoint;
+pub mod config;
+pub mod host;
+pub mod keeper;
+pub mod queue;
+pub mod relayer;
+pub mod retry;
+pub mod source;
+pub mod status;
+pub mod submitter;
+pub mod tracker;
+
+use client::{Account, Client, ClientError, Network, NetworkError, Wallet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    chain::{live::LiveChain, ChainError},
+    checkpoint::CheckpointError,
+    host::HostError,
+};
+pub use crate::{
+    config::{Config, ConfigError},
+    relayer::{Relayer, RelayerFile},
+};
+
+/// Why a relayer does not start, or has stopped. Nothing here mends itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayerError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error("the chain gave no answer within {seconds} s")]
+    NoChain { seconds: u64 },
+    #[error("the network is not the one of the network file: {what} is {found:?}, expected {expected:?}")]
+    Mismatch {
+        what: String,
+        expected: String,
+        found: String,
+    },
+    #[error("cannot offer the status: {0}")]
+    Status(std::io::Error),
+    #[error("the {task} task is gone: {reason}")]
+    Task { task: &'static str, reason: String },
+}
+
+/// Relays for the provider of the configuration, signing with `wallet`, until `shutdown`. Everything else is the caller's: arguments,
+/// logs, signals, exit codes.
+pub async fn run(config: Config, wallet: Wallet, shutdown: CancellationToken) -> Result<(), RelayerError> {
+    config.check()?;
+    let mut network = Network::load(&config.network)?;
+    if let Some(node) = &config.node {
+        network.rpc.clone_from(node);
+    }
+    let starting = async {
+        let account = Account::new(connect(&config, network).await?, wallet);
+        let provider = config.provider.clone().unwrap_or_else(|| account.address().to_owned());
+        Relayer::start(config, LiveChain::new(account), &provider).await
+    };
+    match shutdown.run_until_cancelled(starting).await {
+        Some(relayer) => relayer?.run(shutdown).await,
+        None => Ok(()),
+    }
+}
+
+async fn connect(config: &Config, network: Network) -> Result<Client, ClientError> {
+    let since = Instant::now();
+    loop {
+        match Client::connect(network.clone()).await {
+            Err(error) if error.is_transient() && since.elapsed() < config.start_timeout => {
+                tracing::debug!(%error, "waiting for the node");
+                tokio::time::sleep(config.retry_pause).await;
+            }
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The real chain: the port over the `client` crate, which works unchanged on devnet and on wasmd.
+
+use std::time::Duration;
+
+use client::{events, events::Block, Account, Call, ClientError, TxHash, TxOutcome};
+use futures::{Stream, StreamExt};
+use schema::{
+    orchestrator::{
+        self, ConfigResponse, ItemResponse, ItemsResponse, JobStatus, JobsResponse, LinksResponse, OverdueResponse,
+    },
+    receipt::Link,
+    staking::{self, DeploymentsResponse},
+    ItemId,
+};
+use serde::de::DeserializeOwned;
+
+use super::{Batch, Chain, ChainError, ChainResult, Head, Identity, Moment, Outcome, Signed};
+
+/// Largest page that the contracts give out.
+const PAGE: u32 = 30;
+/// Pages read of one list at most. A provider has at most 32 deployments and a job at most 64 items.
+const PAGES_MAX: usize = 32;
+
+/// An account on a network.
+#[derive(Debug, Clone)]
+pub struct LiveChain {
+    account: Account,
+}
+
+impl LiveChain {
+    /// Signs with this account, on its client's network.
+    pub fn new(account: Account) -> LiveChain {
+        LiveChain { account }
+    }
+
+    /// The address that pays the gas.
+    pub fn address(&self) -> &str {
+        self.account.address()
+    }
+
+    fn orchestrator(&self) -> &str {
+        &self.account.client().contracts().job_orchestrator
+    }
+
+    async fn ask<R: DeserializeOwned>(&self, query: orchestrator::QueryMsg) -> ChainResult<R> {
+        Ok(self.account.client().query(self.orchestrator(), &query).await?)
+    }
+
+    async fn items_of(&self, job: u64) -> ChainResult<Vec<ItemResponse>> {
+        let mut items: Vec<ItemResponse> = vec![];
+        for _ in 0..PAGES_MAX {
+            let query = orchestrator::QueryMsg::Items {
+                job,
+                start_after: items.last().map(|item| item.item),
+                limit: Some(PAGE),
+            };
+            let page: ItemsResponse = self.ask(query).await?;
+            if page.items.is_empty() {
+                break;
+            }
+            items.extend(page.items);
+        }
+        Ok(items)
+    }
+
+    fn outcome(&self, tx: TxOutcome) -> ChainResult<Outcome> {
+        let height = tx.height;
+        let result = match tx.code {
+            0 => {
+                let emitted = tx.decoded(&[self.orchestrator().to_owned()]);
+                // An event that this version cannot read stays unreadable however often it is asked for.
+                let emitted = emitted.map_err(|error| ChainError::Fatal(error.to_string()))?;
+                Ok(emitted.into_iter().map(|emitted| emitted.event).collect())
+            }
+            _ => Err(tx.message()),
+        };
+        Ok(Outcome { height, result })
+    }
+}
+
+impl Chain for LiveChain {
+    async fn identity(&self) -> ChainResult<Identity> {
+        let client = self.account.client();
+        let file = client.contracts();
+        let mut names = vec![];
+        for (name, address) in [
+            ("model-registry", &file.model_registry),
+            ("provider-staking", &file.provider_staking),
+            ("royalty-escrow", &file.royalty_escrow),
+            ("job-orchestrator", &file.job_orchestrator),
+        ] {
+            names.push((name, client.cw2(address).await?.contract));
+        }
+        let config: ConfigResponse = self.ask(orchestrator::QueryMsg::Config {}).await?;
+        let siblings = vec![
+            ("model_registry", file.model_registry.clone(), config.model_registry),
+            (
+                "provider_staking",
+                file.provider_staking.clone(),
+                config.provider_staking,
+            ),
+            ("royalty_escrow", file.royalty_escrow.clone(), config.royalty_escrow),
+        ];
+        Ok(Identity {
+            chain_id: client.status().await?.chain_id,
+            names,
+            siblings,
+            domain: config.domain,
+            orchestrator: file.job_orchestrator.clone(),
+        })
+    }
+
+    async fn head(&self) -> ChainResult<Head> {
+        let status = self.account.client().status().await?;
+        Ok(Head {
+            moment: Moment::of(status.height, status.time_nanos),
+            earliest: status.earliest_height,
+        })
+    }
+
+    fn blocks(&self, from: u64) -> impl Stream<Item = ChainResult<Block>> + Send + Unpin + 'static {
+        let client = self.account.client().clone();
+        let contracts = [
+            &client.contracts().job_orchestrator,
+            &client.contracts().provider_staking,
+        ];
+        let contracts = contracts.map(String::clone).to_vec();
+        events::follow(client, contracts, from).map(|block| block.map_err(ChainError::from))
+    }
+
+    async fn grace_seconds(&self) -> ChainResult<u64> {
+        let config: ConfigResponse = self.ask(orchestrator::QueryMsg::Config {}).await?;
+        Ok(config.params.grace_seconds)
+    }
+
+    async fn deployments(&self, provider: &str) -> ChainResult<Vec<u64>> {
+        let client = self.account.client();
+        let mut numbers: Vec<u64> = vec![];
+        for _ in 0..PAGES_MAX {
+            let query = staking::QueryMsg::Deployments {
+                provider: Some(provider.to_owned()),
+                start_after: numbers.last().copied(),
+                limit: Some(PAGE),
+            };
+            let page: DeploymentsResponse = client.query(&client.contracts().provider_staking, &query).await?;
+            if page.deployments.is_empty() {
+                break;
+            }
+            numbers.extend(page.deployments.iter().map(|deployment| deployment.deployment));
+        }
+        Ok(numbers)
+    }
+
+    async fn item(&self, item: ItemId) -> ChainResult<ItemResponse> {
+        self.ask(orchestrator::QueryMsg::Item { item }).await
+    }
+
+    async fn running(&self, jobs_max: u32) -> ChainResult<Vec<ItemResponse>> {
+        let mut items = vec![];
+        let mut start_before = None;
+        for _ in 0..jobs_max.div_ceil(PAGE) {
+            let query = orchestrator::QueryMsg::Jobs {
+                developer: None,
+                start_before,
+                limit: Some(PAGE),
+            };
+            let page: JobsResponse = self.ask(query).await?;
+            let Some(oldest) = page.jobs.last() else { break };
+            start_before = Some(oldest.job);
+            for job in page.jobs.iter().filter(|job| job.status == JobStatus::Running) {
+                items.extend(self.items_of(job.job).await?);
+            }
+        }
+        Ok(items)
+    }
+
+    async fn links(&self, item: ItemId, attempt: u8) -> ChainResult<Vec<Link>> {
+        let answer: LinksResponse = self.ask(orchestrator::QueryMsg::Links { item, attempt }).await?;
+        Ok(answer.links)
+    }
+
+    async fn overdue(&self, limit: u32) -> ChainResult<Vec<ItemId>> {
+        let limit = Some(limit);
+        let answer: OverdueResponse = self.ask(orchestrator::QueryMsg::Overdue { limit }).await?;
+        Ok(answer.items)
+    }
+
+    async fn prepare(&self, batch: &Batch) -> ChainResult<Signed> {
+        let messages = batch.messages();
+        let calls: Result<Vec<Call>, ClientError> = messages
+            .iter()
+            .map(|message| Call::execute(self.orchestrator(), message))
+            .collect();
+        let prepared = self.account.prepare(&calls?).await?;
+        Ok(Signed {
+            hash: prepared.hash,
+            bytes: prepared.bytes.clone(),
+            permit: Some(prepared),
+        })
+    }
+
+    async fn broadcast(&self, signed: Signed) -> ChainResult<()> {
+        match signed.permit {
+            Some(prepared) => self.account.broadcast(prepared).await?,
+            None => self.account.client().broadcast_bytes(&signed.bytes).await?,
+        };
+        Ok(())
+    }
+
+    async fn rebroadcast(&self, bytes: &[u8]) -> ChainResult<()> {
+        self.account.client().broadcast_bytes(bytes).await?;
+        Ok(())
+    }
+
+    async fn confirm(&self, hash: TxHash, timeout: Duration) -> ChainResult<Outcome> {
+        let tx = self.account.client().confirm(hash, timeout).await?;
+        self.outcome(tx)
+    }
+
+    async fn find(&self, hash: TxHash) -> ChainResult<Option<Outcome>> {
+        let tx = self.account.client().tx(hash).await?;
+        tx.map(|tx| self.outcome(tx)).transpose()
+    }
+}
+
+impl From<ClientError> for ChainError {
+    fn from(error: ClientError) -> Self {
+        let text = error.to_string();
+        match error {
+            ClientError::SequenceMismatch { .. } => Self::Sequence(text),
+            ClientError::NotConfirmed { .. } => Self::NotConfirmed(text),
+            // An account without gas coin, and a node that answers nonsense, can both be mended while we wait.
+            ClientError::Unreachable { .. }
+            | ClientError::Busy { .. }
+            | ClientError::UnknownAccount { .. }
+            | ClientError::BadAnswer { .. } => Self::Unavailable(text),
+            ClientError::Refused { .. } | ClientError::QueryRefused { .. } | ClientError::BadCall(_) => {
+                Self::Refused(text)
+            }
+            ClientError::ChainIdMismatch { .. }
+            | ClientError::UnknownContract { .. }
+            | ClientError::Pruned { .. }
+            | ClientError::ChainWentBack { .. }
+            | ClientError::Network(_)
+            | ClientError::Wallet(_) => Self::Fatal(text),
+        }
+    }
+}

@@ -1,0 +1,474 @@
+//! What a relayer must not forget: how far it has read the chain, and how far it is with every open item.
+//!
+//! An item goes `Fresh -> Started -> Prepared -> Confirmed`, or `Refused` where the contract said no for good. The hash and the bytes of a
+//! transaction are written before it is sent, so that after a crash the same bytes are looked up and sent again instead of others.
+//!
+//! Guarantees:
+//! - The file is the old or the new state, never half of it: temporary file, fsync, rename, fsync of the folder.
+//! - What was written is what is read: the first line carries a sha256 of the rest.
+//! - A file that cannot be read is kept aside under another name and reported; it is never overwritten. The chain's own state is then
+//!   read instead, and the contract refuses what was done before.
+//! - A file of another network, of another provider or of a newer version stops the program: it is somebody's and not broken.
+//! - One process a folder: a lock file sees to it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use base64::{engine::general_purpose::STANDARD as BASE64, Engine};
+use schema::ItemId;
+use serde::{de::Error as _, Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::chain::TxHash;
+
+/// Name of the file in the relayer's home.
+pub const FILE: &str = "relayer.checkpoint";
+const MAGIC: &str = "fxn-relayer-checkpoint";
+const VERSION: u32 = 1;
+/// A transaction has less than 1 MB and an item about 200 bytes.
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Blocks in which nothing happened for us may be read again after a crash: one fsync for so many of them.
+const QUIET_BLOCKS: u64 = 32;
+
+/// Whose work this is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Owner {
+    pub chain_id: String,
+    pub orchestrator: String,
+    pub provider: String,
+}
+
+/// How far an item is. Later ones never become earlier ones, except that a transaction which can be in no block any more is forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Stage {
+    /// Assigned to us; the host may not know yet.
+    Fresh {},
+    /// The host has taken it.
+    Started {},
+    /// Its attestation is in the transaction at hand, which may or may not have been sent.
+    Prepared { tx_hash: TxHash },
+    /// Its attestation is on chain. Kept until the event of it was read.
+    Confirmed { tx_hash: TxHash },
+    /// The contract has refused its attestation. Kept until the attempt has ended.
+    Refused { tx_hash: TxHash },
+}
+
+/// An attempt at an item that is assigned to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    pub item: ItemId,
+    pub attempt: u8,
+    /// Block time in seconds.
+    pub deadline: u64,
+    /// Until when an attestation is taken: deadline and grace. Block time in seconds.
+    pub attest_until: u64,
+    /// Until when evidence is taken. Block time in seconds.
+    pub evidence_until: u64,
+    /// Whether the last span is ours, so that we attest.
+    pub last_span: bool,
+    pub stage: Stage,
+}
+
+/// The one transaction under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Transaction {
+    pub tx_hash: TxHash,
+    #[serde(serialize_with = "to_base64", deserialize_with = "from_base64")]
+    pub bytes: Vec<u8>,
+}
+
+/// Everything of a relayer that outlives its process.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct State {
+    /// All blocks up to this one have been taken in. None: none yet.
+    pub height: Option<u64>,
+    entries: BTreeMap<ItemId, Entry>,
+    transaction: Option<Transaction>,
+}
+
+impl State {
+    /// The attempt at this item that is assigned to us.
+    pub fn entry(&self, item: ItemId) -> Option<&Entry> {
+        self.entries.get(&item)
+    }
+
+    /// All attempts that are assigned to us.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// The transaction under way.
+    pub fn transaction(&self) -> Option<&Transaction> {
+        self.transaction.as_ref()
+    }
+
+    /// Takes an attempt in. False: this one, or a later one, is known already.
+    pub fn assigned(&mut self, entry: Entry) -> bool {
+        let known = self.entries.get(&entry.item);
+        let is_new = known.is_none_or(|known| known.attempt < entry.attempt);
+        if is_new {
+            self.entries.insert(entry.item, entry);
+        }
+        is_new
+    }
+
+    /// Forgets an item whose attempt is over on chain. False: nothing to forget.
+    pub fn ended(&mut self, item: ItemId, attempt: u8) -> bool {
+        let is_over = self.entries.get(&item).is_some_and(|entry| entry.attempt <= attempt);
+        is_over && self.entries.remove(&item).is_some()
+    }
+
+    /// Notes that the host has taken an item.
+    pub fn started(&mut self, item: ItemId, attempt: u8) {
+        self.step(item, attempt, |stage| match stage {
+            Stage::Fresh {} => Stage::Started {},
+            later => later,
+        });
+    }
+
+    /// Notes what is about to be sent, and for which items.
+    pub fn prepared(&mut self, transaction: Transaction, attested: &[(ItemId, u8)]) {
+        let tx_hash = transaction.tx_hash;
+        for (item, attempt) in attested {
+            self.step(*item, *attempt, |stage| match stage {
+                Stage::Fresh {} | Stage::Started {} => Stage::Prepared { tx_hash },
+                later => later,
+            });
+        }
+        self.transaction = Some(transaction);
+    }
+
+    /// The transaction under way is over; what it contained becomes what `result` says, or goes back to `Started`.
+    pub fn concluded(&mut self, result: impl Fn(ItemId, u8) -> Option<Stage>) {
+        self.transaction = None;
+        for entry in self.entries.values_mut() {
+            if matches!(entry.stage, Stage::Prepared { .. }) {
+                entry.stage = result(entry.item, entry.attempt).unwrap_or(Stage::Started {});
+            }
+        }
+    }
+
+    fn step(&mut self, item: ItemId, attempt: u8, next: impl FnOnce(Stage) -> Stage) {
+        if let Some(entry) = self.entries.get_mut(&item).filter(|entry| entry.attempt == attempt) {
+            entry.stage = next(entry.stage);
+        }
+    }
+}
+
+/// Why there is no checkpoint to work with.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    #[error("{path}: {source}", path = path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("another relayer works in this home: {path} is locked", path = path.display())]
+    Locked { path: PathBuf },
+    #[error("{path} is of version {found}, this program knows version {VERSION}", path = path.display())]
+    Version { path: PathBuf, found: u32 },
+    #[error("{path} belongs to {found:?}, this relayer is {expected:?}: use another home or move the file away", path = path.display())]
+    Foreign {
+        path: PathBuf,
+        found: Box<Owner>,
+        expected: Box<Owner>,
+    },
+}
+
+/// Why a file is no checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    #[error("it has {bytes} bytes, more than {FILE_BYTES_MAX}")]
+    TooLong { bytes: u64 },
+    #[error("its first line is none of a checkpoint")]
+    Header,
+    #[error("it is not what was written: its sha256 is {found}, it should be {expected}")]
+    Sum { found: String, expected: String },
+    #[error("{0}")]
+    Content(String),
+}
+
+/// A file that was kept aside, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    pub path: PathBuf,
+    pub damage: Damage,
+}
+
+/// The state and its file.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    owner: Owner,
+    memory: Mutex<Memory>,
+    /// Held for as long as the store lives.
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct Memory {
+    state: State,
+    saved_height: u64,
+}
+
+impl Store {
+    /// Opens the checkpoint of a home, or an empty one. A broken file is kept aside and told.
+    pub fn open(home: &Path, owner: Owner) -> Result<(Store, Option<SetAside>), CheckpointError> {
+        let path = home.join(FILE);
+        fs::create_dir_all(home).map_err(|source| failed(home, source))?;
+        let lock = take_lock(&home.join(format!("{FILE}.lock")))?;
+        let (state, set_aside) = match read(&path)? {
+            None => (State::default(), None),
+            Some(Ok((found, state))) if found == owner => (state, None),
+            Some(Ok((found, _))) => {
+                let (found, expected) = (Box::new(found), Box::new(owner));
+                return Err(CheckpointError::Foreign { path, found, expected });
+            }
+            Some(Err(damage)) => (State::default(), Some(keep_aside(&path, damage)?)),
+        };
+        let saved_height = state.height.unwrap_or(0);
+        let store = Store {
+            path,
+            owner,
+            memory: Mutex::new(Memory { state, saved_height }),
+            _lock: lock,
+        };
+        Ok((store, set_aside))
+    }
+
+    /// A copy of the state as it is now.
+    pub fn state(&self) -> State {
+        self.memory().state.clone()
+    }
+
+    /// Reads something out of the state.
+    pub fn read<R>(&self, look: impl FnOnce(&State) -> R) -> R {
+        look(&self.memory().state)
+    }
+
+    /// Changes the state. When this returns, the change is on disk; after an error nothing has changed.
+    ///
+    /// It writes on the caller's thread: a few kilobytes, and nobody may go on before they are safe.
+    pub fn update<R>(&self, change: impl FnOnce(&mut State) -> R) -> Result<R, CheckpointError> {
+        let mut memory = self.memory();
+        let mut next = memory.state.clone();
+        let result = change(&mut next);
+        if next != memory.state {
+            self.save(&mut memory, next)?;
+        }
+        Ok(result)
+    }
+
+    /// Notes a block in which nothing happened for us. It reaches the disk with the next change, or after some more of them.
+    pub fn quiet_block(&self, height: u64) -> Result<(), CheckpointError> {
+        let mut memory = self.memory();
+        memory.state.height = Some(height);
+        if height.saturating_sub(memory.saved_height) < QUIET_BLOCKS {
+            return Ok(());
+        }
+        let state = memory.state.clone();
+        self.save(&mut memory, state)
+    }
+
+    /// Writes the state as it is, at the end.
+    pub fn flush(&self) -> Result<(), CheckpointError> {
+        let mut memory = self.memory();
+        let state = memory.state.clone();
+        self.save(&mut memory, state)
+    }
+
+    fn save(&self, memory: &mut Memory, state: State) -> Result<(), CheckpointError> {
+        let content = encode(&self.owner, &state);
+        replace(&self.path, &content).map_err(|source| failed(&self.path, source))?;
+        memory.saved_height = state.height.unwrap_or(0);
+        memory.state = state;
+        Ok(())
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        // A panic in a change leaves the old state: changes are made on a copy.
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    owner: Owner,
+    height: Option<u64>,
+    entries: Vec<Entry>,
+    transaction: Option<Transaction>,
+}
+
+fn encode(owner: &Owner, state: &State) -> Vec<u8> {
+    let document = Document {
+        owner: owner.clone(),
+        height: state.height,
+        entries: state.entries.values().copied().collect(),
+        transaction: state.transaction.clone(),
+    };
+    let body = serde_json::to_vec(&document).expect("plain structs with text keys always have a JSON form");
+    let mut content = format!("{MAGIC} {VERSION} {}\n", TxHash::of(&body)).into_bytes();
+    content.extend(body);
+    content
+}
+
+/// What a checkpoint's bytes say. Any bytes are either that or damaged.
+///
+/// The version comes first: a newer file may look like anything after it.
+pub fn decode(content: &[u8]) -> Result<(Owner, State), DecodeError> {
+    let damaged = |damage| Err(DecodeError::Damaged(damage));
+    let Some(at) = content.iter().take(256).position(|byte| *byte == b'\n') else {
+        return damaged(Damage::Header);
+    };
+    let (header, body) = content.split_at(at);
+    let body = body.get(1..).unwrap_or_default();
+    let words: Vec<&str> = std::str::from_utf8(header).unwrap_or_default().split(' ').collect();
+    let (version, expected) = match words.as_slice() {
+        [MAGIC, version, sum] => match version.parse::<u32>() {
+            Ok(version) => (version, *sum),
+            Err(_) => return damaged(Damage::Header),
+        },
+        _ => return damaged(Damage::Header),
+    };
+    if version != VERSION {
+        return Err(DecodeError::Version(version));
+    }
+    let found = TxHash::of(body).to_string();
+    if found != expected {
+        let expected = expected.to_owned();
+        return damaged(Damage::Sum { found, expected });
+    }
+    let document: Document = match serde_json::from_slice(body) {
+        Ok(document) => document,
+        Err(error) => return damaged(Damage::Content(error.to_string())),
+    };
+    check(document).or_else(|reason| damaged(Damage::Content(reason)))
+}
+
+/// Why bytes are no state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DecodeError {
+    Damaged(Damage),
+    /// A version that this program does not know.
+    Version(u32),
+}
+
+fn check(document: Document) -> Result<(Owner, State), String> {
+    let Document {
+        owner,
+        height,
+        entries,
+        transaction,
+    } = document;
+    let at_hand = transaction.as_ref().map(|transaction| transaction.tx_hash);
+    if let Some(transaction) = &transaction {
+        let found = TxHash::of(&transaction.bytes);
+        if found != transaction.tx_hash {
+            return Err(format!(
+                "the bytes of transaction {} have the hash {found}",
+                transaction.tx_hash
+            ));
+        }
+    }
+    let mut seen = BTreeSet::new();
+    for entry in &entries {
+        if !seen.insert(entry.item) {
+            return Err(format!("item {} is there twice", entry.item));
+        }
+        if entry.evidence_until < entry.deadline {
+            return Err(format!(
+                "the evidence window of item {} ends before its deadline",
+                entry.item
+            ));
+        }
+        if matches!(entry.stage, Stage::Prepared { tx_hash } if Some(tx_hash) != at_hand) {
+            return Err(format!("item {} is in a transaction that is not there", entry.item));
+        }
+    }
+    let entries = entries.into_iter().map(|entry| (entry.item, entry)).collect();
+    Ok((
+        owner,
+        State {
+            height,
+            entries,
+            transaction,
+        },
+    ))
+}
+
+type Found = Result<(Owner, State), Damage>;
+
+fn read(path: &Path) -> Result<Option<Found>, CheckpointError> {
+    let bytes = match fs::metadata(path) {
+        Ok(metadata) => metadata.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(failed(path, source)),
+    };
+    if bytes > FILE_BYTES_MAX {
+        return Ok(Some(Err(Damage::TooLong { bytes })));
+    }
+    let content = fs::read(path).map_err(|source| failed(path, source))?;
+    match decode(&content) {
+        Ok(found) => Ok(Some(Ok(found))),
+        Err(DecodeError::Damaged(damage)) => Ok(Some(Err(damage))),
+        Err(DecodeError::Version(found)) => Err(CheckpointError::Version {
+            path: path.to_owned(),
+            found,
+        }),
+    }
+}
+
+fn keep_aside(path: &Path, damage: Damage) -> Result<SetAside, CheckpointError> {
+    let since_1970 = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let aside = path.with_extension(format!("damaged-{}", since_1970.as_nanos()));
+    fs::rename(path, &aside).map_err(|source| failed(path, source))?;
+    Ok(SetAside { path: aside, damage })
+}
+
+fn take_lock(path: &Path) -> Result<File, CheckpointError> {
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+    let file = opened.map_err(|source| failed(path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(CheckpointError::Locked { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(failed(path, source)),
+    }
+}
+
+/// The lock makes us the only writer, so one temporary name is enough and a crash leaves at most one such file.
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("checkpoint.tmp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    // The new name itself is safe only when the folder is.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn failed(path: &Path, source: io::Error) -> CheckpointError {
+    CheckpointError::File {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn to_base64<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&BASE64.encode(bytes))
+}
+
+fn from_base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    BASE64
+        .decode(String::deserialize(deserializer)?)
+        .map_err(D::Error::custom)
+}

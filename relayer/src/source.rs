@@ -1,0 +1,225 @@
+//! Blocks become work: which items are ours from now on, and which no longer are.
+//!
+//! Guarantees:
+//! - Every block after the checkpoint's height comes once, in order, none left out.
+//! - Resumable: what was assigned while the relayer was down is found by reading those blocks. Where there is no checkpoint, or the node
+//!   has forgotten blocks after it, the open items of the newest [`JOBS_MAX`] jobs are read from the contract first.
+//! - Only what still counts: an assignment that the chain has moved past is no work, so a block may be read twice without harm.
+//! - Ours is what has a span on a deployment of our provider; deployments listed later are noticed.
+//!
+//! It does not decide what to do about an item, and it remembers nothing: the checkpoint does.
+
+use std::{collections::BTreeSet, future::Future};
+
+use client::events::Block;
+use futures::StreamExt;
+use schema::{
+    orchestrator::{ItemResponse, ItemStatus},
+    Event, ItemId,
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    chain::{Chain, ChainError, ChainResult, Moment},
+    checkpoint::{Entry, Stage, State},
+    retry::{Decision, Policy},
+};
+
+/// Jobs read when there is no checkpoint to go on from: ten pages. Older ones are past any deadline that a job may have.
+pub const JOBS_MAX: u32 = 300;
+
+/// Something that happened to an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// An attempt is ours to do.
+    Assigned(Entry),
+    /// This attempt and all before it are over.
+    Ended { item: ItemId, attempt: u8 },
+}
+
+/// One block, as it concerns items.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    pub moment: Moment,
+    /// In the order in which it happened.
+    pub changes: Vec<Change>,
+    /// Whether this is at least as new as what the chain had at the start.
+    pub caught_up: bool,
+}
+
+/// Reads the chain for one provider.
+#[derive(Debug)]
+pub struct Source<C> {
+    chain: C,
+    provider: String,
+    policy: Policy,
+    deployments: BTreeSet<u64>,
+    grace_seconds: u64,
+    /// The chain's height at the start.
+    target: u64,
+}
+
+impl<C: Chain> Source<C> {
+    /// Reads what blocks alone do not tell.
+    pub async fn new(chain: C, provider: &str, policy: Policy) -> ChainResult<Source<C>> {
+        let deployments = chain.deployments(provider).await?;
+        let grace_seconds = chain.grace_seconds().await?;
+        Ok(Source {
+            chain,
+            provider: provider.to_owned(),
+            policy,
+            deployments: deployments.into_iter().collect(),
+            grace_seconds,
+            target: 0,
+        })
+    }
+
+    /// Sends step after step until nobody listens, or until reading cannot go on.
+    pub async fn run(mut self, state: State, steps: mpsc::Sender<Step>) -> ChainResult<()> {
+        let head = self.chain.head().await?;
+        self.target = head.moment.height;
+        let from = match state.height {
+            Some(height) if height.saturating_add(1) >= head.earliest => height.saturating_add(1),
+            known => {
+                if let Some(height) = known {
+                    tracing::warn!(
+                        height,
+                        earliest = head.earliest,
+                        "the node has forgotten blocks, reading the open items instead"
+                    );
+                }
+                let changes = self.survey(&state).await?;
+                let step = self.step(head.moment, changes);
+                if steps.send(step).await.is_err() {
+                    return Ok(());
+                }
+                head.moment.height.saturating_add(1)
+            }
+        };
+        let mut blocks = self.chain.blocks(from);
+        while let Some(block) = blocks.next().await {
+            let step = self.read(block?).await?;
+            if steps.send(step).await.is_err() {
+                return Ok(());
+            }
+        }
+        Err(ChainError::Unavailable("the stream of blocks has ended".into()))
+    }
+
+    fn step(&self, moment: Moment, changes: Vec<Change>) -> Step {
+        Step {
+            moment,
+            changes,
+            caught_up: moment.height >= self.target,
+        }
+    }
+
+    async fn read(&mut self, block: Block) -> ChainResult<Step> {
+        let mut changes = vec![];
+        for emitted in block.txs.into_iter().flat_map(|tx| tx.events) {
+            changes.extend(self.take(emitted.event).await?);
+        }
+        Ok(self.step(Moment::of(block.height, block.time_nanos), changes))
+    }
+
+    async fn take(&mut self, event: Event) -> ChainResult<Option<Change>> {
+        let ended = |item, attempt| Ok(Some(Change::Ended { item, attempt }));
+        match event {
+            Event::JobAssigned {
+                item,
+                attempt,
+                deployments,
+                ..
+            } if deployments
+                .0
+                .iter()
+                .any(|deployment| self.deployments.contains(deployment)) =>
+            {
+                self.assigned(item, attempt).await
+            }
+            Event::Attested { item, attempt, .. }
+            | Event::ItemMissed { item, attempt, .. }
+            | Event::ItemLinkFault { item, attempt, .. }
+            | Event::ItemDiffers { item, attempt, .. } => ended(item, attempt),
+            Event::ItemFailed { item, .. } => ended(item, u8::MAX),
+            Event::DeploymentListed {
+                deployment, provider, ..
+            } if provider == self.provider => {
+                self.deployments.insert(deployment);
+                Ok(None)
+            }
+            Event::ParamsUpdated { .. } => {
+                let chain = self.chain.clone();
+                self.grace_seconds = patiently(self.policy, || chain.grace_seconds()).await?;
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The event says what was; the item says what is.
+    async fn assigned(&self, item: ItemId, attempt: u8) -> ChainResult<Option<Change>> {
+        match patiently(self.policy, || self.chain.item(item)).await {
+            Ok(now) if now.attempt == attempt => Ok(self.entry(&now).map(Change::Assigned)),
+            Ok(_) => Ok(None),
+            Err(ChainError::Refused(reason)) => {
+                tracing::warn!(%item, attempt, %reason, "an assigned item cannot be read");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn entry(&self, item: &ItemResponse) -> Option<Entry> {
+        let is_mine = |span: &schema::staking::Span| span.provider == self.provider;
+        let is_open = matches!(item.status, ItemStatus::Assigned {});
+        (is_open && item.spans.iter().any(is_mine)).then(|| Entry {
+            item: item.item,
+            attempt: item.attempt,
+            deadline: item.deadline,
+            attest_until: item.deadline.saturating_add(self.grace_seconds),
+            evidence_until: item.evidence_until,
+            last_span: item.spans.last().is_some_and(is_mine),
+            stage: Stage::Fresh {},
+        })
+    }
+
+    /// What is ours now, and what the checkpoint still has although it is over.
+    async fn survey(&self, state: &State) -> ChainResult<Vec<Change>> {
+        let items = patiently(self.policy, || self.chain.running(JOBS_MAX)).await?;
+        let mut changes: Vec<Change> = items
+            .iter()
+            .filter_map(|item| self.entry(item))
+            .map(Change::Assigned)
+            .collect();
+        for Entry { item, attempt, .. } in state.entries().copied() {
+            let is_over = match patiently(self.policy, || self.chain.item(item)).await {
+                Ok(now) => now.attempt > attempt || !matches!(now.status, ItemStatus::Assigned {}),
+                Err(ChainError::Refused(_)) => true,
+                Err(error) => return Err(error),
+            };
+            if is_over {
+                // First: a later attempt of the same item may be among the assigned.
+                changes.insert(0, Change::Ended { item, attempt });
+            }
+        }
+        Ok(changes)
+    }
+}
+
+/// Asks until there is an answer, as long as the policy allows.
+pub async fn patiently<T, F: Future<Output = ChainResult<T>>>(policy: Policy, ask: impl Fn() -> F) -> ChainResult<T> {
+    let mut failures: u32 = 0;
+    loop {
+        let error = match ask().await {
+            Err(error) if error.decision() == Decision::Retry => error,
+            result => return result,
+        };
+        failures = failures.saturating_add(1);
+        let Some(pause) = policy.next(failures) else {
+            return Err(error);
+        };
+        tracing::debug!(%error, failures, "asking the chain again");
+        tokio::time::sleep(pause).await;
+    }
+}

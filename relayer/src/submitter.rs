@@ -1,0 +1,378 @@
+//! Everything that goes on chain goes through here, one transaction after the other.
+//!
+//! Guarantees:
+//! - Nothing is sent before its hash and bytes are in the checkpoint.
+//! - What was written before a crash is settled first: looked up, sent again as the same bytes, or given up only when the chain says that
+//!   these bytes can be in no block any more.
+//! - An attestation that is confirmed is never sent again, and one that the contract refused is not either.
+//! - A bad entry does not hold up the others: a refused batch is sent again one by one.
+//! - Bounded: the queue, the batch by number and by bytes, the tries. Only one wait has no end of its own, the one for a transaction that
+//!   may still get into a block; it costs one look-up per `confirm_timeout` and ends with the process.
+
+use std::{sync::Arc, time::Duration};
+
+use schema::{orchestrator::ItemStatus, receipt::Attestation, Event, ItemId};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    chain::{Batch, Chain, ChainError, Outcome, TxHash},
+    checkpoint::{Stage, State, Store, Transaction},
+    queue::{Job, Pending, Queue, Request, Verdict},
+    retry::{Decision, Policy},
+    status::Board,
+    RelayerError,
+};
+
+/// How the submitter works.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner {
+    /// How long the first of a batch waits for company.
+    pub batch_wait: Duration,
+    /// How long a transaction may be in no block before it is sent again.
+    pub confirm_timeout: Duration,
+    /// How often a transaction is made anew that the chain did not take.
+    pub policy: Policy,
+}
+
+/// Sends what the others ask for.
+#[derive(Debug)]
+pub struct Submitter<C> {
+    chain: C,
+    store: Arc<Store>,
+    board: Board,
+    manner: Manner,
+    jobs: mpsc::Receiver<Job>,
+    pending: Pending,
+}
+
+/// How one attempt at a transaction ended.
+enum Attempt {
+    InBlock(TxHash, Vec<Event>),
+    /// With the sentence of the contract or the chain.
+    Refused(String),
+    /// Not in a block, and it never will be.
+    Again(String),
+}
+
+impl<C: Chain> Submitter<C> {
+    /// A submitter and the way to it.
+    pub fn new(chain: C, store: Arc<Store>, board: Board, manner: Manner) -> (Submitter<C>, Queue) {
+        let (queue, jobs) = Queue::new();
+        let submitter = Submitter {
+            chain,
+            store,
+            board,
+            manner,
+            jobs,
+            pending: Pending::default(),
+        };
+        (submitter, queue)
+    }
+
+    /// Settles what was left over, then serves the queue. Told to stop, it finishes the transaction at hand.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), RelayerError> {
+        self.recover().await?;
+        while !stop.is_cancelled() {
+            if self.pending.is_empty() {
+                let job = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Ok(()),
+                    job = self.jobs.recv() => job,
+                };
+                let Some(job) = job else { return Ok(()) };
+                self.pending.push(job);
+            }
+            self.gather().await;
+            let mut work = vec![self.pending.next_batch()];
+            while let Some(batch) = work.pop() {
+                work.extend(self.process(batch).await?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The transaction that the last run left in an unknown state.
+    async fn recover(&mut self) -> Result<(), RelayerError> {
+        let Some(Transaction { tx_hash, bytes }) = self.store.read(|state| state.transaction().cloned()) else {
+            return Ok(());
+        };
+        tracing::info!(%tx_hash, "settling the transaction of the last run");
+        match self.settle(tx_hash, &bytes, false).await? {
+            Attempt::InBlock(..) => tracing::info!(%tx_hash, "it is in a block"),
+            Attempt::Refused(reason) | Attempt::Again(reason) => {
+                tracing::info!(%tx_hash, %reason, "it counts for nothing")
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in what comes within the waiting time, as much as there is room for.
+    async fn gather(&mut self) {
+        let end = Instant::now()
+            .checked_add(self.manner.batch_wait)
+            .unwrap_or_else(Instant::now);
+        while self.pending.has_room() {
+            match tokio::time::timeout_at(end, self.jobs.recv()).await {
+                Ok(Some(job)) => self.pending.push(job),
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    /// One transaction, and its answers. Gives back what has to be tried one by one.
+    async fn process(&mut self, batch: Vec<Job>) -> Result<Vec<Vec<Job>>, RelayerError> {
+        let batch = self.still_wanted(batch).await;
+        let Some(content) = content(&batch) else {
+            return Ok(vec![]);
+        };
+        let verdict = match self.transact(&content).await? {
+            Attempt::InBlock(hash, events) => {
+                self.answer(batch, hash, &events);
+                return Ok(vec![]);
+            }
+            Attempt::Refused(_) if batch.len() > 1 => return Ok(batch.into_iter().map(|job| vec![job]).collect()),
+            Attempt::Refused(reason) if matches!(content, Batch::Attest(_)) => Verdict::Failed(reason),
+            Attempt::Refused(reason) => Verdict::Refused(reason),
+            Attempt::Again(reason) => Verdict::Failed(reason),
+        };
+        for job in batch {
+            // Whoever asked may have gone; the verdict is in the checkpoint.
+            let _ = job.reply.send(verdict.clone());
+        }
+        Ok(vec![])
+    }
+
+    /// A last look before money is spent: nothing that is settled, here or on chain, is sent.
+    async fn still_wanted(&self, batch: Vec<Job>) -> Vec<Job> {
+        let mut wanted = vec![];
+        for job in batch {
+            match self.known_verdict(&job.request).await {
+                Some(verdict) => drop(job.reply.send(verdict)),
+                None if job.reply.is_closed() => tracing::debug!("nobody waits for this any more"),
+                None => wanted.push(job),
+            }
+        }
+        wanted
+    }
+
+    async fn known_verdict(&self, request: &Request) -> Option<Verdict> {
+        let Request::Attest(Attestation { item, attempt, .. }) = request else {
+            return None;
+        };
+        let entry = self.store.read(|state| state.entry(*item).copied());
+        match entry.filter(|entry| entry.attempt == *attempt).map(|entry| entry.stage) {
+            Some(Stage::Confirmed { .. }) => return Some(Verdict::Done),
+            Some(Stage::Refused { tx_hash }) => return Some(Verdict::Refused(format!("refused before, in {tx_hash}"))),
+            _ => {}
+        }
+        match self.chain.item(*item).await {
+            Ok(now) if now.attempt != *attempt => Some(Verdict::Refused(format!("attempt {} runs", now.attempt))),
+            Ok(now) if !matches!(now.status, ItemStatus::Assigned {}) => {
+                Some(Verdict::Refused("it is no longer open".into()))
+            }
+            // Without an answer the simulation will tell.
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    async fn transact(&self, content: &Batch) -> Result<Attempt, RelayerError> {
+        let mut failures: u32 = 0;
+        loop {
+            let reason = match self.attempt(content).await? {
+                Attempt::Again(reason) => reason,
+                ended => return Ok(ended),
+            };
+            self.board.chain_failed(&reason);
+            failures = failures.saturating_add(1);
+            let Some(pause) = self.manner.policy.next(failures) else {
+                tracing::warn!(%reason, failures, "giving up on a transaction");
+                return Ok(Attempt::Again(reason));
+            };
+            tracing::debug!(%reason, failures, "making the transaction anew");
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn attempt(&self, content: &Batch) -> Result<Attempt, RelayerError> {
+        let signed = match self.chain.prepare(content).await {
+            Ok(signed) => signed,
+            Err(error) => return judge(error),
+        };
+        let (tx_hash, bytes) = (signed.hash, signed.bytes.clone());
+        let attested = claims(content);
+        let kind = content.kind();
+        let transaction = Transaction {
+            tx_hash,
+            bytes: bytes.clone(),
+        };
+        self.change(|state| state.prepared(transaction, &attested))?;
+        tracing::debug!(%tx_hash, kind, "sending");
+        match self.chain.broadcast(signed).await {
+            Ok(()) => self.settle(tx_hash, &bytes, true).await,
+            // It may have arrived all the same.
+            Err(ChainError::Unavailable(reason)) => {
+                tracing::debug!(%tx_hash, %reason, "sent into the dark");
+                self.settle(tx_hash, &bytes, false).await
+            }
+            Err(error) => {
+                self.change(|state| state.concluded(|_, _| None))?;
+                judge(error)
+            }
+        }
+    }
+
+    /// Waits for the block, sending the same bytes again, until the transaction is in one or can be in none.
+    ///
+    /// `sent`: the node has just taken it. Otherwise nobody knows, so look, then send, then wait.
+    async fn settle(&self, tx_hash: TxHash, bytes: &[u8], sent: bool) -> Result<Attempt, RelayerError> {
+        let mut is_sent = sent;
+        let mut failures: u32 = 0;
+        loop {
+            if !is_sent {
+                if let Some(ended) = self.send_again(tx_hash, bytes).await? {
+                    return Ok(ended);
+                }
+            }
+            match self.chain.confirm(tx_hash, self.manner.confirm_timeout).await {
+                Ok(outcome) => return self.conclude(tx_hash, outcome),
+                Err(error) if error.decision() == Decision::Stop => return Err(error.into()),
+                Err(error) => self.board.chain_failed(&error),
+            }
+            is_sent = false;
+            failures = failures.saturating_add(1);
+            tokio::time::sleep(self.manner.policy.pause(failures)).await;
+        }
+    }
+
+    /// None: the node has it, or does not answer.
+    async fn send_again(&self, tx_hash: TxHash, bytes: &[u8]) -> Result<Option<Attempt>, RelayerError> {
+        match self.chain.find(tx_hash).await {
+            Ok(Some(outcome)) => return self.conclude(tx_hash, outcome).map(Some),
+            Ok(None) => {}
+            Err(error) if error.decision() == Decision::Stop => return Err(error.into()),
+            Err(_) => return Ok(None),
+        }
+        let refusal = match self.chain.rebroadcast(bytes).await {
+            Ok(()) | Err(ChainError::Unavailable(_)) => return Ok(None),
+            Err(error) if error.decision() == Decision::Stop => return Err(error.into()),
+            Err(error) => error,
+        };
+        // Either it got into a block this moment, or it never will.
+        match self.chain.find(tx_hash).await {
+            Ok(Some(outcome)) => self.conclude(tx_hash, outcome).map(Some),
+            Ok(None) => {
+                self.change(|state| state.concluded(|_, _| None))?;
+                Ok(Some(Attempt::Again(refusal.to_string())))
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The transaction is in a block: what it says of each item goes into the checkpoint.
+    fn conclude(&self, tx_hash: TxHash, outcome: Outcome) -> Result<Attempt, RelayerError> {
+        self.board.count(|totals| &mut totals.transactions, 1);
+        let events = outcome.result.as_deref().unwrap_or_default();
+        let stage_of = |item, attempt| match word_on(events, item, attempt)? {
+            Ok(()) => Some(Stage::Confirmed { tx_hash }),
+            Err(_) => Some(Stage::Refused { tx_hash }),
+        };
+        self.change(|state| state.concluded(stage_of))?;
+        Ok(match outcome.result {
+            Ok(events) => Attempt::InBlock(tx_hash, events),
+            Err(reason) => Attempt::Refused(reason),
+        })
+    }
+
+    fn answer(&self, batch: Vec<Job>, tx_hash: TxHash, events: &[Event]) {
+        for job in batch {
+            let verdict = match &job.request {
+                Request::Attest(Attestation { item, attempt, .. }) => match word_on(events, *item, *attempt) {
+                    Some(Ok(())) => Verdict::Done,
+                    Some(Err(reason)) => Verdict::Refused(reason.to_owned()),
+                    None => Verdict::Failed(format!("transaction {tx_hash} says nothing about it")),
+                },
+                Request::Evidence(_) | Request::Expire(_) => Verdict::Done,
+            };
+            self.tell(&job.request, &verdict, tx_hash);
+            let _ = job.reply.send(verdict);
+        }
+    }
+
+    fn tell(&self, request: &Request, verdict: &Verdict, tx_hash: TxHash) {
+        match (request, verdict) {
+            (Request::Attest(attestation), Verdict::Done) => {
+                tracing::info!(item = %attestation.item, attempt = attestation.attempt, %tx_hash, "attested");
+                self.board.count(|totals| &mut totals.attested, 1);
+            }
+            (Request::Attest(attestation), Verdict::Refused(reason)) => {
+                tracing::warn!(item = %attestation.item, attempt = attestation.attempt, %tx_hash, %reason, "attestation refused");
+                self.board.count(|totals| &mut totals.attestations_refused, 1);
+            }
+            (Request::Attest(attestation), Verdict::Failed(reason)) => {
+                tracing::warn!(item = %attestation.item, %reason, "attestation without an answer");
+            }
+            (Request::Evidence(evidence), _) => {
+                tracing::info!(item = %evidence.item, attempt = evidence.attempt, links = evidence.links.len(), %tx_hash, "evidence posted");
+                self.board.count(|totals| &mut totals.evidence_posted, 1);
+            }
+            (Request::Expire(item), _) => {
+                tracing::info!(%item, %tx_hash, "expired");
+                self.board.count(|totals| &mut totals.expired, 1);
+            }
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) -> Result<(), RelayerError> {
+        self.store.update(change)?;
+        self.store.read(|state| self.board.state(state));
+        Ok(())
+    }
+}
+
+/// What the contract said of one attestation of a batch.
+fn word_on(events: &[Event], item: ItemId, attempt: u8) -> Option<Result<(), &str>> {
+    events.iter().find_map(|event| match event {
+        Event::Attested {
+            item: i, attempt: a, ..
+        } if (*i, *a) == (item, attempt) => Some(Ok(())),
+        Event::AttestationRefused {
+            item: i,
+            attempt: a,
+            reason,
+        } if (*i, *a) == (item, attempt) => Some(Err(reason.as_str())),
+        _ => None,
+    })
+}
+
+fn judge(error: ChainError) -> Result<Attempt, RelayerError> {
+    match error.decision() {
+        Decision::Retry => Ok(Attempt::Again(error.to_string())),
+        Decision::Skip => Ok(Attempt::Refused(error.to_string())),
+        Decision::Stop => Err(error.into()),
+    }
+}
+
+fn claims(content: &Batch) -> Vec<(ItemId, u8)> {
+    match content {
+        Batch::Attest(attestations) => attestations.iter().map(|one| (one.item, one.attempt)).collect(),
+        Batch::Evidence(_) | Batch::Expire(_) => vec![],
+    }
+}
+
+/// The content of a batch, all of one kind. None: there is nothing in it.
+fn content(batch: &[Job]) -> Option<Batch> {
+    let mut content: Option<Batch> = None;
+    for job in batch {
+        match (&mut content, &job.request) {
+            (None, Request::Attest(attestation)) => content = Some(Batch::Attest(vec![attestation.clone()])),
+            (None, Request::Evidence(evidence)) => content = Some(Batch::Evidence(vec![evidence.clone()])),
+            (None, Request::Expire(item)) => content = Some(Batch::Expire(vec![*item])),
+            (Some(Batch::Attest(all)), Request::Attest(attestation)) => all.push(attestation.clone()),
+            (Some(Batch::Evidence(all)), Request::Evidence(evidence)) => all.push(evidence.clone()),
+            (Some(Batch::Expire(all)), Request::Expire(item)) => all.push(*item),
+            _ => debug_assert!(false, "a batch is of one kind"),
+        }
+    }
+    content
+}

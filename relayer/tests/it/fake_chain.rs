@@ -1,0 +1,546 @@
+//! A chain in memory with the orchestrator's rules for one item, accounts with sequences, a mempool, and points at which it stands still.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use client::events::{Block, Emitted, TxEvents};
+use futures::Stream;
+use relayer::chain::{
+    Batch, Chain, ChainError, ChainResult, Evidence, Head, Identity, Moment, Outcome, Signed, TxHash,
+};
+use schema::{
+    event::DeploymentList,
+    orchestrator::{FailureReason, ItemResponse, ItemResult, ItemStatus},
+    price::{Ask, SpanPrice, Units},
+    receipt::{
+        Acknowledgement, Attestation, Domain, Link, Outcome as SpanOutcome, Receipt, SignedAcknowledgement,
+        SignedReceipt,
+    },
+    staking::{Sla, Span},
+    Digest, Event, ItemId, PublicKey, Signature,
+};
+use tokio::sync::watch;
+
+pub const ME: &str = "wasm1me";
+pub const OTHER: &str = "wasm1other";
+pub const GRACE: u64 = 1;
+pub const WINDOW: u64 = 4;
+
+/// Where a call may be made to hang, as if the process were stopped there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Point {
+    /// Signed, and nobody knows.
+    Signed,
+    /// Written down; the node has not got it.
+    BeforeBroadcast,
+    /// The node has it; we do not know.
+    AfterBroadcast,
+    /// We know; it is in no block.
+    Confirm,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct World {
+    pub height: u64,
+    pub seconds: u64,
+    pub earliest: u64,
+    pub blocks: Vec<Block>,
+    pub items: BTreeMap<ItemId, ItemResponse>,
+    pub links: BTreeMap<(ItemId, u8), Vec<Link>>,
+    pub deployments: BTreeSet<u64>,
+    pub mempool: Vec<Vec<u8>>,
+    pub included: BTreeMap<TxHash, Outcome>,
+    /// Content of the transactions in blocks, in order, and whether they succeeded.
+    pub transactions: Vec<(Batch, bool)>,
+    pub sequences: BTreeMap<String, u64>,
+    pub broken: BTreeSet<ItemId>,
+    pub hold: Option<Point>,
+    pub held: u32,
+    pub item_queries: u32,
+    pub fee_money: bool,
+    pub wrong_name: bool,
+    pending_events: Vec<Event>,
+}
+
+#[derive(Debug, Clone)]
+pub struct FakeChain {
+    account: String,
+    world: Arc<Mutex<World>>,
+    changed: Arc<watch::Sender<u64>>,
+}
+
+impl FakeChain {
+    pub fn new() -> FakeChain {
+        let world = World {
+            height: 10,
+            seconds: 1_000,
+            earliest: 1,
+            deployments: BTreeSet::from([7]),
+            fee_money: true,
+            ..World::default()
+        };
+        let mut world = world;
+        world.blocks = (1..=10).map(|height| block(height, 1_000, vec![])).collect();
+        FakeChain {
+            account: ME.into(),
+            world: Arc::new(Mutex::new(world)),
+            changed: Arc::new(watch::Sender::new(0)),
+        }
+    }
+
+    /// The same chain, seen from another account.
+    pub fn as_account(&self, account: &str) -> FakeChain {
+        FakeChain {
+            account: account.into(),
+            ..self.clone()
+        }
+    }
+
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    pub fn change<R>(&self, change: impl FnOnce(&mut World) -> R) -> R {
+        let result = change(&mut self.world());
+        self.changed.send_modify(|version| *version += 1);
+        result
+    }
+
+    /// Waits until the world looks like this.
+    pub async fn until(&self, what: &str, is_so: impl Fn(&World) -> bool) {
+        let mut changed = self.changed.subscribe();
+        let wait = changed.wait_for(|_| is_so(&self.world()));
+        let waited = tokio::time::timeout(Duration::from_secs(20), wait).await.map(drop);
+        assert!(waited.is_ok(), "never: {what}; {:?}", self.world().transactions);
+    }
+
+    /// Waits until somebody has handed in so many transactions.
+    pub async fn until_mempool(&self, len: usize) {
+        self.until("transactions in the mempool", |world| world.mempool.len() >= len)
+            .await;
+    }
+
+    /// Makes a block so many seconds after the last one.
+    pub fn mine(&self, seconds: u64) {
+        self.change(|world| world.mine(seconds));
+    }
+
+    /// Makes a block whenever a transaction comes, until the world looks like this.
+    pub async fn mine_until(&self, what: &str, is_so: impl Fn(&World) -> bool) {
+        loop {
+            self.until(what, |world| is_so(world) || !world.mempool.is_empty())
+                .await;
+            if is_so(&self.world()) {
+                return;
+            }
+            self.mine(0);
+        }
+    }
+
+    /// An item on two deployments, ours among them, announced in the next block.
+    pub fn assign(&self, item: ItemId, attempt: u8, providers: [&str; 2], seconds: u64) {
+        self.change(|world| world.assign(item, attempt, providers, seconds));
+    }
+
+    /// Announces something in the next block.
+    pub fn announce(&self, event: Event) {
+        self.change(|world| world.pending_events.push(event));
+    }
+
+    pub fn attested(&self, item: ItemId) -> usize {
+        let world = self.world();
+        let events = world
+            .included
+            .values()
+            .flat_map(|outcome| outcome.result.iter().flatten());
+        events
+            .filter(|event| matches!(event, Event::Attested { item: i, .. } if *i == item))
+            .count()
+    }
+
+    async fn pass(&self, point: Point) {
+        let is_held = self.change(|world| {
+            let is_held = world.hold == Some(point);
+            world.held += u32::from(is_held);
+            is_held
+        });
+        if is_held {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl World {
+    pub fn assign(&mut self, item: ItemId, attempt: u8, providers: [&str; 2], seconds: u64) {
+        let deadline = self.seconds + seconds;
+        let spans: Vec<Span> = providers
+            .iter()
+            .zip(0u8..)
+            .map(|(provider, stage)| span(provider, stage))
+            .collect();
+        let deployments = spans.iter().map(|span| span.deployment).collect();
+        let response = ItemResponse {
+            item,
+            attempt,
+            status: ItemStatus::Assigned {},
+            engine_class: "fake".into(),
+            spans,
+            assigned_at: self.seconds,
+            deadline,
+            evidence_until: deadline + WINDOW,
+            history: vec![],
+        };
+        self.pending_events.push(assigned_event(&response, deployments));
+        self.items.insert(item, response);
+    }
+
+    fn mine(&mut self, seconds: u64) {
+        self.height += 1;
+        self.seconds += seconds;
+        let mut events = std::mem::take(&mut self.pending_events);
+        for bytes in std::mem::take(&mut self.mempool) {
+            let (account, sequence, batch): (String, u64, Batch) = serde_json::from_slice(&bytes).unwrap();
+            let next = self.sequences.entry(account).or_default();
+            if *next != sequence {
+                continue;
+            }
+            *next += 1;
+            let mut after = self.clone();
+            let result = after.execute(&batch);
+            if result.is_ok() {
+                *self = after;
+            }
+            self.transactions.push((batch, result.is_ok()));
+            events.extend(result.clone().unwrap_or_default());
+            let height = self.height;
+            self.included.insert(TxHash::of(&bytes), Outcome { height, result });
+        }
+        self.blocks.push(block(self.height, self.seconds, events));
+    }
+
+    fn execute(&mut self, batch: &Batch) -> Result<Vec<Event>, String> {
+        match batch {
+            Batch::Attest(attestations) => Ok(attestations.iter().map(|one| self.attest(one)).collect()),
+            Batch::Evidence(all) => all.iter().map(|one| self.evidence(one)).collect(),
+            Batch::Expire(items) => {
+                let expired: Result<Vec<_>, String> = items.iter().map(|item| self.expire(*item)).collect();
+                Ok(expired?.concat())
+            }
+        }
+    }
+
+    fn open(&mut self, item: ItemId, attempt: u8) -> Result<&mut ItemResponse, String> {
+        let found = self.items.get_mut(&item).ok_or("no such item")?;
+        let is_open = found.status == ItemStatus::Assigned {} && found.attempt == attempt;
+        is_open
+            .then_some(found)
+            .ok_or(format!("attempt {attempt} of {item} is not open"))
+    }
+
+    fn attest(&mut self, one: &Attestation) -> Event {
+        let (item, attempt) = (one.item, one.attempt);
+        let (now, is_broken) = (self.seconds, self.broken.contains(&item));
+        let refused = |reason: String| Event::AttestationRefused { item, attempt, reason };
+        let result = ItemResult {
+            output_digest: Digest([1; 32]),
+            tokens_digest: None,
+            units: Units::default(),
+        };
+        match self.open(item, attempt) {
+            Err(reason) => refused(reason),
+            Ok(_) if is_broken => refused("bad signature".into()),
+            Ok(found) if now > found.deadline + GRACE => refused("too late".into()),
+            Ok(found) => {
+                let paid = 1u128.into();
+                found.status = ItemStatus::Settled { result, paid };
+                Event::Attested {
+                    item,
+                    attempt,
+                    output_digest: result.output_digest,
+                    units_in: 1,
+                    units_out: 0,
+                }
+            }
+        }
+    }
+
+    fn evidence(&mut self, one: &Evidence) -> Result<Event, String> {
+        let Evidence { item, attempt, links } = one.clone();
+        let now = self.seconds;
+        let found = self.open(item, attempt)?;
+        if now <= found.deadline || now > found.evidence_until {
+            return Err("not in the window".into());
+        }
+        self.links.insert((item, attempt), links);
+        Ok(Event::EvidencePosted {
+            item,
+            attempt,
+            spans: 1,
+        })
+    }
+
+    fn expire(&mut self, item: ItemId) -> Result<Vec<Event>, String> {
+        let (now, is_broken) = (self.seconds, self.broken.contains(&item));
+        let attempt = self.items.get(&item).ok_or("no such item")?.attempt;
+        let found = self.open(item, attempt)?;
+        if now <= found.evidence_until {
+            return Err("not overdue".into());
+        }
+        if is_broken {
+            return Err("too few blocks have passed".into());
+        }
+        let reason = FailureReason::Attempts;
+        found.status = ItemStatus::Failed { reason };
+        let missed = Event::ItemMissed {
+            item,
+            attempt,
+            deployment: 7,
+        };
+        let reason = "attempts".into();
+        Ok(vec![missed, Event::ItemFailed { item, reason }])
+    }
+
+    pub fn expiries(&self) -> usize {
+        self.transactions
+            .iter()
+            .filter(|(batch, done)| matches!(batch, Batch::Expire(_)) && *done)
+            .count()
+    }
+
+    pub fn evidences(&self) -> usize {
+        self.transactions
+            .iter()
+            .filter(|(batch, _)| matches!(batch, Batch::Evidence(_)))
+            .count()
+    }
+}
+
+impl Chain for FakeChain {
+    async fn identity(&self) -> ChainResult<Identity> {
+        let name = if self.world().wrong_name {
+            "cw20-base"
+        } else {
+            "job-orchestrator"
+        };
+        Ok(Identity {
+            chain_id: "fake-1".into(),
+            names: vec![("job-orchestrator", name.into())],
+            siblings: vec![("provider_staking", "wasm1staking".into(), "wasm1staking".into())],
+            domain: domain(),
+            orchestrator: "wasm1orchestrator".into(),
+        })
+    }
+
+    async fn head(&self) -> ChainResult<Head> {
+        let world = self.world();
+        Ok(Head {
+            moment: Moment {
+                height: world.height,
+                seconds: world.seconds,
+            },
+            earliest: world.earliest,
+        })
+    }
+
+    fn blocks(&self, from: u64) -> impl Stream<Item = ChainResult<Block>> + Send + Unpin + 'static {
+        let state = (self.clone(), self.changed.subscribe(), from);
+        Box::pin(futures::stream::unfold(
+            state,
+            |(chain, mut changed, next)| async move {
+                let found = |chain: &FakeChain| chain.world().blocks.iter().find(|block| block.height == next).cloned();
+                changed.wait_for(|_| found(&chain).is_some()).await.ok()?;
+                let block = found(&chain)?;
+                Some((Ok(block), (chain, changed, next + 1)))
+            },
+        ))
+    }
+
+    async fn grace_seconds(&self) -> ChainResult<u64> {
+        Ok(GRACE)
+    }
+
+    async fn deployments(&self, _provider: &str) -> ChainResult<Vec<u64>> {
+        Ok(self.world().deployments.iter().copied().collect())
+    }
+
+    async fn item(&self, item: ItemId) -> ChainResult<ItemResponse> {
+        self.change(|world| world.item_queries += 1);
+        let found = self.world().items.get(&item).cloned();
+        found.ok_or(ChainError::Refused("no such item".into()))
+    }
+
+    async fn running(&self, _jobs_max: u32) -> ChainResult<Vec<ItemResponse>> {
+        Ok(self.world().items.values().cloned().collect())
+    }
+
+    async fn links(&self, item: ItemId, attempt: u8) -> ChainResult<Vec<Link>> {
+        Ok(self.world().links.get(&(item, attempt)).cloned().unwrap_or_default())
+    }
+
+    async fn overdue(&self, limit: u32) -> ChainResult<Vec<ItemId>> {
+        let world = self.world();
+        let is_overdue =
+            |item: &&ItemResponse| item.status == ItemStatus::Assigned {} && item.evidence_until < world.seconds;
+        let items = world.items.values().filter(is_overdue).map(|item| item.item);
+        Ok(items.take(usize::try_from(limit).unwrap()).collect())
+    }
+
+    async fn prepare(&self, batch: &Batch) -> ChainResult<Signed> {
+        let bytes = {
+            let world = self.world();
+            if !world.fee_money {
+                return Err(ChainError::Refused("insufficient funds".into()));
+            }
+            world.clone().execute(batch).map_err(ChainError::Refused)?;
+            let sequence = world.sequences.get(&self.account).copied().unwrap_or_default();
+            serde_json::to_vec(&(&self.account, sequence, batch)).unwrap()
+        };
+        self.pass(Point::Signed).await;
+        Ok(Signed::new(bytes))
+    }
+
+    async fn broadcast(&self, signed: Signed) -> ChainResult<()> {
+        self.pass(Point::BeforeBroadcast).await;
+        self.rebroadcast(&signed.bytes).await?;
+        self.pass(Point::AfterBroadcast).await;
+        Ok(())
+    }
+
+    async fn rebroadcast(&self, bytes: &[u8]) -> ChainResult<()> {
+        let (account, sequence, _): (String, u64, Batch) = serde_json::from_slice(bytes).unwrap();
+        self.change(|world| {
+            let next = world.sequences.get(&account).copied().unwrap_or_default();
+            if world.included.contains_key(&TxHash::of(bytes)) || world.mempool.iter().any(|known| known == bytes) {
+                return Ok(());
+            }
+            if sequence != next {
+                return Err(ChainError::Sequence(format!("expected {next}, got {sequence}")));
+            }
+            world.mempool.push(bytes.to_vec());
+            Ok(())
+        })
+    }
+
+    async fn confirm(&self, hash: TxHash, timeout: Duration) -> ChainResult<Outcome> {
+        self.pass(Point::Confirm).await;
+        let mut changed = self.changed.subscribe();
+        let wait = changed.wait_for(|_| self.world().included.contains_key(&hash));
+        let waited = tokio::time::timeout(timeout, wait).await.map(drop);
+        let found = self.find(hash).await?;
+        waited
+            .ok()
+            .and(found)
+            .ok_or(ChainError::NotConfirmed(format!("{hash} is in no block")))
+    }
+
+    async fn find(&self, hash: TxHash) -> ChainResult<Option<Outcome>> {
+        Ok(self.world().included.get(&hash).cloned())
+    }
+}
+
+pub fn item(job: u64) -> ItemId {
+    ItemId {
+        job,
+        shard: 0,
+        replica: 0,
+    }
+}
+
+fn block(height: u64, seconds: u64, events: Vec<Event>) -> Block {
+    let emitted = |event| Emitted {
+        contract: "wasm1orchestrator".into(),
+        event,
+    };
+    let txs = TxEvents {
+        hash: TxHash::of(&height.to_be_bytes()),
+        index: 0,
+        events: events.into_iter().map(emitted).collect(),
+    };
+    Block {
+        height,
+        time_nanos: seconds * 1_000_000_000,
+        txs: vec![txs],
+    }
+}
+
+pub fn assigned_event(item: &ItemResponse, deployments: Vec<u64>) -> Event {
+    Event::JobAssigned {
+        item: item.item,
+        attempt: item.attempt,
+        model: "demo/m".parse().unwrap(),
+        version: 1,
+        deployments: DeploymentList(deployments),
+        deadline: item.deadline,
+        evidence_until: item.evidence_until,
+    }
+}
+
+fn span(provider: &str, stage: u8) -> Span {
+    let deployment = if provider == ME { 7 } else { 100 + u64::from(stage) };
+    Span {
+        deployment,
+        provider: provider.into(),
+        host_key: PublicKey([2; 33]),
+        first: stage,
+        last: stage,
+        compute_share_bps: 5_000,
+        ask: Ask {
+            per_1k_in: 1u128.into(),
+            per_1k_out: 1u128.into(),
+            per_request: 1u128.into(),
+        },
+        sla: Sla {
+            base_seconds: 1,
+            seconds_per_1k_units: 1,
+            units_max: 1,
+            penalty_bps: 1,
+        },
+        price_max: SpanPrice::default(),
+    }
+}
+
+fn domain() -> Domain {
+    Domain {
+        chain_id: "fake-1".into(),
+        contract: "wasm1orchestrator".into(),
+    }
+}
+
+/// A link of a stage, with or without the acknowledgement of the next one. Nobody here checks signatures.
+pub fn link(item: ItemId, attempt: u8, stage: u8, is_acknowledged: bool) -> Link {
+    let signature = Signature([0; 64]);
+    let receipt = Receipt {
+        domain: domain(),
+        item,
+        attempt,
+        deployment: 7,
+        first: stage,
+        last: stage,
+        input_digest: Digest([1; 32]),
+        output_digest: Digest([2; 32]),
+        tokens_digest: None,
+        seed: None,
+        units_in: 1,
+        units_out: 0,
+        outcome: SpanOutcome::Done,
+        previous: None,
+    };
+    let acknowledgement = Acknowledgement {
+        domain: domain(),
+        item,
+        attempt,
+        deployment: 8,
+        input_digest: Digest([2; 32]),
+    };
+    let acknowledgement = SignedAcknowledgement {
+        acknowledgement,
+        signature,
+    };
+    Link {
+        receipt: SignedReceipt { receipt, signature },
+        acknowledgement: is_acknowledged.then_some(acknowledgement),
+    }
+}

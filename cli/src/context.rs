@@ -97,6 +97,11 @@ impl Context {
         Ok(network)
     }
 
+    /// Whether commands find this home without any flag.
+    pub(crate) fn is_usual_home(&self) -> bool {
+        home::default().is_ok_and(|usual| usual.canonicalize().is_ok_and(|usual| usual == self.home))
+    }
+
     /// The node named on the command line, if one was.
     pub(crate) fn node(&self) -> Option<String> {
         self.node.clone()

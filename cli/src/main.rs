@@ -5,6 +5,7 @@
 
 mod amount;
 mod context;
+mod demo;
 mod embed;
 mod engine;
 mod home;
@@ -44,6 +45,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// The whole network on this machine, with a real model
+    Demo(demo::Demo),
     /// Encrypted key files
     #[command(subcommand)]
     Keys(keys::Command),
@@ -118,6 +121,7 @@ fn logs(command: &Command) -> anyhow::Result<()> {
 
 async fn run(context: &Context, command: Command) -> anyhow::Result<()> {
     match command {
+        Command::Demo(demo) => demo::run(context, demo).await,
         Command::Keys(command) => keys::run(context, command),
         Command::Wallet(command) => wallet::run(context, command).await,
         Command::Model(command) => model::run(context, command).await,

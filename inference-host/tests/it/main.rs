@@ -1,0 +1,15 @@
+//! Hosts as the chain, their relayers, their neighbours and developers see them: over real sockets, on a fake chain.
+#![allow(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    reason = "a failed expectation is the message, and numbers in tests are small"
+)]
+
+mod blobs;
+mod kit;
+mod outputs;
+mod pipeline;
+mod refusals;
+mod survive;
+mod tiny;

@@ -96,7 +96,7 @@ impl Blobs {
         found.sort();
         let mut held = Held::default();
         for (_, digest, bytes) in found {
-            held.insert(digest, bytes);
+            held.insert(digest, bytes, 0);
         }
         Ok(Arc::new(Self {
             folder,
@@ -135,9 +135,8 @@ impl Blobs {
 
     /// Hashes a held blob and keeps it from being forgotten. Reads the whole file: not for an async thread.
     pub(crate) fn verify(self: &Arc<Self>, digest: Digest) -> Result<Pinned, BlobError> {
-        if self.find(digest).is_none() {
-            return Err(BlobError::Missing { digest });
-        }
+        // Pinned first, so that it cannot give way while it is read.
+        let pinned = self.pin(digest).ok_or(BlobError::Missing { digest })?;
         let path = self.path(digest);
         let found = hash(&path).map_err(|source| BlobError::File { digest, source })?;
         if found != digest {
@@ -145,7 +144,7 @@ impl Blobs {
             self.set_aside(&path);
             return Err(BlobError::Corrupt { digest, found });
         }
-        self.pin(digest).ok_or(BlobError::Missing { digest })
+        Ok(pinned)
     }
 
     /// Takes a complete file in under its digest, if it is what the digest says; otherwise it is moved aside.
@@ -161,8 +160,11 @@ impl Blobs {
         self.make_room(digest, bytes)?;
         File::open(file).and_then(|file| file.sync_all()).map_err(failed)?;
         fs::rename(file, self.path(digest)).map_err(failed)?;
-        self.lock().insert(digest, bytes);
-        self.pin(digest).ok_or(BlobError::Missing { digest })
+        self.lock().insert(digest, bytes, 1);
+        Ok(Pinned {
+            blobs: Arc::clone(self),
+            digest,
+        })
     }
 
     /// Forgets blobs that are not in use, least recently used first, until `bytes` more fit.
@@ -189,7 +191,9 @@ impl Blobs {
 
     fn pin(self: &Arc<Self>, digest: Digest) -> Option<Pinned> {
         let mut held = self.lock();
+        let now = held.tick();
         let blob = held.blobs.get_mut(&digest)?;
+        blob.used = now;
         blob.pins = blob.pins.saturating_add(1);
         Some(Pinned {
             blobs: Arc::clone(self),
@@ -220,9 +224,8 @@ impl Held {
         self.clock
     }
 
-    fn insert(&mut self, digest: Digest, bytes: u64) {
+    fn insert(&mut self, digest: Digest, bytes: u64, pins: usize) {
         let used = self.tick();
-        let pins = self.blobs.get(&digest).map_or(0, |blob| blob.pins);
         self.blobs.insert(digest, Blob { bytes, used, pins });
     }
 

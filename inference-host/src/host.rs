@@ -51,7 +51,7 @@ pub(crate) struct Host {
     pub(crate) config: Config,
     pub(crate) host_key: Wallet,
     pub(crate) chain: Arc<dyn Chain>,
-    pub(crate) models: Models,
+    pub(crate) models: Arc<Models>,
     pub(crate) work: Work,
     pub(crate) peers: Peers,
     /// Free memory for rows, in KiB.
@@ -92,6 +92,8 @@ pub(crate) struct Wanted {
     serving: Arc<Serving>,
     record: Record,
     pub(crate) pushed: Pushed,
+    /// When there is no use in waiting for more rows.
+    pub(crate) deadline: Instant,
     memory: OwnedSemaphorePermit,
     // Whoever pushes the same rows meanwhile waits, and then gets the same answer.
     gate: OwnedMutexGuard<()>,
@@ -258,6 +260,7 @@ impl Host {
         Ok(Expected::Wanted(Box::new(Wanted {
             entry,
             serving,
+            deadline: instant_of(record.assignment.deadline),
             record,
             pushed,
             memory,

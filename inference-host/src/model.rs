@@ -5,7 +5,7 @@
 //! reason, tried again with growing pauses, and never keeps the other deployments from being served.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
     time::{Duration, Instant},
 };
@@ -13,7 +13,7 @@ use std::{
 use partition::{self_test, Bundle, BundleError, Manifest, Runtime, RuntimeError, SelfTestError, Standing};
 use schema::{staking::DeploymentResponse, Digest};
 use serde::Serialize;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::JoinSet};
 
 use crate::{
     blobs::Pinned,
@@ -91,6 +91,10 @@ pub(crate) struct Models {
     slots: RwLock<HashMap<u64, Slot>>,
     /// Stages that several deployments share are loaded once.
     loaded: Mutex<HashMap<Digest, Weak<Proven>>>,
+    /// Held while a stage is loaded: they take turns, so that two deployments of one stage share it.
+    proving: tokio::sync::Mutex<()>,
+    /// Deployments that a task is loading.
+    loading: Mutex<HashSet<u64>>,
     changed: Notify,
     chain_trouble: Mutex<Option<String>>,
 }
@@ -166,6 +170,8 @@ impl Models {
             runtime,
             slots: RwLock::default(),
             loaded: Mutex::default(),
+            proving: tokio::sync::Mutex::default(),
+            loading: Mutex::default(),
             changed: Notify::new(),
             chain_trouble: Mutex::new(Some("the chain has not answered yet".to_owned())),
         }
@@ -208,13 +214,14 @@ impl Models {
             .or_else(|| self.status().into_iter().find_map(unready))
     }
 
-    /// Looks the deployments up and loads what is new, until the task is dropped.
-    pub(crate) async fn keep(&self, every: Duration) {
+    /// Looks the deployments up and loads what is new, each on a task of its own, until this one is dropped.
+    pub(crate) async fn keep(self: &Arc<Self>, every: Duration) {
+        let mut loads = JoinSet::new();
         loop {
             match self.chain.deployments(&self.provider).await {
                 Ok(found) => {
                     *lock(&self.chain_trouble) = None;
-                    self.refresh(found).await;
+                    self.refresh(found, &mut loads);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the deployments could not be looked up");
@@ -222,28 +229,33 @@ impl Models {
                 }
             }
             let _ = tokio::time::timeout(every, self.changed.notified()).await;
+            while loads.try_join_next().is_some() {}
             // A flood of questions about unknown deployments must not become a flood of queries.
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
-    async fn refresh(&self, found: Vec<DeploymentResponse>) {
+    fn refresh(self: &Arc<Self>, found: Vec<DeploymentResponse>, loads: &mut JoinSet<()>) {
         let listed: Vec<u64> = found.iter().map(|deployment| deployment.deployment).collect();
         self.slots_mut().retain(|deployment, _| listed.contains(deployment));
         for response in found {
-            let failures = match self.due(&response) {
-                Some(failures) => failures,
-                None => continue,
-            };
             let deployment = response.deployment;
-            let state = match self.load(&response).await {
-                Ok(serving) => {
-                    tracing::info!(deployment, model = %response.terms.model, "deployment is served");
-                    State::Ready(Arc::new(serving))
-                }
-                Err(error) => refused(deployment, error.to_string(), failures),
-            };
-            self.slots_mut().insert(deployment, Slot { response, state });
+            let Some(failures) = self.due(&response) else { continue };
+            if !lock(&self.loading).insert(deployment) {
+                continue;
+            }
+            let models = Arc::clone(self);
+            loads.spawn(async move {
+                let state = match models.load(&response).await {
+                    Ok(serving) => {
+                        tracing::info!(deployment, model = %response.terms.model, "deployment is served");
+                        State::Ready(Arc::new(serving))
+                    }
+                    Err(error) => refused(deployment, error.to_string(), failures),
+                };
+                models.slots_mut().insert(deployment, Slot { response, state });
+                lock(&models.loading).remove(&deployment);
+            });
         }
     }
 
@@ -252,6 +264,7 @@ impl Models {
         let mut slots = self.slots_mut();
         let failures = match slots.get(&response.deployment).map(|slot| &slot.state) {
             None => 0,
+            // Loading already; `loading` would say the same.
             Some(State::Loading) => return None,
             Some(State::Ready(serving)) => match serving.health() {
                 Health::Ready => return None,
@@ -322,6 +335,7 @@ impl Models {
     /// Loads a stage on a thread of its own and lets it prove itself, unless another deployment has it already.
     async fn prove(&self, bundle: &Bundle, stage: usize) -> Result<Arc<Proven>, LoadError> {
         let digest = Digest(bundle.stage(stage)?.digest.to_bytes());
+        let _turn = self.proving.lock().await;
         let shared = lock(&self.loaded).get(&digest).and_then(Weak::upgrade);
         if let Some(proven) = shared.filter(|proven| proven.engine.health() == Health::Ready) {
             return Ok(proven);

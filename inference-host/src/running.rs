@@ -195,7 +195,7 @@ fn build(
         config,
         host_key,
         chain,
-        models,
+        models: Arc::new(models),
         work,
         peers,
         metrics,

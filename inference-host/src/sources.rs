@@ -1,13 +1,14 @@
 //! Fetches blobs from the places that the operator allows.
 //!
 //! Guarantees: no other place is ever asked, redirects are not followed, an interrupted download goes on where it stopped, no more bytes
-//! are taken than expected, and what arrives is used only if it is what its digest says.
+//! are taken than expected, the same blob is fetched once however many ask for it, and what arrives is used only if it is what its digest says.
 
 use std::{
+    collections::HashMap,
     fs,
     io::Read,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -60,6 +61,8 @@ pub(crate) struct Sources {
     sources: Vec<Source>,
     http: reqwest::Client,
     timeout: Duration,
+    /// Held by whoever fetches a blob: two writers of one unfinished download would spoil it.
+    fetching: Arc<Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>>,
 }
 
 /// How long a blob is.
@@ -89,6 +92,7 @@ impl Sources {
             sources,
             http,
             timeout,
+            fetching: Arc::default(),
         })
     }
 
@@ -99,6 +103,8 @@ impl Sources {
 
     /// The blob, verified now: from the store, else from the first source that has it.
     pub(crate) async fn get(&self, digest: Digest, length: Length) -> Result<Pinned, SourceError> {
+        let turn = self.turn(digest);
+        let _turn = turn.lock().await;
         if self.blobs.find(digest).is_some() {
             return self.blocking(digest, move |blobs| blobs.verify(digest)).await;
         }
@@ -146,6 +152,12 @@ impl Sources {
             .await
             .map_err(|source| BlobError::File { digest, source })?;
         Ok((pinned, content))
+    }
+
+    fn turn(&self, digest: Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        fetching.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(fetching.entry(digest).or_default())
     }
 
     async fn blocking<F>(&self, digest: Digest, work: F) -> Result<Pinned, SourceError>

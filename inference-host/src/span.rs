@@ -96,9 +96,11 @@ impl SpanService {
             Expected::Acknowledged(acknowledgement) => return Ok(*acknowledgement),
             Expected::Wanted(wanted) => wanted,
         };
-        let rows = self
-            .read_rows(&mut frames, wanted.pushed.rows, wanted.pushed.bytes)
-            .await?;
+        let rows = self.read_rows(&mut frames, wanted.pushed.rows, wanted.pushed.bytes);
+        let in_time = tokio::time::timeout_at(wanted.deadline, rows).await;
+        let rows = in_time.map_err(|_| Refusal::Stalled {
+            seconds: self.host.config.io_timeout_seconds,
+        })??;
         // On a task of its own: a sender that hangs up now must not leave accepted rows without somebody who computes them.
         let taken = self.host.tasks.spawn(Arc::clone(&self.host).take(*wanted, rows));
         Ok(taken.await.map_err(|_| Refusal::Stopping)??)

@@ -1,0 +1,4 @@
+//! Runs stages of partitioned models on ONNX Runtime.
+
+pub mod onnx;
+pub mod tokenizer;

@@ -1,4 +1,5 @@
-//! Hosts as the chain, their relayers, their neighbours and developers see them: over real sockets, on a fake chain.
+//! Hosts as the chain, their relayers, their neighbours and developers see them: over real sockets, on a fake chain; and the real thing:
+//! ONNX Runtime and all-MiniLM-L6-v2 out of `.runtime/`.
 #![allow(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -8,7 +9,9 @@
 
 mod blobs;
 mod kit;
+mod onnx_session;
 mod outputs;
+mod partition_proof;
 mod pipeline;
 mod refusals;
 mod survive;

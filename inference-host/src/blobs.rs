@@ -21,7 +21,7 @@ const ASIDE_MAX: usize = 4;
 
 /// Why a blob cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum BlobError {
+pub(crate) enum BlobError {
     #[error("blob {digest} is not in the store")]
     Missing { digest: Digest },
     #[error("blob {digest} has sha256 {found}: it was moved aside and is not used")]
@@ -39,7 +39,7 @@ pub enum BlobError {
 
 /// The folder of blobs.
 #[derive(Debug)]
-pub struct Blobs {
+pub(crate) struct Blobs {
     folder: PathBuf,
     bytes_max: u64,
     held: Mutex<Held>,
@@ -61,13 +61,13 @@ struct Blob {
 
 /// A verified blob that stays as long as this value lives.
 #[derive(Debug)]
-pub struct Pinned {
+pub(crate) struct Pinned {
     blobs: Arc<Blobs>,
     digest: Digest,
 }
 
 impl Pinned {
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.blobs.path(self.digest)
     }
 }
@@ -82,7 +82,7 @@ impl Drop for Pinned {
 
 impl Blobs {
     /// Opens the folder, or makes it. What it holds counts as used in the order of its last changes.
-    pub fn open(folder: PathBuf, bytes_max: u64) -> io::Result<Arc<Self>> {
+    pub(crate) fn open(folder: PathBuf, bytes_max: u64) -> io::Result<Arc<Self>> {
         fs::create_dir_all(&folder)?;
         let mut found = Vec::new();
         for entry in fs::read_dir(&folder)? {
@@ -96,7 +96,7 @@ impl Blobs {
         found.sort();
         let mut held = Held::default();
         for (_, digest, bytes) in found {
-            held.insert(digest, bytes);
+            held.insert(digest, bytes, 0);
         }
         Ok(Arc::new(Self {
             folder,
@@ -105,12 +105,12 @@ impl Blobs {
         }))
     }
 
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// Where a blob lies, if it is there. Graphs name their weights by digest, beside them.
-    pub fn path(&self, digest: Digest) -> PathBuf {
+    pub(crate) fn path(&self, digest: Digest) -> PathBuf {
         self.folder.join(digest.to_string())
     }
 
@@ -120,7 +120,7 @@ impl Blobs {
     }
 
     /// Bytes of a blob that is held, which counts as a use.
-    pub fn find(&self, digest: Digest) -> Option<u64> {
+    pub(crate) fn find(&self, digest: Digest) -> Option<u64> {
         let mut held = self.lock();
         let now = held.tick();
         let blob = held.blobs.get_mut(&digest)?;
@@ -129,15 +129,14 @@ impl Blobs {
     }
 
     /// Bytes of all blobs together.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.lock().bytes()
     }
 
     /// Hashes a held blob and keeps it from being forgotten. Reads the whole file: not for an async thread.
-    pub fn verify(self: &Arc<Self>, digest: Digest) -> Result<Pinned, BlobError> {
-        if self.find(digest).is_none() {
-            return Err(BlobError::Missing { digest });
-        }
+    pub(crate) fn verify(self: &Arc<Self>, digest: Digest) -> Result<Pinned, BlobError> {
+        // Pinned first, so that it cannot give way while it is read.
+        let pinned = self.pin(digest).ok_or(BlobError::Missing { digest })?;
         let path = self.path(digest);
         let found = hash(&path).map_err(|source| BlobError::File { digest, source })?;
         if found != digest {
@@ -145,12 +144,12 @@ impl Blobs {
             self.set_aside(&path);
             return Err(BlobError::Corrupt { digest, found });
         }
-        self.pin(digest).ok_or(BlobError::Missing { digest })
+        Ok(pinned)
     }
 
     /// Takes a complete file in under its digest, if it is what the digest says; otherwise it is moved aside.
     /// Reads the whole file: not for an async thread.
-    pub fn take(self: &Arc<Self>, digest: Digest, file: &Path) -> Result<Pinned, BlobError> {
+    pub(crate) fn take(self: &Arc<Self>, digest: Digest, file: &Path) -> Result<Pinned, BlobError> {
         let failed = |source| BlobError::File { digest, source };
         let found = hash(file).map_err(failed)?;
         if found != digest {
@@ -161,8 +160,11 @@ impl Blobs {
         self.make_room(digest, bytes)?;
         File::open(file).and_then(|file| file.sync_all()).map_err(failed)?;
         fs::rename(file, self.path(digest)).map_err(failed)?;
-        self.lock().insert(digest, bytes);
-        self.pin(digest).ok_or(BlobError::Missing { digest })
+        self.lock().insert(digest, bytes, 1);
+        Ok(Pinned {
+            blobs: Arc::clone(self),
+            digest,
+        })
     }
 
     /// Forgets blobs that are not in use, least recently used first, until `bytes` more fit.
@@ -189,7 +191,9 @@ impl Blobs {
 
     fn pin(self: &Arc<Self>, digest: Digest) -> Option<Pinned> {
         let mut held = self.lock();
+        let now = held.tick();
         let blob = held.blobs.get_mut(&digest)?;
+        blob.used = now;
         blob.pins = blob.pins.saturating_add(1);
         Some(Pinned {
             blobs: Arc::clone(self),
@@ -220,9 +224,8 @@ impl Held {
         self.clock
     }
 
-    fn insert(&mut self, digest: Digest, bytes: u64) {
+    fn insert(&mut self, digest: Digest, bytes: u64, pins: usize) {
         let used = self.tick();
-        let pins = self.blobs.get(&digest).map_or(0, |blob| blob.pins);
         self.blobs.insert(digest, Blob { bytes, used, pins });
     }
 
@@ -313,7 +316,18 @@ mod tests {
         assert!(blobs.find(Digest::of(b"bbbb")).is_none(), "used least recently");
         assert!(!blobs.path(Digest::of(b"bbbb")).exists());
         let error = put(&blobs, b"1234567").unwrap_err();
-        assert!(matches!(error, BlobError::NoRoom { bytes: 7, bytes_max: 10, in_use: 4, .. }), "{error}");
+        assert!(
+            matches!(
+                error,
+                BlobError::NoRoom {
+                    bytes: 7,
+                    bytes_max: 10,
+                    in_use: 4,
+                    ..
+                }
+            ),
+            "{error}"
+        );
         drop(first);
         put(&blobs, b"1234567").unwrap();
         assert_eq!(blobs.bytes(), 7);

@@ -135,8 +135,9 @@ impl Chain for NodeChain {
     fn assignment(&self, item: ItemId) -> BoxFuture<'_, Result<Assignment, ChainError>> {
         Box::pin(async move {
             let found: orchestrator::ItemResponse = self.orchestrator(&orchestrator::QueryMsg::Item { item }).await?;
-            let job: orchestrator::JobResponse =
-                self.orchestrator(&orchestrator::QueryMsg::Job { job: item.job }).await?;
+            let job: orchestrator::JobResponse = self
+                .orchestrator(&orchestrator::QueryMsg::Job { job: item.job })
+                .await?;
             let config: orchestrator::ConfigResponse = self.orchestrator(&orchestrator::QueryMsg::Config {}).await?;
             let Some(shard) = job.shards.get(usize::from(item.shard)) else {
                 return Err(ChainError::Refused {

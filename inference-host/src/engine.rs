@@ -19,14 +19,14 @@ const BATCHES_MAX: usize = 2;
 
 /// Whether an engine can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Health {
+pub(crate) enum Health {
     Ready,
     Stopped { reason: String },
 }
 
 /// Why a batch gave no rows.
 #[derive(Debug, thiserror::Error)]
-pub enum EngineError {
+pub(crate) enum EngineError {
     /// The rows did not go through; others may.
     #[error(transparent)]
     Rows(#[from] StageError),
@@ -43,14 +43,14 @@ struct Job {
 
 /// A stage that runs on its own thread.
 #[derive(Debug)]
-pub struct Engine {
+pub(crate) struct Engine {
     jobs: mpsc::Sender<Job>,
     health: watch::Sender<Health>,
 }
 
 impl Engine {
     /// Starts the thread. It ends when the engine is dropped.
-    pub fn start(stage: Stage, loaded: Box<dyn Loaded>, max_positions: u64) -> std::io::Result<Self> {
+    pub(crate) fn start(stage: Stage, loaded: Box<dyn Loaded>, max_positions: u64) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel(BATCHES_MAX);
         let (health, _) = watch::channel(Health::Ready);
         let short: String = stage.digest.as_str().chars().take(8).collect();
@@ -61,12 +61,12 @@ impl Engine {
         Ok(Self { jobs, health })
     }
 
-    pub fn health(&self) -> Health {
+    pub(crate) fn health(&self) -> Health {
         self.health.borrow().clone()
     }
 
     /// Runs rows as one batch.
-    pub async fn run(&self, rows: Vec<Row>) -> Result<Vec<Row>, EngineError> {
+    pub(crate) async fn run(&self, rows: Vec<Row>) -> Result<Vec<Row>, EngineError> {
         let (reply, answer) = oneshot::channel();
         if self.jobs.send(Job { rows, reply }).await.is_err() {
             return Err(self.stopped());

@@ -30,10 +30,11 @@ use crate::{
     journal::RowFile,
     links::{sign_acknowledgement, sign_receipt, verify, Done},
     metrics::Metrics,
-    model::{Models, Serving},
+    model::Models,
     peers::{Peers, Push},
     queue::Ticket,
     refusal::Refusal,
+    serving::Serving,
     span::Pushed,
     work::{Entry, Phase, Record, Work, WorkKey},
 };
@@ -50,7 +51,7 @@ pub(crate) struct Host {
     pub(crate) config: Config,
     pub(crate) host_key: Wallet,
     pub(crate) chain: Arc<dyn Chain>,
-    pub(crate) models: Models,
+    pub(crate) models: Arc<Models>,
     pub(crate) work: Work,
     pub(crate) peers: Peers,
     /// Free memory for rows, in KiB.
@@ -91,6 +92,8 @@ pub(crate) struct Wanted {
     serving: Arc<Serving>,
     record: Record,
     pub(crate) pushed: Pushed,
+    /// When there is no use in waiting for more rows.
+    pub(crate) deadline: Instant,
     memory: OwnedSemaphorePermit,
     // Whoever pushes the same rows meanwhile waits, and then gets the same answer.
     gate: OwnedMutexGuard<()>,
@@ -98,7 +101,10 @@ pub(crate) struct Wanted {
 
 /// Unix time.
 pub(crate) fn now_seconds() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
 }
 
 fn instant_of(unix_seconds: u64) -> Instant {
@@ -132,7 +138,11 @@ impl Host {
 
     /// Asks the chain about an attempt and remembers our part of it.
     async fn learn(&self, item: ItemId, attempt: u8) -> Result<(), Refusal> {
-        let assignment = self.chain.assignment(item).await.map_err(|error| Refusal::chain(item, error))?;
+        let assignment = self
+            .chain
+            .assignment(item)
+            .await
+            .map_err(|error| Refusal::chain(item, error))?;
         let (asked, current) = (attempt, assignment.attempt);
         match asked.cmp(&current) {
             std::cmp::Ordering::Less => return Err(Refusal::Past { item, asked, current }),
@@ -177,7 +187,11 @@ impl Host {
         let serving = self.serving(&record)?;
         let input = match record.span {
             0 => self.input_from_chain(&record.assignment, &serving).await,
-            _ => self.work.rows(entry, RowFile::Input).map_err(Refusal::from).and_then(|rows| decode(&serving, &rows)),
+            _ => self
+                .work
+                .rows(entry, RowFile::Input)
+                .map_err(Refusal::from)
+                .and_then(|rows| decode(&serving, &rows)),
         };
         let input = match input {
             Ok(input) => input,
@@ -246,6 +260,7 @@ impl Host {
         Ok(Expected::Wanted(Box::new(Wanted {
             entry,
             serving,
+            deadline: instant_of(record.assignment.deadline),
             record,
             pushed,
             memory,
@@ -263,7 +278,11 @@ impl Host {
     }
 
     /// Takes the rows of a push. When this returns they are safe on disk and in the queue, and our word may be given.
-    pub(crate) async fn take(self: Arc<Self>, wanted: Wanted, rows: Vec<Bytes>) -> Result<SignedAcknowledgement, Refusal> {
+    pub(crate) async fn take(
+        self: Arc<Self>,
+        wanted: Wanted,
+        rows: Vec<Bytes>,
+    ) -> Result<SignedAcknowledgement, Refusal> {
         let (record, pushed) = (&wanted.record, wanted.pushed);
         let Some((last, receipt)) = pushed.links.last().map(|link| (link, &link.receipt.receipt)) else {
             return Err(crate::links::LinkError::Count { found: 0, span: 1 }.into());
@@ -423,7 +442,10 @@ impl Host {
                 Ok(()) => self.metrics.item_done(),
                 Err(error) => self.fail(entry, error.to_string()).await,
             },
-            Err(error) => self.fail(entry, format!("the next host has not acknowledged: {error}")).await,
+            Err(error) => {
+                self.fail(entry, format!("the next host has not acknowledged: {error}"))
+                    .await
+            }
         }
     }
 
@@ -454,12 +476,16 @@ impl Host {
         let max = self.config.rows_bytes_max;
         let refuse = || Refusal::Memory { bytes, free, max };
         let permits = u32::try_from(bytes.div_ceil(KIB)).map_err(|_| refuse())?;
-        Arc::clone(&self.memory).try_acquire_many_owned(permits).map_err(|_| refuse())
+        Arc::clone(&self.memory)
+            .try_acquire_many_owned(permits)
+            .map_err(|_| refuse())
     }
 
     /// Free memory at the start, in permits.
     pub(crate) fn memory_permits(rows_bytes_max: u64) -> usize {
-        usize::try_from(rows_bytes_max / KIB).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
+        usize::try_from(rows_bytes_max / KIB)
+            .unwrap_or(usize::MAX)
+            .min(Semaphore::MAX_PERMITS)
     }
 }
 
@@ -496,7 +522,9 @@ fn admit(serving: &Serving, input: Input, memory: OwnedSemaphorePermit) -> Resul
 
 /// Bytes of what so many rows with so many units together become. Rows of fixed size have no part in the units.
 fn sent_bytes(serving: &Serving, rows: u64, units: u64) -> u64 {
-    serving.sent_bytes(units).saturating_add(serving.sent_bytes(0).saturating_mul(rows))
+    serving
+        .sent_bytes(units)
+        .saturating_add(serving.sent_bytes(0).saturating_mul(rows))
 }
 
 /// Texts as rows. Bytes that are no UTF-8 are replaced the same way everywhere: a host cannot be blamed for what a developer sent.

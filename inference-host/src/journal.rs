@@ -26,7 +26,7 @@ const RECORD: &str = "record";
 
 /// The two files of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RowFile {
+pub(crate) enum RowFile {
     /// What was acknowledged.
     Input,
     /// What was computed.
@@ -55,19 +55,19 @@ pub enum JournalError {
 
 /// The folder of all work.
 #[derive(Debug, Clone)]
-pub struct Journal {
+pub(crate) struct Journal {
     folder: PathBuf,
 }
 
 impl Journal {
     /// Opens the folder, or makes it.
-    pub fn open(folder: PathBuf) -> Result<Self, JournalError> {
+    pub(crate) fn open(folder: PathBuf) -> Result<Self, JournalError> {
         fs::create_dir_all(folder.join(ASIDE)).map_err(|source| file_error(&folder, source))?;
         Ok(Self { folder })
     }
 
     /// All records that are sound, and a sentence for each that is not: those are moved aside.
-    pub fn read_all(&self) -> Result<(Vec<Record>, Vec<String>), JournalError> {
+    pub(crate) fn read_all(&self) -> Result<(Vec<Record>, Vec<String>), JournalError> {
         let (mut records, mut corrupt) = (Vec::new(), Vec::new());
         let entries = fs::read_dir(&self.folder).map_err(|source| file_error(&self.folder, source))?;
         for entry in entries.flatten() {
@@ -88,7 +88,7 @@ impl Journal {
     }
 
     /// Keeps a record.
-    pub fn write(&self, record: &Record) -> Result<(), JournalError> {
+    pub(crate) fn write(&self, record: &Record) -> Result<(), JournalError> {
         let folder = self.folder.join(record.key().to_string());
         let body = serde_json::to_vec(record).map_err(|error| JournalError::Corrupt {
             path: folder.clone(),
@@ -100,12 +100,17 @@ impl Journal {
     }
 
     /// Keeps rows.
-    pub fn write_rows<T: AsRef<[u8]>>(&self, key: WorkKey, file: RowFile, rows: &[T]) -> Result<(), JournalError> {
+    pub(crate) fn write_rows<T: AsRef<[u8]>>(
+        &self,
+        key: WorkKey,
+        file: RowFile,
+        rows: &[T],
+    ) -> Result<(), JournalError> {
         replace(&self.folder.join(key.to_string()), file.name(), &encode_rows(rows))
     }
 
     /// Rows that were kept. Whether they are the right ones is for the caller to check against their digest.
-    pub fn read_rows(&self, key: WorkKey, file: RowFile) -> Result<Vec<Vec<u8>>, JournalError> {
+    pub(crate) fn read_rows(&self, key: WorkKey, file: RowFile) -> Result<Vec<Vec<u8>>, JournalError> {
         let path = self.folder.join(key.to_string()).join(file.name());
         let bytes = fs::read(&path).map_err(|source| file_error(&path, source))?;
         decode_rows(&bytes).map_err(|error: RowsFormatError| JournalError::Corrupt {
@@ -115,23 +120,23 @@ impl Journal {
     }
 
     /// Bytes of a file of rows, 0 if there is none.
-    pub fn row_bytes(&self, key: WorkKey, file: RowFile) -> u64 {
+    pub(crate) fn row_bytes(&self, key: WorkKey, file: RowFile) -> u64 {
         let path = self.folder.join(key.to_string()).join(file.name());
         fs::metadata(path).map_or(0, |metadata| metadata.len())
     }
 
     /// Forgets rows that nobody needs any more.
-    pub fn remove_rows(&self, key: WorkKey, file: RowFile) {
+    pub(crate) fn remove_rows(&self, key: WorkKey, file: RowFile) {
         let _ = fs::remove_file(self.folder.join(key.to_string()).join(file.name()));
     }
 
     /// Moves rows aside that are not what their digest says.
-    pub fn set_rows_aside(&self, key: WorkKey, file: RowFile) {
+    pub(crate) fn set_rows_aside(&self, key: WorkKey, file: RowFile) {
         self.set_aside(&self.folder.join(key.to_string()).join(file.name()));
     }
 
     /// Forgets a piece of work.
-    pub fn remove(&self, key: WorkKey) {
+    pub(crate) fn remove(&self, key: WorkKey) {
         let folder = self.folder.join(key.to_string());
         // The record goes last, so that a crash in between leaves nothing without one.
         self.remove_rows(key, RowFile::Input);
@@ -142,7 +147,9 @@ impl Journal {
     fn set_aside(&self, path: &Path) {
         let relative = path.strip_prefix(&self.folder).unwrap_or(path);
         let name = relative.to_string_lossy().replace('/', "-");
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         let aside = self.folder.join(ASIDE);
         let target = aside.join(format!("{name}.{}", now.as_nanos()));
         if let Err(error) = fs::rename(path, &target) {

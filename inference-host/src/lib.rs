@@ -1,4 +1,51 @@
-//! Runs stages of partitioned models on ONNX Runtime.
+//! Runs stages of partitioned models on ONNX Runtime: one process of a provider.
+//!
+//! How a piece of work flows, and where to read about it:
+//! - `status`: the relayer says that an item was assigned. `host` asks the chain itself (`chain`), reads the input of a first span and
+//!   puts its rows into the `queue` of the deployment (`model`, `serving`), whose batches go through the stages' threads (`engine`, `onnx`).
+//! - The output is hashed, receipted (`links`) and kept (`work`, `journal`) before it is pushed to the next host (`peers`), which checks
+//!   all of that, keeps the rows, acknowledges them (`span`) and goes on.
+//! - The last host keeps the output for the developer (`server`) and the complete chain of links for its relayer.
+//! - Weights come by digest from the sources that the operator allows (`blobs`, `sources`).
+//!
+//! [`run`] is the service; [`start`] takes a chain and a runtime of the caller's choice, as tests do.
 
+mod blobs;
+pub mod chain;
+mod config;
+mod engine;
+mod host;
+mod journal;
+mod links;
+mod metrics;
+mod model;
 pub mod onnx;
+mod peers;
+mod queue;
+mod refusal;
+mod rows;
+mod running;
+mod server;
+mod serving;
+mod sources;
+mod span;
+mod status;
 pub mod tokenizer;
+mod work;
+
+pub use config::{Config, ConfigError, Source};
+pub use rows::{decode_rows, encode_rows, RowsFormatError};
+pub use running::{run, start, Running};
+
+/// The push service, generated from `proto/span.proto`.
+pub mod proto {
+    #![allow(
+        unreachable_pub,
+        missing_debug_implementations,
+        clippy::all,
+        clippy::arithmetic_side_effects,
+        clippy::allow_attributes_without_reason,
+        reason = "generated code"
+    )]
+    tonic::include_proto!("fxn.span.v1");
+}

@@ -7,7 +7,7 @@ use std::{
 
 /// Counters since the start of the process.
 #[derive(Debug, Default)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     items_started: AtomicU64,
     items_done: AtomicU64,
     items_failed: AtomicU64,
@@ -86,21 +86,32 @@ impl Metrics {
             ("items_started", "Pieces of work begun.", &self.items_started),
             ("items_done", "Pieces of work finished.", &self.items_done),
             ("items_failed", "Pieces of work given up.", &self.items_failed),
-            ("rows_computed", "Rows that went through the stages.", &self.rows_computed),
+            (
+                "rows_computed",
+                "Rows that went through the stages.",
+                &self.rows_computed,
+            ),
             ("units_computed", "Units of those rows.", &self.units_computed),
             ("pushes_sent", "Pushes acknowledged by next hosts.", &self.pushes_sent),
             ("push_retries", "Pushes tried again.", &self.push_retries),
             ("pushes_received", "Pushes acknowledged.", &self.pushes_received),
             ("pushes_refused", "Pushes refused.", &self.pushes_refused),
             ("overloads", "Work refused for want of room.", &self.overloads),
-            ("corrupt_records", "Pieces of work found corrupt on disk.", &self.corrupt_records),
+            (
+                "corrupt_records",
+                "Pieces of work found corrupt on disk.",
+                &self.corrupt_records,
+            ),
             ("outputs_served", "Outputs handed to developers.", &self.outputs_served),
         ];
         let mut text = String::new();
         for (name, help, counter) in counters {
             let value = counter.load(Ordering::Relaxed);
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "# HELP fxn_host_{name}_total {help}\n# TYPE fxn_host_{name}_total counter");
+            let _ = writeln!(
+                text,
+                "# HELP fxn_host_{name}_total {help}\n# TYPE fxn_host_{name}_total counter"
+            );
             let _ = writeln!(text, "fxn_host_{name}_total {value}");
         }
         for Gauge { name, help, value } in gauges {

@@ -5,25 +5,22 @@
 //! reason, tried again with growing pauses, and never keeps the other deployments from being served.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
     time::{Duration, Instant},
 };
 
-use partition::{
-    row::{self, RowError},
-    self_test, Bundle, BundleError, Dim, Manifest, Row, Runtime, RuntimeError, SelfTestError, Standing, TensorSpec,
-};
+use partition::{self_test, Bundle, BundleError, Manifest, Runtime, RuntimeError, SelfTestError, Standing};
 use schema::{staking::DeploymentResponse, Digest};
 use serde::Serialize;
-use tokio::sync::Notify;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::{sync::Notify, task::JoinSet};
 
 use crate::{
     blobs::Pinned,
     chain::{Chain, ChainError},
-    engine::{Engine, EngineError, Health},
-    queue::{Limits, Overloaded, Pending, Queue, Ticket},
+    engine::{Engine, Health},
+    queue::Queue,
+    serving::{Parts, Proven, Serving},
     sources::{Length, SourceError, Sources},
     tokenizer::{TextTokenizer, TokenizerError},
 };
@@ -36,7 +33,7 @@ const RETRY_LONGEST: Duration = Duration::from_secs(300);
 
 /// Why a deployment is not served.
 #[derive(Debug, thiserror::Error)]
-pub enum LoadError {
+pub(crate) enum LoadError {
     #[error("it is registered for engine class {registered}, this host is of class {ours}")]
     EngineClass { registered: String, ours: String },
     #[error("it is registered for stages {first} to {last}, the model has {stages}")]
@@ -75,152 +72,9 @@ fn with_cause(error: &RuntimeError) -> String {
     }
 }
 
-/// A deployment that is served: its stages, loaded and proven, and its queue.
-#[derive(Debug)]
-pub struct Serving {
-    /// Digest of the manifest.
-    pub manifest: Digest,
-    bundle: Bundle,
-    first: usize,
-    last: usize,
-    tokenizer: Option<TextTokenizer>,
-    lane: Arc<Lane>,
-    // Ends the lane when nobody holds this value any more.
-    _lane_guard: DropGuard,
-    _pins: Vec<Pinned>,
-}
-
-/// The queue of a deployment and the engines that its batches go through.
-#[derive(Debug)]
-struct Lane {
-    queue: Queue,
-    limits: Limits,
-    stages: Vec<Arc<Proven>>,
-}
-
-/// An engine and how it stands.
-#[derive(Debug)]
-struct Proven {
-    engine: Engine,
-    standing: Standing,
-}
-
-impl Serving {
-    fn facts(&self) -> &Manifest {
-        self.bundle.manifest()
-    }
-
-    /// The row that comes in.
-    fn receives(&self) -> &[TensorSpec] {
-        self.facts().stages.get(self.first).map_or(&[], |stage| &stage.receives)
-    }
-
-    /// A received row and its positions; None where the model has no axis that counts any.
-    pub fn decode(&self, bytes: &[u8]) -> Result<(Row, Option<u64>), RowError> {
-        let max_positions = self.facts().max_positions;
-        let row = row::decode(bytes, self.receives(), max_positions)?;
-        let lengths = row::check(&row, self.receives(), max_positions)?;
-        let positions = lengths.values().max().copied();
-        Ok((row, positions))
-    }
-
-    /// The model's input for a text, and its tokens after truncation. Slow for long texts: not for an async thread.
-    pub fn tokenize(&self, text: &str) -> Result<(Row, u64), TokenizerError> {
-        // Deployments that begin with the first stage are never loaded without one.
-        let tokenizer = self.tokenizer.as_ref().ok_or(TokenizerError::Empty)?;
-        let tokens = tokenizer.encode(text)?;
-        let row = tokens.row(&self.facts().inputs)?;
-        Ok((row, u64::try_from(tokens.count()).unwrap_or(u64::MAX)))
-    }
-
-    /// Bytes of the row that a row of so many positions becomes.
-    pub fn sent_bytes(&self, positions: u64) -> u64 {
-        let length = |dim: &Dim| match dim {
-            Dim::Batch => 1,
-            Dim::Positions(_) => positions,
-            Dim::Fixed(length) => *length,
-        };
-        let bytes = |spec: &TensorSpec| {
-            let width = u64::try_from(spec.dtype.size()).unwrap_or(u64::MAX);
-            spec.row_shape().iter().map(length).fold(width, u64::saturating_mul)
-        };
-        let sends = self.facts().stages.get(self.last).map_or(&[][..], |stage| &stage.sends);
-        sends.iter().map(bytes).fold(0, u64::saturating_add)
-    }
-
-    /// Puts rows with their lengths into the queue, all or none.
-    pub fn admit(&self, rows: Vec<(Row, u64)>) -> Result<Ticket, Overloaded> {
-        self.lane.queue.admit(rows)
-    }
-
-    /// Refuses rows that would not fit, before anybody sends them.
-    pub fn room_for(&self, rows: usize) -> Result<(), Overloaded> {
-        self.lane.queue.room_for(rows)
-    }
-
-    /// Rows waiting now.
-    pub fn queued(&self) -> usize {
-        self.lane.queue.len()
-    }
-
-    /// The first engine that has stopped, if any has.
-    pub fn health(&self) -> Health {
-        let stopped = |stage: &Arc<Proven>| Some(stage.engine.health()).filter(|health| *health != Health::Ready);
-        self.lane.stages.iter().find_map(stopped).unwrap_or(Health::Ready)
-    }
-
-    /// Relative error of the stage that is furthest from the reference, if the manifest does not know this engine class.
-    pub fn newcomer_error_ppb(&self) -> Option<u64> {
-        let error = |stage: &Arc<Proven>| match stage.standing {
-            Standing::Member => None,
-            Standing::Newcomer { error_ppb } => Some(error_ppb),
-        };
-        self.lane.stages.iter().filter_map(error).max()
-    }
-}
-
-impl Lane {
-    async fn serve(&self) {
-        loop {
-            let batch = self.queue.next(self.limits).await;
-            let rows: Vec<Row> = batch.iter().map(|pending| pending.row.clone()).collect();
-            match self.run(rows).await {
-                Ok(rows) => finish(batch, rows),
-                // One bad row must not fail its batch mates: each runs alone and answers for itself.
-                Err(EngineError::Rows(_)) if batch.len() > 1 => self.serve_alone(batch).await,
-                Err(error) => {
-                    let reason = error.to_string();
-                    batch.into_iter().for_each(|pending| pending.finish(Err(reason.clone())));
-                }
-            }
-        }
-    }
-
-    async fn serve_alone(&self, batch: Vec<Pending>) {
-        for pending in batch {
-            let result = self.run(vec![pending.row.clone()]).await;
-            let row = result.map_err(|error| error.to_string());
-            pending.finish(row.map(|rows| rows.into_iter().next().unwrap_or_default()));
-        }
-    }
-
-    async fn run(&self, mut rows: Vec<Row>) -> Result<Vec<Row>, EngineError> {
-        for stage in &self.stages {
-            rows = stage.engine.run(rows).await?;
-        }
-        Ok(rows)
-    }
-}
-
-fn finish(batch: Vec<Pending>, rows: Vec<Row>) {
-    for (pending, row) in batch.into_iter().zip(rows) {
-        pending.finish(Ok(row));
-    }
-}
-
 /// How a host treats all its deployments.
 #[derive(Debug, Clone, Copy)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// Most rows waiting, per deployment.
     pub queue_rows_max: usize,
     /// Most positions in a batch.
@@ -228,7 +82,7 @@ pub struct Policy {
 }
 
 /// All deployments of the provider.
-pub struct Models {
+pub(crate) struct Models {
     provider: String,
     policy: Policy,
     chain: Arc<dyn Chain>,
@@ -237,13 +91,20 @@ pub struct Models {
     slots: RwLock<HashMap<u64, Slot>>,
     /// Stages that several deployments share are loaded once.
     loaded: Mutex<HashMap<Digest, Weak<Proven>>>,
+    /// Held while a stage is loaded: they take turns, so that two deployments of one stage share it.
+    proving: tokio::sync::Mutex<()>,
+    /// Deployments that a task is loading.
+    loading: Mutex<HashSet<u64>>,
     changed: Notify,
     chain_trouble: Mutex<Option<String>>,
 }
 
 impl std::fmt::Debug for Models {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Models").field("provider", &self.provider).finish_non_exhaustive()
+        formatter
+            .debug_struct("Models")
+            .field("provider", &self.provider)
+            .finish_non_exhaustive()
     }
 }
 
@@ -274,14 +135,14 @@ pub struct NotServing {
 
 /// One line of the status.
 #[derive(Debug, Clone, Serialize)]
-pub struct DeploymentStatus {
+pub(crate) struct DeploymentStatus {
     pub deployment: u64,
     pub model: String,
     pub version: u32,
     pub first: u8,
     pub last: u8,
     pub engine_class: String,
-    /// `loading`, `ready` or `refused`.
+    /// `loading`, `ready`, `refused`, or `stopped` where an engine has ended.
     pub state: &'static str,
     /// Why it is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -294,7 +155,7 @@ pub struct DeploymentStatus {
 }
 
 impl Models {
-    pub fn new(
+    pub(crate) fn new(
         provider: String,
         policy: Policy,
         chain: Arc<dyn Chain>,
@@ -309,17 +170,19 @@ impl Models {
             runtime,
             slots: RwLock::default(),
             loaded: Mutex::default(),
+            proving: tokio::sync::Mutex::default(),
+            loading: Mutex::default(),
             changed: Notify::new(),
             chain_trouble: Mutex::new(Some("the chain has not answered yet".to_owned())),
         }
     }
 
-    pub fn engine_class(&self) -> String {
+    pub(crate) fn engine_class(&self) -> String {
         self.runtime.engine_class()
     }
 
     /// The deployment, if it is ready. If it is not known at all, the chain is asked soon.
-    pub fn find(&self, deployment: u64) -> Result<Arc<Serving>, NotServing> {
+    pub(crate) fn find(&self, deployment: u64) -> Result<Arc<Serving>, NotServing> {
         let reason = match self.slots().get(&deployment).map(|slot| &slot.state) {
             Some(State::Ready(serving)) => return Ok(Arc::clone(serving)),
             Some(State::Loading) => "it is still loading".to_owned(),
@@ -333,7 +196,7 @@ impl Models {
     }
 
     /// Every deployment, by number.
-    pub fn status(&self) -> Vec<DeploymentStatus> {
+    pub(crate) fn status(&self) -> Vec<DeploymentStatus> {
         let slots = self.slots();
         let mut all: Vec<DeploymentStatus> = slots.values().map(Slot::status).collect();
         all.sort_by_key(|status| status.deployment);
@@ -341,21 +204,24 @@ impl Models {
     }
 
     /// Why this host cannot take all the work it is registered for, if it cannot.
-    pub fn trouble(&self) -> Option<String> {
+    pub(crate) fn trouble(&self) -> Option<String> {
         let unready = |status: DeploymentStatus| {
             let reason = status.reason.unwrap_or_else(|| "it is still loading".to_owned());
             (status.state != "ready").then(|| format!("deployment {}: {reason}", status.deployment))
         };
-        lock(&self.chain_trouble).clone().or_else(|| self.status().into_iter().find_map(unready))
+        lock(&self.chain_trouble)
+            .clone()
+            .or_else(|| self.status().into_iter().find_map(unready))
     }
 
-    /// Looks the deployments up and loads what is new, until the task is dropped.
-    pub async fn keep(&self, every: Duration) {
+    /// Looks the deployments up and loads what is new, each on a task of its own, until this one is dropped.
+    pub(crate) async fn keep(self: &Arc<Self>, every: Duration) {
+        let mut loads = JoinSet::new();
         loop {
             match self.chain.deployments(&self.provider).await {
                 Ok(found) => {
                     *lock(&self.chain_trouble) = None;
-                    self.refresh(found).await;
+                    self.refresh(found, &mut loads);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the deployments could not be looked up");
@@ -363,28 +229,33 @@ impl Models {
                 }
             }
             let _ = tokio::time::timeout(every, self.changed.notified()).await;
+            while loads.try_join_next().is_some() {}
             // A flood of questions about unknown deployments must not become a flood of queries.
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
-    async fn refresh(&self, found: Vec<DeploymentResponse>) {
+    fn refresh(self: &Arc<Self>, found: Vec<DeploymentResponse>, loads: &mut JoinSet<()>) {
         let listed: Vec<u64> = found.iter().map(|deployment| deployment.deployment).collect();
         self.slots_mut().retain(|deployment, _| listed.contains(deployment));
         for response in found {
-            let failures = match self.due(&response) {
-                Some(failures) => failures,
-                None => continue,
-            };
             let deployment = response.deployment;
-            let state = match self.load(&response).await {
-                Ok(serving) => {
-                    tracing::info!(deployment, model = %response.terms.model, "deployment is served");
-                    State::Ready(Arc::new(serving))
-                }
-                Err(error) => refused(deployment, error.to_string(), failures),
-            };
-            self.slots_mut().insert(deployment, Slot { response, state });
+            let Some(failures) = self.due(&response) else { continue };
+            if !lock(&self.loading).insert(deployment) {
+                continue;
+            }
+            let models = Arc::clone(self);
+            loads.spawn(async move {
+                let state = match models.load(&response).await {
+                    Ok(serving) => {
+                        tracing::info!(deployment, model = %response.terms.model, "deployment is served");
+                        State::Ready(Arc::new(serving))
+                    }
+                    Err(error) => refused(deployment, error.to_string(), failures),
+                };
+                models.slots_mut().insert(deployment, Slot { response, state });
+                lock(&models.loading).remove(&deployment);
+            });
         }
     }
 
@@ -393,6 +264,7 @@ impl Models {
         let mut slots = self.slots_mut();
         let failures = match slots.get(&response.deployment).map(|slot| &slot.state) {
             None => 0,
+            // Loading already; `loading` would say the same.
             Some(State::Loading) => return None,
             Some(State::Ready(serving)) => match serving.health() {
                 Health::Ready => return None,
@@ -440,22 +312,16 @@ impl Models {
         for stage in first..=last {
             stages.push(self.prove(&bundle, stage).await?);
         }
-        let limits = Limits {
-            positions_max: self.policy.batch_positions_max,
-            batching: bundle.manifest().batching,
-        };
-        let queue = Queue::new(self.policy.queue_rows_max);
-        let lane = Arc::new(Lane { queue, limits, stages });
-        Ok(Serving {
+        let parts = Parts {
             manifest: version.manifest,
             bundle,
-            first,
-            last,
+            span: (first, last),
             tokenizer,
-            _lane_guard: spawn_lane(&lane),
-            lane,
-            _pins: pins,
-        })
+            stages,
+            pins,
+        };
+        let queue = Queue::new(self.policy.queue_rows_max);
+        Ok(Serving::start(parts, queue, self.policy.batch_positions_max))
     }
 
     async fn tokenizer(&self, manifest: &Manifest, pins: &mut Vec<Pinned>) -> Result<TextTokenizer, LoadError> {
@@ -469,6 +335,7 @@ impl Models {
     /// Loads a stage on a thread of its own and lets it prove itself, unless another deployment has it already.
     async fn prove(&self, bundle: &Bundle, stage: usize) -> Result<Arc<Proven>, LoadError> {
         let digest = Digest(bundle.stage(stage)?.digest.to_bytes());
+        let _turn = self.proving.lock().await;
         let shared = lock(&self.loaded).get(&digest).and_then(Weak::upgrade);
         if let Some(proven) = shared.filter(|proven| proven.engine.health() == Health::Ready) {
             return Ok(proven);
@@ -499,7 +366,7 @@ impl Slot {
             State::Refused { reason, .. } => ("refused", Some(reason.clone()), None),
             State::Ready(serving) => match serving.health() {
                 Health::Ready => ("ready", None, Some(serving)),
-                Health::Stopped { reason } => ("refused", Some(reason), Some(serving)),
+                Health::Stopped { reason } => ("stopped", Some(reason), Some(serving)),
             },
         };
         DeploymentStatus {
@@ -519,25 +386,15 @@ impl Slot {
 
 fn refused(deployment: u64, reason: String, failures: u32) -> State {
     tracing::error!(deployment, reason, "deployment is refused");
-    let pause = RETRY_FIRST.saturating_mul(2_u32.saturating_pow(failures)).min(RETRY_LONGEST);
+    let pause = RETRY_FIRST
+        .saturating_mul(2_u32.saturating_pow(failures))
+        .min(RETRY_LONGEST);
     let now = Instant::now();
     State::Refused {
         reason,
         failures: failures.saturating_add(1),
         retry_at: now.checked_add(pause).unwrap_or(now),
     }
-}
-
-fn spawn_lane(lane: &Arc<Lane>) -> DropGuard {
-    let token = CancellationToken::new();
-    let (lane, ended) = (Arc::clone(lane), token.clone());
-    tokio::spawn(async move {
-        tokio::select! {
-            () = lane.serve() => {}
-            () = ended.cancelled() => {}
-        }
-    });
-    token.drop_guard()
 }
 
 fn check_stages(manifest: &Manifest, chain: &[Digest], first: u8, last: u8) -> Result<(), LoadError> {
@@ -556,13 +413,20 @@ fn check_stages(manifest: &Manifest, chain: &[Digest], first: u8, last: u8) -> R
 
 fn load_and_test(bundle: &Bundle, stage: usize, runtime: &dyn Runtime) -> Result<Proven, LoadError> {
     let graph = bundle.verify_stage(stage)?;
-    let mut loaded = runtime.load(&graph).map_err(|source| LoadError::Runtime { stage, source })?;
+    let mut loaded = runtime
+        .load(&graph)
+        .map_err(|source| LoadError::Runtime { stage, source })?;
     let (manifest, class) = (bundle.manifest(), runtime.engine_class());
     let calibration = bundle.calibration(stage)?;
     let standing = self_test(manifest, stage, &calibration, &class, loaded.as_mut())
         .map_err(|source| LoadError::SelfTest { stage, source })?;
     if let Standing::Newcomer { error_ppb } = standing {
-        tracing::warn!(stage, class, error_ppb, "the manifest does not list this engine class; it is within the tolerance");
+        tracing::warn!(
+            stage,
+            class,
+            error_ppb,
+            "the manifest does not list this engine class; it is within the tolerance"
+        );
     }
     let engine = Engine::start(bundle.stage(stage)?.clone(), loaded, manifest.max_positions)
         .map_err(|source| LoadError::Thread { stage, source })?;

@@ -41,7 +41,7 @@ const ANSWER_BYTES_MAX: usize = 16 << 10;
 
 /// Why a push was not acknowledged.
 #[derive(Debug, thiserror::Error)]
-pub enum PushError {
+pub(crate) enum PushError {
     #[error("there is no span {span}")]
     NoNextSpan { span: usize },
     #[error("{0}")]
@@ -73,12 +73,10 @@ impl PushError {
     fn may_pass(&self) -> bool {
         match self {
             Self::NoNextSpan { .. } | Self::PrivateAddress { .. } | Self::Deadline { .. } => false,
-            Self::Refused { status, .. } => {
-                !matches!(
-                    status.code(),
-                    Code::InvalidArgument | Code::PermissionDenied | Code::OutOfRange | Code::Unimplemented | Code::Aborted
-                )
-            }
+            Self::Refused { status, .. } => !matches!(
+                status.code(),
+                Code::InvalidArgument | Code::PermissionDenied | Code::OutOfRange | Code::Unimplemented | Code::Aborted
+            ),
             _ => true,
         }
     }
@@ -99,7 +97,7 @@ pub(crate) struct Push<'a> {
 
 /// Connections to next hosts.
 #[derive(Debug)]
-pub struct Peers {
+pub(crate) struct Peers {
     chain: Arc<dyn Chain>,
     allow_private: bool,
     timeout: Duration,
@@ -109,7 +107,7 @@ pub struct Peers {
 
 impl Peers {
     /// `timeout` bounds a connection attempt.
-    pub fn new(chain: Arc<dyn Chain>, allow_private: bool, timeout: Duration, frame_bytes_max: usize) -> Self {
+    pub(crate) fn new(chain: Arc<dyn Chain>, allow_private: bool, timeout: Duration, frame_bytes_max: usize) -> Self {
         Self {
             chain,
             allow_private,
@@ -142,7 +140,10 @@ impl Peers {
             tracing::debug!(item = %push.assignment.item, span = push.span, last, "push is tried again");
             // Half of the pause is drawn, so that hosts do not return all at once.
             let drawn = pause.mul_f64(rand::thread_rng().gen_range(0.5..1.0));
-            if tokio::time::timeout_at(deadline, tokio::time::sleep(drawn)).await.is_err() {
+            if tokio::time::timeout_at(deadline, tokio::time::sleep(drawn))
+                .await
+                .is_err()
+            {
                 return Err(PushError::Deadline { tries, last });
             }
             pause = pause.saturating_mul(2).min(PAUSE_LONGEST);
@@ -168,8 +169,11 @@ impl Peers {
             let endpoint = endpoint.clone();
             PushError::Refused { endpoint, status }
         })?;
-        let signed: SignedAcknowledgement = serde_json::from_slice(&answer.into_inner().acknowledgement)
-            .map_err(|error| PushError::Answer { endpoint, reason: error.to_string() })?;
+        let signed: SignedAcknowledgement =
+            serde_json::from_slice(&answer.into_inner().acknowledgement).map_err(|error| PushError::Answer {
+                endpoint,
+                reason: error.to_string(),
+            })?;
         verify_acknowledgement(push.assignment, &signed, push.span, receiver, push.digest)?;
         Ok(signed)
     }
@@ -222,7 +226,10 @@ impl Peers {
                 address: private.ip(),
             });
         }
-        addresses.first().copied().ok_or_else(|| fail("its name has no address".to_owned()))
+        addresses
+            .first()
+            .copied()
+            .ok_or_else(|| fail("its name has no address".to_owned()))
     }
 
     /// The next try resolves and connects anew: the host may have moved.
@@ -238,7 +245,11 @@ impl Peers {
 
 fn frames(push: &Push<'_>) -> Vec<Frame> {
     let item = push.assignment.item;
-    let bytes = push.rows.iter().map(|row| as_u64(row.len())).fold(0, u64::saturating_add);
+    let bytes = push
+        .rows
+        .iter()
+        .map(|row| as_u64(row.len()))
+        .fold(0, u64::saturating_add);
     let header = Header {
         job: item.job,
         shard: item.shard.into(),
@@ -320,9 +331,26 @@ mod tests {
             assert!(is_public(public.parse().unwrap()), "{public}");
         }
         let private = [
-            "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",
-            "255.255.255.255", "198.18.0.1", "192.0.0.8", "::1", "::", "fe80::1", "fc00::1", "ff02::1", "::ffff:10.0.0.1",
-            "2002:0a00:0001::", "2001:db8::1", "64:ff9b::a00:1",
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "224.0.0.1",
+            "255.255.255.255",
+            "198.18.0.1",
+            "192.0.0.8",
+            "::1",
+            "::",
+            "fe80::1",
+            "fc00::1",
+            "ff02::1",
+            "::ffff:10.0.0.1",
+            "2002:0a00:0001::",
+            "2001:db8::1",
+            "64:ff9b::a00:1",
         ];
         for private in private {
             assert!(!is_public(private.parse().unwrap()), "{private}");
@@ -331,8 +359,14 @@ mod tests {
 
     #[test]
     fn endpoints_that_cannot_be_dialled_are_refused_with_the_reason() {
-        assert_eq!(parse("http://[2600::1]:7070").map(|(_, host, port)| (host, port)), Ok(("2600::1".into(), 7070)));
-        assert_eq!(parse("http://host/").map(|(_, host, port)| (host, port)), Ok(("host".into(), 80)));
+        assert_eq!(
+            parse("http://[2600::1]:7070").map(|(_, host, port)| (host, port)),
+            Ok(("2600::1".into(), 7070))
+        );
+        assert_eq!(
+            parse("http://host/").map(|(_, host, port)| (host, port)),
+            Ok(("host".into(), 80))
+        );
         let refused = [
             ("https://host:1", "its scheme is https, only http is dialled"),
             ("ftp://host:1", "its scheme is ftp, only http is dialled"),
@@ -343,7 +377,11 @@ mod tests {
             ("http://", "it is no URL"),
         ];
         for (endpoint, reason) in refused {
-            assert_eq!(parse(endpoint).map(|(_, host, _)| host), Err(reason.to_owned()), "{endpoint}");
+            assert_eq!(
+                parse(endpoint).map(|(_, host, _)| host),
+                Err(reason.to_owned()),
+                "{endpoint}"
+            );
         }
     }
 }

@@ -20,14 +20,14 @@ const WINDOW: usize = 1024;
 
 /// What a batch may be.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Rows times longest row. A single longer row is a batch all the same.
     pub positions_max: u64,
     pub batching: Batching,
 }
 
 /// What the choice of a batch needs to know of a row.
-pub trait Waiting {
+pub(crate) trait Waiting {
     /// Its length.
     fn positions(&self) -> u64;
     /// Whether nobody waits for it any more.
@@ -35,7 +35,7 @@ pub trait Waiting {
 }
 
 /// Takes the next batch out of the queue: the row that has waited longest, and the rows closest to it in length that fit the limits.
-pub fn next_batch<T: Waiting>(queue: &mut VecDeque<T>, limits: Limits) -> Vec<T> {
+pub(crate) fn next_batch<T: Waiting>(queue: &mut VecDeque<T>, limits: Limits) -> Vec<T> {
     queue.retain(|row| !row.cancelled());
     let Some(first) = queue.pop_front() else {
         return Vec::new();
@@ -62,8 +62,9 @@ fn mates<T: Waiting>(first: u64, queue: &VecDeque<T>, limits: Limits) -> Vec<boo
         return chosen;
     }
     let lengths = queue.iter().take(window).map(Waiting::positions).enumerate();
-    let mut candidates: Vec<(u64, usize, u64)> =
-        lengths.map(|(index, length)| (length.abs_diff(first), index, length)).collect();
+    let mut candidates: Vec<(u64, usize, u64)> = lengths
+        .map(|(index, length)| (length.abs_diff(first), index, length))
+        .collect();
     candidates.sort_unstable();
     let (mut rows, mut longest) = (1_u64, first);
     for (difference, index, length) in candidates {
@@ -90,7 +91,7 @@ pub struct Overloaded {
 
 /// Why a ticket gave no rows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RowsError {
+pub(crate) enum RowsError {
     #[error("row {row}: {reason}")]
     Row { row: usize, reason: String },
     #[error("the engine went away")]
@@ -99,7 +100,7 @@ pub enum RowsError {
 
 /// One row on its way.
 #[derive(Debug)]
-pub struct Pending {
+pub(crate) struct Pending {
     pub row: Row,
     positions: u64,
     index: usize,
@@ -109,7 +110,7 @@ pub struct Pending {
 
 impl Pending {
     /// Hands the result to whoever waits for it.
-    pub fn finish(self, result: Result<Row, String>) {
+    pub(crate) fn finish(self, result: Result<Row, String>) {
         // Nobody may be waiting any more.
         let _ = self.reply.send((self.index, result));
     }
@@ -127,7 +128,7 @@ impl Waiting for Pending {
 
 /// The claim to the results of admitted rows. Dropping it takes them out of the queue.
 #[derive(Debug)]
-pub struct Ticket {
+pub(crate) struct Ticket {
     // Bounded by the rows of the item: each sends once.
     results: mpsc::UnboundedReceiver<(usize, Result<Row, String>)>,
     rows: usize,
@@ -136,7 +137,7 @@ pub struct Ticket {
 
 impl Ticket {
     /// All rows, in the order in which they came, or the first failure.
-    pub async fn finish(mut self) -> Result<Vec<Row>, RowsError> {
+    pub(crate) async fn finish(mut self) -> Result<Vec<Row>, RowsError> {
         let mut done: Vec<Option<Row>> = vec![None; self.rows];
         for _ in 0..self.rows {
             let Some((index, result)) = self.results.recv().await else {
@@ -159,14 +160,14 @@ impl Drop for Ticket {
 
 /// A bounded queue of rows.
 #[derive(Debug)]
-pub struct Queue {
+pub(crate) struct Queue {
     rows_max: usize,
     waiting: Mutex<VecDeque<Pending>>,
     filled: Notify,
 }
 
 impl Queue {
-    pub fn new(rows_max: usize) -> Self {
+    pub(crate) fn new(rows_max: usize) -> Self {
         Self {
             rows_max,
             waiting: Mutex::new(VecDeque::new()),
@@ -175,21 +176,17 @@ impl Queue {
     }
 
     /// Rows waiting now.
-    pub fn len(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.lock().len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Refuses rows that would not fit.
-    pub fn room_for(&self, rows: usize) -> Result<(), Overloaded> {
+    pub(crate) fn room_for(&self, rows: usize) -> Result<(), Overloaded> {
         room_for(&mut self.lock(), rows, self.rows_max)
     }
 
     /// Takes rows with their lengths in, all or none.
-    pub fn admit(&self, rows: Vec<(Row, u64)>) -> Result<Ticket, Overloaded> {
+    pub(crate) fn admit(&self, rows: Vec<(Row, u64)>) -> Result<Ticket, Overloaded> {
         let (reply, results) = mpsc::unbounded_channel();
         let given_up = Arc::new(AtomicBool::new(false));
         let count = rows.len();
@@ -213,7 +210,7 @@ impl Queue {
     }
 
     /// Waits for rows and takes the next batch out.
-    pub async fn next(&self, limits: Limits) -> Vec<Pending> {
+    pub(crate) async fn next(&self, limits: Limits) -> Vec<Pending> {
         loop {
             let filled = self.filled.notified();
             let batch = next_batch(&mut self.lock(), limits);
@@ -236,7 +233,11 @@ fn room_for(waiting: &mut VecDeque<Pending>, rows: usize, rows_max: usize) -> Re
     }
     let waiting = waiting.len();
     match waiting.saturating_add(rows) > rows_max {
-        true => Err(Overloaded { waiting, rows, rows_max }),
+        true => Err(Overloaded {
+            waiting,
+            rows,
+            rows_max,
+        }),
         false => Ok(()),
     }
 }
@@ -305,7 +306,10 @@ mod tests {
     #[test]
     fn equal_lengths_and_single_rows_are_kept_apart_where_the_manifest_says_so() {
         let mut waiting = queue(&[5, 6, 5, 5]);
-        assert_eq!(ids(&next_batch(&mut waiting, limits(512, Batching::EqualLengths))), [0, 2, 3]);
+        assert_eq!(
+            ids(&next_batch(&mut waiting, limits(512, Batching::EqualLengths))),
+            [0, 2, 3]
+        );
         let mut waiting = queue(&[5, 5]);
         assert_eq!(ids(&next_batch(&mut waiting, limits(512, Batching::Single))), [0]);
     }
@@ -347,12 +351,19 @@ mod tests {
         let rows = |count| vec![(Row::new(), 1); count];
         let ticket = queue.admit(rows(2)).unwrap();
         let refused = queue.admit(rows(2)).unwrap_err();
-        assert_eq!(refused, Overloaded { waiting: 2, rows: 2, rows_max: 3 });
-        assert_eq!(queue.len(), 2);
+        assert_eq!(
+            refused,
+            Overloaded {
+                waiting: 2,
+                rows: 2,
+                rows_max: 3
+            }
+        );
+        assert_eq!(queue.rows(), 2);
         // Whoever gives up makes room for others.
         drop(ticket);
         queue.admit(rows(3)).unwrap();
-        assert_eq!(queue.len(), 3);
+        assert_eq!(queue.rows(), 3);
     }
 
     #[tokio::test]

@@ -15,7 +15,11 @@ pub enum Refusal {
     #[error("item {item} is not assigned to provider {provider}")]
     NotAssigned { item: ItemId, provider: String },
     #[error("span {span} of item {item} is not assigned to provider {provider}")]
-    NotOurSpan { item: ItemId, span: usize, provider: String },
+    NotOurSpan {
+        item: ItemId,
+        span: usize,
+        provider: String,
+    },
     #[error(
         "deployment {deployment} was assigned with host key {registered}, this host signs with {ours}: \
          register this key or start the host with the other one"
@@ -61,6 +65,10 @@ pub enum Refusal {
     Stopping,
 
     // What came in.
+    #[error("{reason}")]
+    Address { reason: String },
+    #[error("attempt {attempt} at item {item} was not begun here")]
+    NotBegun { item: ItemId, attempt: u8 },
     #[error("the push is malformed: {reason}")]
     Malformed { reason: String },
     #[error(transparent)]
@@ -92,9 +100,12 @@ impl Refusal {
     /// For the relayer.
     pub(crate) fn http(&self) -> StatusCode {
         match self {
-            Self::NotAssigned { .. } | Self::NotOurSpan { .. } | Self::HostKey { .. } | Self::Unknown { .. } => {
-                StatusCode::NOT_FOUND
-            }
+            Self::NotAssigned { .. }
+            | Self::NotOurSpan { .. }
+            | Self::HostKey { .. }
+            | Self::Unknown { .. }
+            | Self::NotBegun { .. } => StatusCode::NOT_FOUND,
+            Self::Address { .. } => StatusCode::BAD_REQUEST,
             Self::Past { .. } | Self::Ended { .. } | Self::Late { .. } => StatusCode::CONFLICT,
             Self::Queue(_) | Self::Work(_) | Self::Memory { .. } | Self::Pushes { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NotYet { .. }
@@ -122,6 +133,8 @@ impl Refusal {
             Self::Past { .. } | Self::Ended { .. } | Self::Conflict { .. } => Code::Aborted,
             Self::Late { .. } | Self::Stalled { .. } => Code::DeadlineExceeded,
             Self::Malformed { .. }
+            | Self::Address { .. }
+            | Self::NotBegun { .. }
             | Self::RowCount { .. }
             | Self::RowBytes { .. }
             | Self::RowDigest { .. }

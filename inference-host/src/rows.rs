@@ -56,14 +56,24 @@ mod tests {
 
     #[test]
     fn the_encoding_is_the_documented_one() {
-        assert_eq!(hex::encode(encode_rows(&["ab", ""])), "00000002000000026162".to_owned() + "00000000");
+        assert_eq!(
+            hex::encode(encode_rows(&["ab", ""])),
+            "00000002000000026162".to_owned() + "00000000"
+        );
     }
 
     #[test]
     fn cut_and_overlong_bytes_are_refused_with_their_numbers() {
         let bytes = encode_rows(&["abc"]);
         let cut = decode_rows(&bytes[..9]);
-        assert_eq!(cut, Err(RowsFormatError::Truncated { bytes: 9, row: 0, rows: 1 }));
+        assert_eq!(
+            cut,
+            Err(RowsFormatError::Truncated {
+                bytes: 9,
+                row: 0,
+                rows: 1
+            })
+        );
         let long = [bytes.as_slice(), b"x"].concat();
         assert_eq!(decode_rows(&long), Err(RowsFormatError::TrailingBytes { bytes: 1 }));
     }

@@ -1,13 +1,14 @@
 //! Fetches blobs from the places that the operator allows.
 //!
 //! Guarantees: no other place is ever asked, redirects are not followed, an interrupted download goes on where it stopped, no more bytes
-//! are taken than expected, and what arrives is used only if it is what its digest says.
+//! are taken than expected, the same blob is fetched once however many ask for it, and what arrives is used only if it is what its digest says.
 
 use std::{
+    collections::HashMap,
     fs,
     io::Read,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -25,7 +26,7 @@ const MANIFEST: &str = "manifest.json";
 
 /// Why a blob could not be had.
 #[derive(Debug, thiserror::Error)]
-pub enum SourceError {
+pub(crate) enum SourceError {
     #[error(transparent)]
     Blob(#[from] BlobError),
     #[error("blob {digest} is held by none of the sources: {tried}")]
@@ -55,16 +56,18 @@ enum Miss {
 
 /// The allowed sources and the store that they fill.
 #[derive(Debug, Clone)]
-pub struct Sources {
+pub(crate) struct Sources {
     blobs: Arc<Blobs>,
     sources: Vec<Source>,
     http: reqwest::Client,
     timeout: Duration,
+    /// Held by whoever fetches a blob: two writers of one unfinished download would spoil it.
+    fetching: Arc<Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>>,
 }
 
 /// How long a blob is.
 #[derive(Debug, Clone, Copy)]
-pub enum Length {
+pub(crate) enum Length {
     Exactly(u64),
     AtMost(u64),
 }
@@ -79,7 +82,7 @@ impl Length {
 
 impl Sources {
     /// `timeout` bounds every connection and every wait for the next bytes.
-    pub fn new(blobs: Arc<Blobs>, sources: Vec<Source>, timeout: Duration) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(blobs: Arc<Blobs>, sources: Vec<Source>, timeout: Duration) -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(timeout)
@@ -89,16 +92,19 @@ impl Sources {
             sources,
             http,
             timeout,
+            fetching: Arc::default(),
         })
     }
 
     /// The folder that holds the blobs.
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.blobs.folder()
     }
 
     /// The blob, verified now: from the store, else from the first source that has it.
-    pub async fn get(&self, digest: Digest, length: Length) -> Result<Pinned, SourceError> {
+    pub(crate) async fn get(&self, digest: Digest, length: Length) -> Result<Pinned, SourceError> {
+        let turn = self.turn(digest);
+        let _turn = turn.lock().await;
         if self.blobs.find(digest).is_some() {
             return self.blocking(digest, move |blobs| blobs.verify(digest)).await;
         }
@@ -111,7 +117,9 @@ impl Sources {
             match self.fetch(source, digest, length.limit(), &part).await {
                 Ok(()) => match self.blocking(digest, move |blobs| blobs.take(digest, &part)).await {
                     Ok(pinned) => return Ok(pinned),
-                    Err(error @ SourceError::Blob(BlobError::Corrupt { .. })) => tried.push(format!("{source}: {error}")),
+                    Err(error @ SourceError::Blob(BlobError::Corrupt { .. })) => {
+                        tried.push(format!("{source}: {error}"))
+                    }
                     Err(error) => return Err(error),
                 },
                 Err(miss) => tried.push(format!("{source}: {miss}")),
@@ -125,16 +133,31 @@ impl Sources {
     }
 
     /// Bytes of a small blob.
-    pub async fn read(&self, digest: Digest, length: Length) -> Result<(Pinned, Vec<u8>), SourceError> {
+    pub(crate) async fn read(&self, digest: Digest, length: Length) -> Result<(Pinned, Vec<u8>), SourceError> {
         let pinned = self.get(digest, length).await?;
         let path = pinned.path();
         let limit = length.limit();
-        let bytes = tokio::fs::metadata(&path).await.map_err(|source| BlobError::File { digest, source })?.len();
+        let bytes = tokio::fs::metadata(&path)
+            .await
+            .map_err(|source| BlobError::File { digest, source })?
+            .len();
         if bytes > limit {
-            return Err(SourceError::Size { digest, found: bytes, expected: limit });
+            return Err(SourceError::Size {
+                digest,
+                found: bytes,
+                expected: limit,
+            });
         }
-        let content = tokio::fs::read(&path).await.map_err(|source| BlobError::File { digest, source })?;
+        let content = tokio::fs::read(&path)
+            .await
+            .map_err(|source| BlobError::File { digest, source })?;
         Ok((pinned, content))
+    }
+
+    fn turn(&self, digest: Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        fetching.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(fetching.entry(digest).or_default())
     }
 
     async fn blocking<F>(&self, digest: Digest, work: F) -> Result<Pinned, SourceError>
@@ -193,7 +216,9 @@ impl Sources {
 
     async fn in_time<F: std::future::Future>(&self, future: F) -> Result<F::Output, Miss> {
         let seconds = self.timeout.as_secs();
-        tokio::time::timeout(self.timeout, future).await.map_err(|_| Miss::Stalled { seconds })
+        tokio::time::timeout(self.timeout, future)
+            .await
+            .map_err(|_| Miss::Stalled { seconds })
     }
 }
 
@@ -214,6 +239,7 @@ fn copy(folder: &Path, digest: Digest, limit: u64, part: &Path) -> Result<(), Mi
 /// Whether the file is small enough for a manifest and has this digest.
 fn is_manifest(path: &Path, digest: Digest) -> bool {
     let mut content = Vec::new();
-    let read = fs::File::open(path).and_then(|file| file.take(crate::model::MANIFEST_BYTES_MAX).read_to_end(&mut content));
+    let read =
+        fs::File::open(path).and_then(|file| file.take(crate::model::MANIFEST_BYTES_MAX).read_to_end(&mut content));
     read.is_ok() && Digest::of(&content) == digest
 }

@@ -37,7 +37,9 @@ pub(crate) struct Pushed {
 impl Pushed {
     /// Reads a header. Every number is a stranger's word.
     fn parse(header: &Header) -> Result<Self, Refusal> {
-        let malformed = |what: &str| Refusal::Malformed { reason: what.to_owned() };
+        let malformed = |what: &str| Refusal::Malformed {
+            reason: what.to_owned(),
+        };
         let key = WorkKey {
             item: ItemId {
                 job: header.job,
@@ -49,12 +51,17 @@ impl Pushed {
         };
         if header.links.len() > LINKS_BYTES_MAX {
             let found = header.links.len();
-            return Err(malformed(&format!("its links have {found} bytes, at most {LINKS_BYTES_MAX} are allowed")));
+            return Err(malformed(&format!(
+                "its links have {found} bytes, at most {LINKS_BYTES_MAX} are allowed"
+            )));
         }
         let links: Vec<Link> =
             serde_json::from_slice(&header.links).map_err(|error| malformed(&format!("its links: {error}")))?;
         if links.is_empty() || links.len() > STAGES_MAX {
-            return Err(malformed(&format!("it has {} links, 1 to {STAGES_MAX} are allowed", links.len())));
+            return Err(malformed(&format!(
+                "it has {} links, 1 to {STAGES_MAX} are allowed",
+                links.len()
+            )));
         }
         Ok(Self {
             key,
@@ -89,7 +96,11 @@ impl SpanService {
             Expected::Acknowledged(acknowledgement) => return Ok(*acknowledgement),
             Expected::Wanted(wanted) => wanted,
         };
-        let rows = self.read_rows(&mut frames, wanted.pushed.rows, wanted.pushed.bytes).await?;
+        let rows = self.read_rows(&mut frames, wanted.pushed.rows, wanted.pushed.bytes);
+        let in_time = tokio::time::timeout_at(wanted.deadline, rows).await;
+        let rows = in_time.map_err(|_| Refusal::Stalled {
+            seconds: self.host.config.io_timeout_seconds,
+        })??;
         // On a task of its own: a sender that hangs up now must not leave accepted rows without somebody who computes them.
         let taken = self.host.tasks.spawn(Arc::clone(&self.host).take(*wanted, rows));
         Ok(taken.await.map_err(|_| Refusal::Stopping)??)
@@ -130,7 +141,10 @@ impl SpanService {
         let seconds = self.host.config.io_timeout_seconds;
         let frame = tokio::time::timeout(self.host.config.io_timeout(), frames.message()).await;
         match frame.map_err(|_| Refusal::Stalled { seconds })?? {
-            Some(frame) => frame.content.map(Some).ok_or_else(|| malformed("a frame is empty").into()),
+            Some(frame) => frame
+                .content
+                .map(Some)
+                .ok_or_else(|| malformed("a frame is empty").into()),
             None => Ok(None),
         }
     }
@@ -166,7 +180,8 @@ impl Span for SpanService {
     async fn push(&self, request: Request<Streaming<Frame>>) -> Result<Response<Acknowledged>, Status> {
         let failure = match self.receive(request.into_inner()).await {
             Ok(signed) => {
-                let acknowledgement = serde_json::to_vec(&signed).map_err(|error| Status::internal(error.to_string()))?;
+                let acknowledgement =
+                    serde_json::to_vec(&signed).map_err(|error| Status::internal(error.to_string()))?;
                 return Ok(Response::new(Acknowledged { acknowledgement }));
             }
             Err(failure) => failure,

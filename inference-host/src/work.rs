@@ -31,7 +31,7 @@ use crate::{
 
 /// Names a piece of work. Reads `job.shard.replica-attempt-span`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct WorkKey {
+pub(crate) struct WorkKey {
     pub item: ItemId,
     pub attempt: u8,
     /// Index of the span in the assignment.
@@ -47,7 +47,7 @@ impl fmt::Display for WorkKey {
 /// How far a piece of work is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Assigned; the input has not arrived.
     Known,
     /// The input is here and is being computed.
@@ -63,7 +63,7 @@ pub enum Phase {
 
 /// Everything about a piece of work that outlives the process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub(crate) struct Record {
     pub assignment: Assignment,
     pub span: u8,
     pub phase: Phase,
@@ -72,7 +72,7 @@ pub struct Record {
 }
 
 impl Record {
-    pub fn key(&self) -> WorkKey {
+    pub(crate) fn key(&self) -> WorkKey {
         WorkKey {
             item: self.assignment.item,
             attempt: self.assignment.attempt,
@@ -81,29 +81,29 @@ impl Record {
     }
 
     /// The span as the assignment pins it.
-    pub fn pinned(&self) -> Option<&Span> {
+    pub(crate) fn pinned(&self) -> Option<&Span> {
         self.assignment.spans.get(usize::from(self.span))
     }
 
     /// Our own link, once the rows are computed.
-    pub fn own(&self) -> Option<&Link> {
+    pub(crate) fn own(&self) -> Option<&Link> {
         self.links.get(usize::from(self.span))
     }
 
     /// The link of the span before, once its rows were acknowledged.
-    pub fn received(&self) -> Option<&Link> {
+    pub(crate) fn received(&self) -> Option<&Link> {
         self.links.get(usize::from(self.span).checked_sub(1)?)
     }
 
     /// Digest of the rows that this span works on, as far as it is known.
-    pub fn input_digest(&self) -> Option<Digest> {
+    pub(crate) fn input_digest(&self) -> Option<Digest> {
         match self.span {
             0 => Some(self.assignment.root),
             _ => self.received().map(|link| link.receipt.receipt.output_digest),
         }
     }
 
-    pub fn is_last(&self) -> bool {
+    pub(crate) fn is_last(&self) -> bool {
         usize::from(self.span).saturating_add(1) == self.assignment.spans.len()
     }
 
@@ -112,7 +112,7 @@ impl Record {
     }
 
     /// Whether computing may begin, or begin again: nothing was signed about the output yet.
-    pub fn may_start(&self) -> bool {
+    pub(crate) fn may_start(&self) -> bool {
         let waiting = match self.phase {
             Phase::Known => self.span == 0,
             Phase::Failed { .. } => self.own().is_none() && self.input_digest().is_some(),
@@ -133,7 +133,7 @@ impl Record {
 
 /// A piece of work in memory.
 #[derive(Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     record: watch::Sender<Record>,
     /// Held by whoever receives rows or starts the work, so that it happens once.
     pub(crate) gate: Arc<tokio::sync::Mutex<()>>,
@@ -149,12 +149,12 @@ impl Entry {
         })
     }
 
-    pub fn record(&self) -> Record {
+    pub(crate) fn record(&self) -> Record {
         self.record.borrow().clone()
     }
 
     /// Waits until the work is finished one way or the other.
-    pub async fn finished(&self) {
+    pub(crate) async fn finished(&self) {
         // The sender lives in this very value, so the wait cannot be cut off.
         let _ = self.record.subscribe().wait_for(Record::is_finished).await;
     }
@@ -171,7 +171,7 @@ pub enum WorkFull {
 
 /// Bounds of what is remembered.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     pub items_max: usize,
     /// Bytes of rows on disk.
     pub row_bytes_max: u64,
@@ -180,7 +180,7 @@ pub struct Bounds {
 
 /// All work of this host.
 #[derive(Debug)]
-pub struct Work {
+pub(crate) struct Work {
     journal: Journal,
     bounds: Bounds,
     entries: Mutex<HashMap<WorkKey, Arc<Entry>>>,
@@ -188,7 +188,7 @@ pub struct Work {
 
 impl Work {
     /// Reads back what was kept. The second value has a sentence for everything that was corrupt.
-    pub fn open(journal: Journal, bounds: Bounds) -> Result<(Self, Vec<String>), JournalError> {
+    pub(crate) fn open(journal: Journal, bounds: Bounds) -> Result<(Self, Vec<String>), JournalError> {
         let (records, corrupt) = journal.read_all()?;
         let kept = |record: Record| {
             let key = record.key();
@@ -205,21 +205,23 @@ impl Work {
         Ok((work, corrupt))
     }
 
-    pub fn find(&self, key: WorkKey) -> Option<Arc<Entry>> {
+    pub(crate) fn find(&self, key: WorkKey) -> Option<Arc<Entry>> {
         self.lock().get(&key).cloned()
     }
 
     /// All our pieces of an attempt, first span first.
-    pub fn of_attempt(&self, item: ItemId, attempt: u8) -> Vec<Arc<Entry>> {
+    pub(crate) fn of_attempt(&self, item: ItemId, attempt: u8) -> Vec<Arc<Entry>> {
         let entries = self.lock();
-        let ours = entries.iter().filter(|(key, _)| key.item == item && key.attempt == attempt);
+        let ours = entries
+            .iter()
+            .filter(|(key, _)| key.item == item && key.attempt == attempt);
         let mut ours: Vec<_> = ours.map(|(key, entry)| (key.span, Arc::clone(entry))).collect();
         ours.sort_by_key(|(span, _)| *span);
         ours.into_iter().map(|(_, entry)| entry).collect()
     }
 
     /// The piece of an item that made these rows as its last span.
-    pub fn of_output(&self, item: ItemId, output: Digest) -> Option<Arc<Entry>> {
+    pub(crate) fn of_output(&self, item: ItemId, output: Digest) -> Option<Arc<Entry>> {
         let made = |entry: &&Arc<Entry>| {
             let record = entry.record.borrow();
             let own = record.own().map(|link| link.receipt.receipt.output_digest);
@@ -229,7 +231,7 @@ impl Work {
     }
 
     /// Pieces that are not finished and whose deadline is ahead: what a restarted host goes on with.
-    pub fn unfinished(&self, now: u64) -> Vec<Arc<Entry>> {
+    pub(crate) fn unfinished(&self, now: u64) -> Vec<Arc<Entry>> {
         let open = |entry: &&Arc<Entry>| {
             let record = entry.record.borrow();
             matches!(record.phase, Phase::Running | Phase::Sending) && now < record.assignment.deadline
@@ -238,18 +240,18 @@ impl Work {
     }
 
     /// Pieces by state, for the status.
-    pub fn count(&self, state: WorkState) -> usize {
+    pub(crate) fn count(&self, state: WorkState) -> usize {
         let same = |entry: &&Arc<Entry>| entry.record.borrow().state() == state;
         self.lock().values().filter(same).count()
     }
 
     /// Bytes of rows on disk.
-    pub fn row_bytes(&self) -> u64 {
+    pub(crate) fn row_bytes(&self) -> u64 {
         sum_bytes(&self.lock())
     }
 
     /// Remembers an assignment. Whoever knows it already gets what is known.
-    pub fn learn(&self, assignment: &Assignment, span: u8) -> Result<Arc<Entry>, WorkFull> {
+    pub(crate) fn learn(&self, assignment: &Assignment, span: u8) -> Result<Arc<Entry>, WorkFull> {
         let record = Record {
             assignment: assignment.clone(),
             span,
@@ -274,12 +276,15 @@ impl Work {
     }
 
     /// The input of a first span is at hand.
-    pub async fn start(&self, entry: &Arc<Entry>) -> Result<(), JournalError> {
-        self.change(entry, None::<(RowFile, Vec<Vec<u8>>)>, |record| record.phase = Phase::Running).await
+    pub(crate) async fn start(&self, entry: &Arc<Entry>) -> Result<(), JournalError> {
+        self.change(entry, None::<(RowFile, Vec<Vec<u8>>)>, |record| {
+            record.phase = Phase::Running
+        })
+        .await
     }
 
     /// Rows have arrived. `links` carry our acknowledgement, which may be sent once this returns.
-    pub async fn accept<T>(&self, entry: &Arc<Entry>, links: Vec<Link>, rows: Vec<T>) -> Result<(), JournalError>
+    pub(crate) async fn accept<T>(&self, entry: &Arc<Entry>, links: Vec<Link>, rows: Vec<T>) -> Result<(), JournalError>
     where
         T: AsRef<[u8]> + Send + 'static,
     {
@@ -291,7 +296,7 @@ impl Work {
     }
 
     /// Rows are computed and receipted.
-    pub async fn produce<T>(&self, entry: &Arc<Entry>, own: Link, rows: Vec<T>) -> Result<(), JournalError>
+    pub(crate) async fn produce<T>(&self, entry: &Arc<Entry>, own: Link, rows: Vec<T>) -> Result<(), JournalError>
     where
         T: AsRef<[u8]> + Send + 'static,
     {
@@ -310,7 +315,7 @@ impl Work {
     }
 
     /// The next host has the rows: ours are not needed any more.
-    pub async fn acknowledge(&self, entry: &Arc<Entry>, by: SignedAcknowledgement) -> Result<(), JournalError> {
+    pub(crate) async fn acknowledge(&self, entry: &Arc<Entry>, by: SignedAcknowledgement) -> Result<(), JournalError> {
         self.change(entry, None::<(RowFile, Vec<Vec<u8>>)>, |record| {
             record.phase = Phase::Done;
             if let Some(own) = record.links.get_mut(usize::from(record.span)) {
@@ -323,10 +328,12 @@ impl Work {
     }
 
     /// The work cannot be finished. What is proven so far stays.
-    pub async fn fail(&self, entry: &Arc<Entry>, reason: String) {
+    pub(crate) async fn fail(&self, entry: &Arc<Entry>, reason: String) {
         let phase = Phase::Failed { reason };
         let failed = phase.clone();
-        let kept = self.change(entry, None::<(RowFile, Vec<Vec<u8>>)>, |record| record.phase = phase).await;
+        let kept = self
+            .change(entry, None::<(RowFile, Vec<Vec<u8>>)>, |record| record.phase = phase)
+            .await;
         if let Err(error) = kept {
             tracing::error!(%error, "a failure could not be kept");
             entry.record.send_modify(|record| record.phase = failed);
@@ -334,7 +341,7 @@ impl Work {
     }
 
     /// Rows that were kept, if they still are what their digest says; otherwise they are moved aside.
-    pub fn rows(&self, entry: &Entry, file: RowFile) -> Result<Vec<Vec<u8>>, JournalError> {
+    pub(crate) fn rows(&self, entry: &Entry, file: RowFile) -> Result<Vec<Vec<u8>>, JournalError> {
         let record = entry.record();
         let expected = match file {
             RowFile::Input => record.input_digest(),
@@ -359,7 +366,7 @@ impl Work {
     }
 
     /// Forgets what is past its evidence window and its retention; what was never started right after its window.
-    pub fn prune(&self, now: u64) -> usize {
+    pub(crate) fn prune(&self, now: u64) -> usize {
         let past = |entry: &Entry| {
             let record = entry.record.borrow();
             let kept = match record.phase {
@@ -370,7 +377,11 @@ impl Work {
         };
         let gone: Vec<WorkKey> = {
             let mut entries = self.lock();
-            let gone: Vec<WorkKey> = entries.iter().filter(|(_, entry)| past(entry)).map(|(key, _)| *key).collect();
+            let gone: Vec<WorkKey> = entries
+                .iter()
+                .filter(|(_, entry)| past(entry))
+                .map(|(key, _)| *key)
+                .collect();
             gone.iter().for_each(|key| drop(entries.remove(key)));
             gone
         };
@@ -379,8 +390,12 @@ impl Work {
     }
 
     /// What the relayer may know of an attempt: the furthest of our pieces that can prove something decides.
-    pub fn status(&self, item: ItemId, attempt: u8) -> Option<WorkStatus> {
-        let records: Vec<Record> = self.of_attempt(item, attempt).iter().map(|entry| entry.record()).collect();
+    pub(crate) fn status(&self, item: ItemId, attempt: u8) -> Option<WorkStatus> {
+        let records: Vec<Record> = self
+            .of_attempt(item, attempt)
+            .iter()
+            .map(|entry| entry.record())
+            .collect();
         let proven = records.iter().max_by_key(|record| record.links.len())?;
         let failed = records.iter().find_map(|record| match &record.phase {
             Phase::Failed { reason } => Some(reason.clone()),
@@ -427,7 +442,9 @@ impl Work {
             journal.write(&kept)?;
             Ok(bytes)
         };
-        let written = tokio::task::spawn_blocking(write).await.map_err(|_| JournalError::Stopped)?;
+        let written = tokio::task::spawn_blocking(write)
+            .await
+            .map_err(|_| JournalError::Stopped)?;
         entry.row_bytes.fetch_add(written?, Ordering::Relaxed);
         entry.record.send_replace(record);
         Ok(())
@@ -440,7 +457,9 @@ impl Work {
             RowFile::Input => RowFile::Output,
             RowFile::Output => RowFile::Input,
         };
-        entry.row_bytes.store(self.journal.row_bytes(key, other), Ordering::Relaxed);
+        entry
+            .row_bytes
+            .store(self.journal.row_bytes(key, other), Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<WorkKey, Arc<Entry>>> {

@@ -1,8 +1,18 @@
-//! The host against the real thing: ONNX Runtime and all-MiniLM-L6-v2 out of `.runtime/`.
+//! Hosts as the chain, their relayers, their neighbours and developers see them: over real sockets, on a fake chain; and the real thing:
+//! ONNX Runtime and all-MiniLM-L6-v2 out of `.runtime/`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    reason = "a failed expectation is the message, and numbers in tests are small"
+)]
 
-#![allow(clippy::arithmetic_side_effects, reason = "sizes in tests are small and known")]
-#![allow(clippy::cast_possible_truncation, reason = "sizes in tests are small and known")]
-#![allow(clippy::unwrap_used, reason = "a failed expectation is the message")]
-
+mod blobs;
+mod kit;
 mod onnx_session;
+mod outputs;
 mod partition_proof;
+mod pipeline;
+mod refusals;
+mod survive;
+mod tiny;

@@ -1,0 +1,215 @@
+//! A deployment that is ready: its proven stages behind one queue.
+//!
+//! Guarantees: batches go through the stages in order, one at a time; a row that a graph refuses fails alone, not its batch mates; the
+//! lane ends when nobody holds the deployment any more, so work in progress outlives a deployment that is taken off the list.
+
+use std::sync::Arc;
+
+use partition::{
+    row::{self, RowError},
+    Bundle, Dim, Manifest, Row, Standing, TensorSpec,
+};
+use schema::Digest;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{
+    blobs::Pinned,
+    engine::{Engine, EngineError, Health},
+    queue::{Limits, Overloaded, Pending, Queue, Ticket},
+    tokenizer::{TextTokenizer, TokenizerError},
+};
+
+/// A deployment that is served: its stages, loaded and proven, and its queue.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    /// Digest of the manifest.
+    pub manifest: Digest,
+    bundle: Bundle,
+    first: usize,
+    last: usize,
+    tokenizer: Option<TextTokenizer>,
+    lane: Arc<Lane>,
+    // Ends the lane when nobody holds this value any more.
+    _lane_guard: DropGuard,
+    _pins: Vec<Pinned>,
+}
+
+/// What a deployment is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// Digest of the manifest.
+    pub(crate) manifest: Digest,
+    pub(crate) bundle: Bundle,
+    /// First and last stage.
+    pub(crate) span: (usize, usize),
+    pub(crate) tokenizer: Option<TextTokenizer>,
+    /// One per stage of the span.
+    pub(crate) stages: Vec<Arc<Proven>>,
+    /// Keeps the blobs in the store.
+    pub(crate) pins: Vec<Pinned>,
+}
+
+/// The queue of a deployment and the engines that its batches go through.
+#[derive(Debug)]
+struct Lane {
+    queue: Queue,
+    limits: Limits,
+    stages: Vec<Arc<Proven>>,
+}
+
+/// An engine and how it stands.
+#[derive(Debug)]
+pub(crate) struct Proven {
+    pub(crate) engine: Engine,
+    pub(crate) standing: Standing,
+}
+
+impl Serving {
+    /// Starts the lane of a deployment.
+    pub(crate) fn start(parts: Parts, queue: Queue, positions_max: u64) -> Self {
+        let limits = Limits {
+            positions_max,
+            batching: parts.bundle.manifest().batching,
+        };
+        let lane = Arc::new(Lane {
+            queue,
+            limits,
+            stages: parts.stages,
+        });
+        Self {
+            manifest: parts.manifest,
+            bundle: parts.bundle,
+            first: parts.span.0,
+            last: parts.span.1,
+            tokenizer: parts.tokenizer,
+            _lane_guard: spawn_lane(&lane),
+            lane,
+            _pins: parts.pins,
+        }
+    }
+
+    fn facts(&self) -> &Manifest {
+        self.bundle.manifest()
+    }
+
+    /// The row that comes in.
+    fn receives(&self) -> &[TensorSpec] {
+        self.facts().stages.get(self.first).map_or(&[], |stage| &stage.receives)
+    }
+
+    /// A received row and its positions; None where the model has no axis that counts any.
+    pub(crate) fn decode(&self, bytes: &[u8]) -> Result<(Row, Option<u64>), RowError> {
+        let max_positions = self.facts().max_positions;
+        let row = row::decode(bytes, self.receives(), max_positions)?;
+        let lengths = row::check(&row, self.receives(), max_positions)?;
+        let positions = lengths.values().max().copied();
+        Ok((row, positions))
+    }
+
+    /// The model's input for a text, and its tokens after truncation. Slow for long texts: not for an async thread.
+    pub(crate) fn tokenize(&self, text: &str) -> Result<(Row, u64), TokenizerError> {
+        // Deployments that begin with the first stage are never loaded without one.
+        let tokenizer = self.tokenizer.as_ref().ok_or(TokenizerError::Empty)?;
+        let tokens = tokenizer.encode(text)?;
+        let row = tokens.row(&self.facts().inputs)?;
+        Ok((row, u64::try_from(tokens.count()).unwrap_or(u64::MAX)))
+    }
+
+    /// Bytes of the row that a row of so many positions becomes.
+    pub(crate) fn sent_bytes(&self, positions: u64) -> u64 {
+        let length = |dim: &Dim| match dim {
+            Dim::Batch => 1,
+            Dim::Positions(_) => positions,
+            Dim::Fixed(length) => *length,
+        };
+        let bytes = |spec: &TensorSpec| {
+            let width = u64::try_from(spec.dtype.size()).unwrap_or(u64::MAX);
+            spec.row_shape().iter().map(length).fold(width, u64::saturating_mul)
+        };
+        let sends = self.facts().stages.get(self.last).map_or(&[][..], |stage| &stage.sends);
+        sends.iter().map(bytes).fold(0, u64::saturating_add)
+    }
+
+    /// Puts rows with their lengths into the queue, all or none.
+    pub(crate) fn admit(&self, rows: Vec<(Row, u64)>) -> Result<Ticket, Overloaded> {
+        self.lane.queue.admit(rows)
+    }
+
+    /// Refuses rows that would not fit, before anybody sends them.
+    pub(crate) fn room_for(&self, rows: usize) -> Result<(), Overloaded> {
+        self.lane.queue.room_for(rows)
+    }
+
+    /// Rows waiting now.
+    pub(crate) fn queued(&self) -> usize {
+        self.lane.queue.rows()
+    }
+
+    /// The first engine that has stopped, if any has.
+    pub(crate) fn health(&self) -> Health {
+        let stopped = |stage: &Arc<Proven>| Some(stage.engine.health()).filter(|health| *health != Health::Ready);
+        self.lane.stages.iter().find_map(stopped).unwrap_or(Health::Ready)
+    }
+
+    /// Relative error of the stage that is furthest from the reference, if the manifest does not know this engine class.
+    pub(crate) fn newcomer_error_ppb(&self) -> Option<u64> {
+        let error = |stage: &Arc<Proven>| match stage.standing {
+            Standing::Member => None,
+            Standing::Newcomer { error_ppb } => Some(error_ppb),
+        };
+        self.lane.stages.iter().filter_map(error).max()
+    }
+}
+
+impl Lane {
+    async fn serve(&self) {
+        loop {
+            let batch = self.queue.next(self.limits).await;
+            let rows: Vec<Row> = batch.iter().map(|pending| pending.row.clone()).collect();
+            match self.run(rows).await {
+                Ok(rows) => finish(batch, rows),
+                // One bad row must not fail its batch mates: each runs alone and answers for itself.
+                Err(EngineError::Rows(_)) if batch.len() > 1 => self.serve_alone(batch).await,
+                Err(error) => {
+                    let reason = error.to_string();
+                    batch
+                        .into_iter()
+                        .for_each(|pending| pending.finish(Err(reason.clone())));
+                }
+            }
+        }
+    }
+
+    async fn serve_alone(&self, batch: Vec<Pending>) {
+        for pending in batch {
+            let result = self.run(vec![pending.row.clone()]).await;
+            let row = result.map_err(|error| error.to_string());
+            pending.finish(row.map(|rows| rows.into_iter().next().unwrap_or_default()));
+        }
+    }
+
+    async fn run(&self, mut rows: Vec<Row>) -> Result<Vec<Row>, EngineError> {
+        for stage in &self.stages {
+            rows = stage.engine.run(rows).await?;
+        }
+        Ok(rows)
+    }
+}
+
+fn finish(batch: Vec<Pending>, rows: Vec<Row>) {
+    for (pending, row) in batch.into_iter().zip(rows) {
+        pending.finish(Ok(row));
+    }
+}
+
+fn spawn_lane(lane: &Arc<Lane>) -> DropGuard {
+    let token = CancellationToken::new();
+    let (lane, ended) = (Arc::clone(lane), token.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            () = lane.serve() => {}
+            () = ended.cancelled() => {}
+        }
+    });
+    token.drop_guard()
+}

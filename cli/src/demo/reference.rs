@@ -7,7 +7,8 @@ use inference_host::tokenizer::TextTokenizer;
 use partition::{run_stage, Bundle, Runtime};
 
 use crate::{
-    model::{split_with, PoolingName, Split},
+    engine::Library,
+    model::{split_with, Split},
     work::results::embedding,
 };
 
@@ -17,22 +18,20 @@ pub(crate) const SENTENCES: &str = include_str!("../../../tests/fixtures/sentenc
 const REFERENCE: &[u8] = include_bytes!("../../../tests/fixtures/minilm-64.f32");
 /// Largest difference of one value.
 pub(crate) const TOLERANCE: f32 = 1e-5;
-/// Tokens after which the model's own configuration cuts.
-pub(crate) const MAX_POSITIONS: u64 = 256;
 
-/// How a model is cut for the demonstration.
+/// How the model is cut for the demonstration; pooling, normalisation and longest text are what its own files say.
 pub(crate) fn split_of(source: &Path, bundle: &Path, stages: usize) -> Split {
     Split {
         source: source.to_owned(),
         bundle: bundle.to_owned(),
         stages: Some(stages),
         max_stage_bytes: None,
-        task: "embeddings".to_owned(),
-        max_positions: MAX_POSITIONS,
-        pooling: Some(PoolingName::Mean),
-        normalize: true,
+        task: None,
+        max_positions: None,
+        pooling: None,
+        normalize: None,
         samples: None,
-        library: Default::default(),
+        library: Library::default(),
     }
 }
 

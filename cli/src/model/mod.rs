@@ -11,14 +11,14 @@ use clap::Subcommand;
 pub(crate) use self::{
     manage::pass_on,
     publish::{claim_call, claim_fee, read_manifest, version_of, Publication, MANIFEST_BYTES_MAX},
-    split::{split_with, PoolingName, Split},
+    split::{split_with, Split},
 };
 use crate::context::Context;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Cut an ONNX export into stages: a bundle of manifest.json and blobs
-    #[command(after_help = "Example:\n  fxn model split ./all-MiniLM-L6-v2-onnx ./bundle --stages 3 --pooling mean --normalize")]
+    #[command(after_help = "Example:\n  fxn model split ./all-MiniLM-L6-v2-onnx ./bundle --stages 3")]
     Split(split::Split),
     /// Publish a bundle as a model, or as the next version of one
     #[command(

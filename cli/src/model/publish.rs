@@ -2,11 +2,11 @@
 
 use std::{fmt, fs, path::Path, path::PathBuf, str::FromStr};
 
-use anyhow::{bail, ensure, Context as _};
+use anyhow::{bail, Context as _};
 use clap::Args;
 use client::{Account, Call, Client, ClientError};
 use cosmwasm_std::Decimal;
-use partition::Manifest;
+use partition::{Bundle, Manifest};
 use schema::{
     registry::{
         self, ConfigResponse, EndpointTerms, ExecuteMsg, Metadata, ModelResponse, NamespaceResponse, NewVersion, Parent,
@@ -168,17 +168,8 @@ fn task(name: &str) -> Task {
 
 /// The manifest of a bundle and its digest.
 pub(crate) fn read_manifest(bundle: &Path) -> anyhow::Result<(Manifest, Digest)> {
-    let path = bundle.join("manifest.json");
-    let size = fs::metadata(&path).with_context(|| format!("{} is no bundle", bundle.display()))?.len();
-    ensure!(
-        size <= MANIFEST_BYTES_MAX,
-        "{} has {size} bytes, a manifest at most {MANIFEST_BYTES_MAX}",
-        path.display()
-    );
-    let bytes = fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
-    let manifest: Manifest = serde_json::from_slice(&bytes).with_context(|| format!("{} is no manifest", path.display()))?;
-    manifest.validate().with_context(|| format!("{} promises what cannot be", path.display()))?;
-    Ok((manifest, Digest::of(&bytes)))
+    let opened = Bundle::open(bundle).with_context(|| format!("{} is no bundle", bundle.display()))?;
+    Ok((opened.manifest().clone(), Digest(opened.digest().to_bytes())))
 }
 
 /// What the chain keeps of a manifest.

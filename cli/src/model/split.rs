@@ -55,18 +55,18 @@ pub(crate) struct Split {
     /// As few stages as possible, none with more weights than this
     #[arg(long, value_name = "BYTES", group = "size")]
     pub(crate) max_stage_bytes: Option<u64>,
-    /// What the model is for
-    #[arg(long, default_value = "embeddings")]
-    pub(crate) task: String,
-    /// Longest text in tokens; longer ones are truncated
-    #[arg(long, value_name = "TOKENS", default_value_t = 256)]
-    pub(crate) max_positions: u64,
-    /// Pooling to append to the graph
+    /// What the model is for [default: as the export's own files say]
+    #[arg(long)]
+    pub(crate) task: Option<String>,
+    /// Longest text in tokens; longer ones are truncated [default: as the export's own files say]
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_positions: Option<u64>,
+    /// Pooling to append to the graph [default: as the export's own files say]
     #[arg(long, value_enum)]
     pub(crate) pooling: Option<PoolingName>,
-    /// Append an L2 normalisation
-    #[arg(long)]
-    pub(crate) normalize: bool,
+    /// Whether to append an L2 normalisation [default: as the export's own files say]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) normalize: Option<bool>,
     /// Texts with which the split proves itself, one a line, at most 64 [default: a built-in list]
     #[arg(long, value_name = "FILE")]
     pub(crate) samples: Option<PathBuf>,
@@ -78,6 +78,8 @@ pub(crate) struct Split {
 pub(crate) enum PoolingName {
     /// Mean over the real tokens
     Mean,
+    /// As the graph ends
+    None,
 }
 
 #[derive(Debug, Serialize)]
@@ -112,22 +114,34 @@ pub(crate) fn split_with(split: &Split, runtime: &dyn Runtime) -> anyhow::Result
         (None, Some(bytes)) => Stages::MaxBytes(bytes),
         (None, None) => Stages::Count(1),
     };
-    let options = SplitOptions {
-        task: split.task.clone(),
-        pooling: split.pooling.map(|PoolingName::Mean| Pooling::Mean),
-        normalize: split.normalize,
-        ..SplitOptions::embeddings(stages, split.max_positions)
-    };
-    let samples = samples(&split.source, split)?;
+    let options = options(split, stages)?;
+    let samples = samples(&split.source, options.max_positions, split.samples.as_deref())?;
     partition::split(&split.source, &split.bundle, &options, runtime, &samples)
         .with_context(|| format!("{} cannot be split", split.source.display()))
 }
 
-fn samples(source: &Path, split: &Split) -> anyhow::Result<Vec<Vec<(String, Tensor)>>> {
+/// What the export says about itself, and what the flags say instead.
+fn options(split: &Split, stages: Stages) -> anyhow::Result<SplitOptions> {
+    let mut options = SplitOptions::for_export(&split.source, stages)?;
+    if let Some(task) = &split.task {
+        options.task.clone_from(task);
+    }
+    if let Some(pooling) = split.pooling {
+        options.pooling = match pooling {
+            PoolingName::Mean => Some(Pooling::Mean),
+            PoolingName::None => None,
+        };
+    }
+    options.max_positions = split.max_positions.unwrap_or(options.max_positions);
+    options.normalize = split.normalize.unwrap_or(options.normalize);
+    Ok(options)
+}
+
+fn samples(source: &Path, max_positions: u64, file: Option<&Path>) -> anyhow::Result<Vec<Vec<(String, Tensor)>>> {
     let path = source.join("tokenizer.json");
     let json = fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
-    let tokenizer = TextTokenizer::new(&json, split.max_positions)?;
-    let texts = match &split.samples {
+    let tokenizer = TextTokenizer::new(&json, max_positions)?;
+    let texts = match file {
         Some(path) => texts::read(path)?,
         None => SAMPLES.iter().map(|text| (*text).to_owned()).collect(),
     };

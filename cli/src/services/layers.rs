@@ -70,11 +70,6 @@ impl Layers {
         let service = self.service;
         self.table.try_into().with_context(|| format!("the configuration of {service} cannot be used"))
     }
-
-    /// One field as it stands now, if it is a text.
-    pub(crate) fn text(&self, field: &str) -> Option<&str> {
-        self.table.get(field).and_then(Value::as_str)
-    }
 }
 
 #[cfg(test)]

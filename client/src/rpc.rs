@@ -263,16 +263,40 @@ fn response_data(error: &tendermint_rpc::Error) -> Option<String> {
     }
 }
 
-/// These errors print a backtrace after their first line.
+/// The cause in one line: these errors print a title, then `Caused by:` with the cause, then a backtrace.
 fn first_line(error: &tendermint_rpc::Error) -> String {
-    let text = error.to_string();
+    cause(&error.to_string()).to_owned()
+}
+
+fn cause(text: &str) -> &str {
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines.next().unwrap_or("unknown error").to_owned()
+    let title = lines.next().unwrap_or("unknown error");
+    let cause = lines.skip_while(|line| *line != "Caused by:").nth(1).unwrap_or(title);
+    // The URL stands in our own sentence already.
+    match cause.strip_prefix("error sending request for url (") {
+        Some(rest) => rest.split_once("): ").map_or(cause, |(_, cause)| cause),
+        None => cause,
+    }
 }
 
 fn bad(what: &'static str, reason: impl std::fmt::Display) -> ClientError {
     ClientError::BadAnswer {
         what,
         reason: reason.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_without_its_backtrace() {
+        let refused =
+            "HTTP error\n\nCaused by:\n    error sending request for url (http://127.0.0.1:1/): error trying to \
+                       connect: Connection refused\n\nLocation:\n    a.rs:10:9";
+        assert_eq!(cause(refused), "error trying to connect: Connection refused");
+        assert_eq!(cause("parse error: x\n\nLocation:\n    a.rs:10:9"), "parse error: x");
+        assert_eq!(cause(""), "unknown error");
     }
 }

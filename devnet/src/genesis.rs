@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use crate::{
     accounts::Accounts,
     machine::{Code, Machine},
+    market,
     node::{now_nanos, Node, Rules},
     transaction, Config, PREFIX,
 };
@@ -118,15 +119,24 @@ fn make(config: Config, rpc: &str) -> anyhow::Result<(Node, Value)> {
         time: Timestamp::from_nanos(now_nanos()),
         chain_id: config.chain_id.clone(),
     };
-    let codes: Vec<Code> = config.codes.clone();
-    let machine = Machine::new(&codes, &balances, block)?;
+    let mut codes: Vec<Code> = if config.market.is_some() {
+        market::codes()
+    } else {
+        vec![]
+    };
+    codes.extend(&config.codes);
+    let mut machine = Machine::new(&codes, &balances, block)?;
+    let contracts = match config.market {
+        Some(params) => market::deploy(&mut machine, params, &config.accounts)?,
+        None => json!({}),
+    };
     let network = json!({
         "chain_id": config.chain_id,
         "rpc": rpc,
         "denom": config.denom,
         "gas_price": config.gas_price,
         "bech32_prefix": PREFIX,
-        "contracts": {},
+        "contracts": contracts,
     });
     let rules = Rules {
         chain_id: config.chain_id,

@@ -18,6 +18,7 @@ mod gas;
 mod genesis;
 mod history;
 mod machine;
+mod market;
 mod methods;
 mod node;
 mod query;

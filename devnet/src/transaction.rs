@@ -272,3 +272,6 @@ fn coin(coin: &ProtoCoin) -> Result<Coin, Refusal> {
 fn parse_error(error: impl std::fmt::Display) -> Refusal {
     code::TX_PARSE.with(error)
 }
+
+#[cfg(test)]
+mod tests;

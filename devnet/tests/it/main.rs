@@ -6,6 +6,7 @@
     reason = "small numbers of a test, and a failed expectation is its message"
 )]
 
+mod market;
 mod probe;
 mod proxy;
 mod refusals;

@@ -38,7 +38,9 @@ impl FromStr for Func {
 
 fn whole(text: &str) -> Option<u128> {
     // `u128::from_str` would take a plus sign.
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| text.parse().ok())?
 }
 
 fn decimal(text: &str) -> Option<u128> {
@@ -100,7 +102,21 @@ mod tests {
     #[test]
     fn what_is_no_amount_is_refused() {
         let long = "9".repeat(60);
-        for text in ["", ".", "1.", ".5", "-1", "+1", "1e3", "1.0000001", "1,5", "ufunc", "1.5ufunc", "FUNC", &long] {
+        for text in [
+            "",
+            ".",
+            "1.",
+            ".5",
+            "-1",
+            "+1",
+            "1e3",
+            "1.0000001",
+            "1,5",
+            "ufunc",
+            "1.5ufunc",
+            "FUNC",
+            &long,
+        ] {
             assert!(text.parse::<Func>().is_err(), "{text}");
         }
     }

@@ -119,7 +119,8 @@ impl Context {
 
     /// Prefix of addresses: the network's, else the usual one.
     pub(crate) fn prefix(&self) -> String {
-        self.network().map_or_else(|_| PREFIX.to_owned(), |network| network.bech32_prefix)
+        self.network()
+            .map_or_else(|_| PREFIX.to_owned(), |network| network.bech32_prefix)
     }
 
     pub(crate) fn keys(&self) -> KeyStore {
@@ -147,7 +148,9 @@ impl Context {
         let keys = self.keys();
         // A missing key is told before a passphrase is asked for.
         keys.public_key(name)?;
-        let passphrase = self.passphrases.for_opening(name.as_str(), &keys.passphrase_path(name))?;
+        let passphrase = self
+            .passphrases
+            .for_opening(name.as_str(), &keys.passphrase_path(name))?;
         Ok(keys.open(name, &passphrase)?)
     }
 
@@ -168,7 +171,10 @@ impl Context {
         eprint!("{question} [y/N] ");
         io::stderr().flush().context("failed to ask")?;
         let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer).context("failed to read the answer")?;
+        io::stdin()
+            .lock()
+            .read_line(&mut answer)
+            .context("failed to read the answer")?;
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 }

@@ -16,8 +16,7 @@ use crate::{
     work::{
         order::{self, Batch, Order, Quote, Supply},
         prepare::Reader,
-        shards,
-        texts,
+        shards, texts,
     },
 };
 
@@ -57,9 +56,16 @@ pub(crate) struct Embedded {
 impl fmt::Display for Embedded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_vectors(f, &self.embeddings)?;
-        let tokens = self.tokens.iter().fold(0_u64, |sum, tokens| sum.saturating_add(*tokens));
+        let tokens = self
+            .tokens
+            .iter()
+            .fold(0_u64, |sum, tokens| sum.saturating_add(*tokens));
         let (texts, providers, jobs) = (self.embeddings.len(), self.providers.len(), self.jobs.len());
-        write!(f, "\n{texts} texts, {tokens} tokens, {} FUNC to {providers} providers and the creators, {jobs} jobs", self.price)
+        write!(
+            f,
+            "\n{texts} texts, {tokens} tokens, {} FUNC to {providers} providers and the creators, {jobs} jobs",
+            self.price
+        )
     }
 }
 
@@ -103,7 +109,11 @@ async fn embedded(account: &Account, order: &Order, texts: &[String], progress: 
         Func(parts.fold(0, u128::saturating_add))
     };
     let (likely, most) = (sum(|quote| quote.likely), sum(|quote| quote.most));
-    progress.step(&format!("{} texts in {} jobs: about {likely} FUNC, at most {most}", texts.len(), planned.len()));
+    progress.step(&format!(
+        "{} texts in {} jobs: about {likely} FUNC, at most {most}",
+        texts.len(),
+        planned.len()
+    ));
     order::check_funds(account, most).await?;
 
     let mut answer = Embedded {
@@ -117,7 +127,10 @@ async fn embedded(account: &Account, order: &Order, texts: &[String], progress: 
     let mut providers = BTreeSet::new();
     let count = planned.len();
     for (planned, number) in planned.drain(..).zip(1_usize..) {
-        progress.step(&format!("job {number} of {count}: {} shards at work", planned.batch.shards.len()));
+        progress.step(&format!(
+            "job {number} of {count}: {} shards at work",
+            planned.batch.shards.len()
+        ));
         let job = carry_out(account, order, &offer, &planned, texts).await?;
         let results = reader.results(account, &job).await?;
         answer.embeddings.extend(results.embeddings);

@@ -171,7 +171,10 @@ async fn submit_job(context: &Context, submit: &Submit) -> anyhow::Result<()> {
         height: submitted.height,
     };
     let job = submitted.job;
-    let sentence = format!("Job {job} is at work; up to {} FUNC are held. `fxn job watch {job}` follows it.", quote.most);
+    let sentence = format!(
+        "Job {job} is at work; up to {} FUNC are held. `fxn job watch {job}` follows it.",
+        quote.most
+    );
     context.output.done(&answer, sentence)
 }
 
@@ -186,12 +189,29 @@ impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let job = &self.job;
         let [held, paid] = [job.held, job.paid].map(Func::from);
-        writeln!(f, "job {}, {}: {} version {}, {}", job.job, status(job.status), job.model, job.version, job.endpoint)?;
-        writeln!(f, "{} shards, {} replicas; {held} FUNC were held, {paid} are paid\n", job.shards.len(), job.replicas)?;
+        writeln!(
+            f,
+            "job {}, {}: {} version {}, {}",
+            job.job,
+            status(job.status),
+            job.model,
+            job.version,
+            job.endpoint
+        )?;
+        writeln!(
+            f,
+            "{} shards, {} replicas; {held} FUNC were held, {paid} are paid\n",
+            job.shards.len(),
+            job.replicas
+        )?;
         let mut table = Table::new(["item", ">attempt", "status", ">units", ">paid FUNC", "providers"]);
         for item in &self.items {
             let (name, units, paid) = item_status(&item.status);
-            let providers: Vec<_> = item.spans.iter().map(|span| format!("{} ({}..{})", span.provider, span.first, span.last)).collect();
+            let providers: Vec<_> = item
+                .spans
+                .iter()
+                .map(|span| format!("{} ({}..{})", span.provider, span.first, span.last))
+                .collect();
             table.row([
                 item.item.to_string(),
                 item.attempt.to_string(),
@@ -202,7 +222,14 @@ impl fmt::Display for Shown {
             ]);
             for past in &item.history {
                 let told = format!("attempt {} failed: {:?}", past.attempt, past.blame);
-                table.row([String::new(), past.attempt.to_string(), told, String::new(), String::new(), String::new()]);
+                table.row([
+                    String::new(),
+                    past.attempt.to_string(),
+                    told,
+                    String::new(),
+                    String::new(),
+                    String::new(),
+                ]);
             }
         }
         table.fmt(f)
@@ -221,7 +248,9 @@ fn item_status(status: &ItemStatus) -> (String, Option<u64>, Option<Func>) {
     match status {
         ItemStatus::Assigned {} => ("at work".into(), None, None),
         ItemStatus::Attested { result } => ("attested".into(), Some(result.units.units_in), None),
-        ItemStatus::Settled { result, paid } => ("settled".into(), Some(result.units.units_in), Some(Func::from(*paid))),
+        ItemStatus::Settled { result, paid } => {
+            ("settled".into(), Some(result.units.units_in), Some(Func::from(*paid)))
+        }
         ItemStatus::Disputed { result } => ("disputed".into(), Some(result.units.units_in), None),
         ItemStatus::Failed { reason } => (format!("failed: {reason:?}"), None, None),
     }
@@ -288,7 +317,15 @@ struct Results {
 
 impl fmt::Display for Results {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "job {} of {}, {}: {} embeddings, verified against the chain; {} FUNC", self.job, self.model, self.status, self.embeddings.len(), self.price)?;
+        writeln!(
+            f,
+            "job {} of {}, {}: {} embeddings, verified against the chain; {} FUNC",
+            self.job,
+            self.model,
+            self.status,
+            self.embeddings.len(),
+            self.price
+        )?;
         crate::embed::write_vectors(f, &self.embeddings)
     }
 }
@@ -301,7 +338,10 @@ async fn result(context: &Context, job: u64) -> anyhow::Result<()> {
         bail!("job {job} is still at work; `fxn job watch {job}` follows it");
     }
     if found.developer != account.address() {
-        bail!("job {job} belongs to {}, and its hosts give its results to nobody else", found.developer);
+        bail!(
+            "job {job} belongs to {}, and its hosts give its results to nobody else",
+            found.developer
+        );
     }
     let results = Reader::of_job(client, &found).await?.results(&account, &found).await?;
     context.output.print(&Results {
@@ -322,7 +362,15 @@ impl fmt::Display for Jobs {
         if self.0.is_empty() {
             return write!(f, "There are no jobs.");
         }
-        let mut table = Table::new([">job", "model", "status", ">shards", ">replicas", ">paid FUNC", "developer"]);
+        let mut table = Table::new([
+            ">job",
+            "model",
+            "status",
+            ">shards",
+            ">replicas",
+            ">paid FUNC",
+            "developer",
+        ]);
         for job in &self.0 {
             table.row([
                 job.job.to_string(),

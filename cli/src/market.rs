@@ -11,7 +11,10 @@ pub(crate) const PAGE: u32 = 30;
 /// Pages read of any list: 3000 entries are more than a person reads, and a bound for everybody else.
 const PAGES_MAX: usize = 100;
 
-pub(crate) async fn registry<R: DeserializeOwned>(client: &Client, query: &registry::QueryMsg) -> Result<R, ClientError> {
+pub(crate) async fn registry<R: DeserializeOwned>(
+    client: &Client,
+    query: &registry::QueryMsg,
+) -> Result<R, ClientError> {
     client.query(&client.contracts().model_registry, query).await
 }
 

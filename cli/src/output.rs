@@ -93,7 +93,10 @@ impl Table {
     pub(crate) fn new<const N: usize>(header: [&str; N]) -> Self {
         Self {
             right: header.iter().map(|text| text.starts_with('>')).collect(),
-            header: header.iter().map(|text| text.trim_start_matches('>').to_owned()).collect(),
+            header: header
+                .iter()
+                .map(|text| text.trim_start_matches('>').to_owned())
+                .collect(),
             rows: vec![],
         }
     }
@@ -117,7 +120,11 @@ impl Table {
         let mut line = String::new();
         for ((cell, width), right) in cells.iter().zip(widths).zip(&self.right) {
             let padding = " ".repeat(width.saturating_sub(cell.chars().count()));
-            let (before, after) = if *right { (padding.as_str(), "") } else { ("", padding.as_str()) };
+            let (before, after) = if *right {
+                (padding.as_str(), "")
+            } else {
+                ("", padding.as_str())
+            };
             line.push_str(&format!("{before}{cell}{after}  "));
         }
         line.trim_end().to_owned()
@@ -128,7 +135,9 @@ impl Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let widths = self.widths();
         writeln!(f, "{}", bold(&self.line(&self.header, &widths)))?;
-        self.rows.iter().try_for_each(|row| writeln!(f, "{}", self.line(row, &widths)))
+        self.rows
+            .iter()
+            .try_for_each(|row| writeln!(f, "{}", self.line(row, &widths)))
     }
 }
 

@@ -21,7 +21,9 @@ pub(crate) const FAUCET_GAS: u128 = 50_000_000;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Where is my money: gas coin, FUNC, escrow, holds, bond
-    #[command(after_help = "Examples:\n  fxn wallet money\n  fxn wallet money wasm1...\n  fxn wallet money model:demo/all-minilm-l6-v2")]
+    #[command(
+        after_help = "Examples:\n  fxn wallet money\n  fxn wallet money wasm1...\n  fxn wallet money model:demo/all-minilm-l6-v2"
+    )]
     Money {
         /// Address or model:namespace/name; the key's own address if absent
         holder: Option<String>,
@@ -122,12 +124,22 @@ impl fmt::Display for Money {
         table.row(["escrow, held".into(), self.held.to_string(), func(), String::new()]);
         for hold in &self.holds {
             let remark = format!("anyone may release it after {}", hold.expires_at);
-            table.row([format!("  for job {}", hold.job), hold.amount.to_string(), func(), remark]);
+            table.row([
+                format!("  for job {}", hold.job),
+                hold.amount.to_string(),
+                func(),
+                remark,
+            ]);
         }
         table.row(["bond".into(), self.bond.to_string(), func(), String::new()]);
         for entry in &self.unbonding {
             let remark = format!("may be withdrawn from {}", entry.release_at);
-            table.row(["  unbonding".into(), Func::from(entry.amount).to_string(), func(), remark]);
+            table.row([
+                "  unbonding".into(),
+                Func::from(entry.amount).to_string(),
+                func(),
+                remark,
+            ]);
         }
         table.fmt(f)
     }
@@ -152,7 +164,11 @@ async fn money(client: &Client, holder: String) -> anyhow::Result<Money> {
         (0, Uint128::zero(), None)
     } else {
         let gas = client.balance(&holder, &denom).await?;
-        (gas, market::func_balance(client, &holder).await?, bond(client, &holder).await?)
+        (
+            gas,
+            market::func_balance(client, &holder).await?,
+            bond(client, &holder).await?,
+        )
     };
     Ok(Money {
         holder,
@@ -197,7 +213,9 @@ pub(crate) fn deposit_call(client: &Client, amount: Func, beneficiary: Option<St
 async fn deposit(context: &Context, amount: Func, beneficiary: Option<String>) -> anyhow::Result<()> {
     let account = context.account().await?;
     let credited = beneficiary.clone().unwrap_or_else(|| account.address().to_owned());
-    let outcome = account.execute(&[deposit_call(account.client(), amount, beneficiary)?]).await?;
+    let outcome = account
+        .execute(&[deposit_call(account.client(), amount, beneficiary)?])
+        .await?;
     let moved = Moved {
         account: credited,
         amount,
@@ -215,7 +233,10 @@ async fn withdraw(context: &Context, amount: Option<Func>) -> anyhow::Result<()>
     };
     let call = Call::execute(&account.client().contracts().royalty_escrow, &message)?;
     let outcome = account.execute(&[call]).await?;
-    let mut events = outcome.events.iter().filter_map(|event| schema::Event::from_wasm(event).ok()?);
+    let mut events = outcome
+        .events
+        .iter()
+        .filter_map(|event| schema::Event::from_wasm(event).ok()?);
     let withdrawn = events.find_map(|event| match event {
         schema::Event::Withdrawn { amount, .. } => Some(Func::from(amount)),
         _ => None,
@@ -227,7 +248,9 @@ async fn withdraw(context: &Context, amount: Option<Func>) -> anyhow::Result<()>
         tx_hash: outcome.hash.to_string(),
         height: outcome.height,
     };
-    context.output.done(&moved, format!("{amount} FUNC are back in the wallet."))
+    context
+        .output
+        .done(&moved, format!("{amount} FUNC are back in the wallet."))
 }
 
 #[derive(Debug, Serialize)]
@@ -243,9 +266,10 @@ async fn transfer(context: &Context, send: &Send) -> anyhow::Result<()> {
     let account = context.account().await?;
     let network = account.client().network();
     let (amount, call, denom) = if send.gas {
-        let amount: u128 = send.amount.parse().map_err(|_| {
-            anyhow::anyhow!("{:?} is no whole number of {}", send.amount, network.denom)
-        })?;
+        let amount: u128 = send
+            .amount
+            .parse()
+            .map_err(|_| anyhow::anyhow!("{:?} is no whole number of {}", send.amount, network.denom))?;
         (amount, Call::send(&send.to, amount), network.denom.clone())
     } else {
         let amount: Func = send.amount.parse()?;

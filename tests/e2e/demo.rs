@@ -13,7 +13,9 @@ use crate::{binary, document, fxn, machine, root, survivors};
 const DIMENSIONS: usize = 384;
 
 fn array<'a>(value: &'a Value, field: &str) -> &'a Vec<Value> {
-    value[field].as_array().unwrap_or_else(|| panic!("{field} is not a list"))
+    value[field]
+        .as_array()
+        .unwrap_or_else(|| panic!("{field} is not a list"))
 }
 
 fn items(job: &Value) -> Vec<ItemResponse> {
@@ -25,7 +27,9 @@ fn vectors(value: &Value) -> Vec<Vec<f32>> {
 }
 
 fn events<'a>(report: &'a Value, name: &'a str) -> impl Iterator<Item = &'a Value> {
-    array(report, "events").iter().filter(move |event| event["type"] == name)
+    array(report, "events")
+        .iter()
+        .filter(move |event| event["type"] == name)
 }
 
 #[test]
@@ -51,10 +55,17 @@ fn the_demonstration_shows_what_it_promises() {
 }
 
 fn every_provider_has_a_host_and_a_relayer_of_its_own(report: &Value) {
-    let running: Vec<&Value> = array(report, "processes").iter().filter(|process| process["killed"] == false).collect();
+    let running: Vec<&Value> = array(report, "processes")
+        .iter()
+        .filter(|process| process["killed"] == false)
+        .collect();
     for kind in ["host", "relayer"] {
         let of_kind = |process: &&&Value| process["role"].as_str().unwrap().ends_with(&format!("/{kind}"));
-        let homes: BTreeSet<&str> = running.iter().filter(of_kind).map(|process| process["home"].as_str().unwrap()).collect();
+        let homes: BTreeSet<&str> = running
+            .iter()
+            .filter(of_kind)
+            .map(|process| process["home"].as_str().unwrap())
+            .collect();
         assert_eq!(homes.len(), 6, "{kind}");
     }
     let pids: BTreeSet<u64> = running.iter().map(|process| process["pid"].as_u64().unwrap()).collect();
@@ -65,7 +76,10 @@ fn every_provider_has_a_host_and_a_relayer_of_its_own(report: &Value) {
 
 fn job_one_is_settled_in_four_shards_and_two_replicas(report: &Value) {
     let job = &report["jobs"][0];
-    assert_eq!((&job["status"], &job["shards"], &job["replicas"]), (&"completed".into(), &4.into(), &2.into()));
+    assert_eq!(
+        (&job["status"], &job["shards"], &job["replicas"]),
+        (&"completed".into(), &4.into(), &2.into())
+    );
     let items = items(job);
     assert_eq!(items.len(), 8);
     let mut asks: BTreeMap<u8, BTreeSet<u128>> = BTreeMap::new();
@@ -74,16 +88,33 @@ fn job_one_is_settled_in_four_shards_and_two_replicas(report: &Value) {
         for span in &item.spans {
             asks.entry(span.first).or_default().insert(span.ask.per_1k_in.u128());
         }
-        let other = items.iter().find(|other| other.item.shard == item.item.shard && other.item.replica != item.item.replica);
-        let owners = |item: &ItemResponse| item.spans.iter().map(|span| span.provider.clone()).collect::<BTreeSet<_>>();
-        assert!(owners(item).is_disjoint(&owners(other.unwrap())), "one owner never fills two replicas");
+        let other = items
+            .iter()
+            .find(|other| other.item.shard == item.item.shard && other.item.replica != item.item.replica);
+        let owners = |item: &ItemResponse| {
+            item.spans
+                .iter()
+                .map(|span| span.provider.clone())
+                .collect::<BTreeSet<_>>()
+        };
+        assert!(
+            owners(item).is_disjoint(&owners(other.unwrap())),
+            "one owner never fills two replicas"
+        );
     }
     let all: BTreeSet<u128> = asks.values().flatten().copied().collect();
-    assert_eq!(all.len(), asks.values().map(BTreeSet::len).sum::<usize>(), "stages have different asks");
+    assert_eq!(
+        all.len(),
+        asks.values().map(BTreeSet::len).sum::<usize>(),
+        "stages have different asks"
+    );
     assert!(events(report, "attested").count() >= 8, "receipts are on chain");
     let royalty = events(report, "endpoint_set").next().unwrap();
     assert!(royalty["royalty_bps"].as_u64().unwrap() > 0);
-    let reasons: BTreeSet<&str> = array(report, "ledger").iter().map(|line| line["reason"].as_str().unwrap()).collect();
+    let reasons: BTreeSet<&str> = array(report, "ledger")
+        .iter()
+        .map(|line| line["reason"].as_str().unwrap())
+        .collect();
     for reason in ["compute", "royalty", "lineage", "protocol", "deposit", "penalty"] {
         assert!(reasons.contains(reason), "{reason} is not in the ledger");
     }
@@ -97,7 +128,11 @@ fn the_embeddings_are_the_models(report: &Value) {
     assert_eq!(vectors.len(), 64);
     for (vector, expected) in vectors.iter().zip(reference.chunks(DIMENSIONS)) {
         assert_eq!(vector.len(), DIMENSIONS);
-        let worst = vector.iter().zip(expected).map(|(found, expected)| (found - expected).abs()).fold(0.0, f32::max);
+        let worst = vector
+            .iter()
+            .zip(expected)
+            .map(|(found, expected)| (found - expected).abs())
+            .fold(0.0, f32::max);
         assert!(worst <= 1e-5, "{worst}");
     }
 }
@@ -122,15 +157,23 @@ fn the_killed_host_paid_and_another_took_over(report: &Value) {
         assert_ne!(item.spans[0].deployment, *culprit, "somebody else took over");
         assert!(events(report, "bond_penalised").any(|event| event["deployment"] == *culprit));
     }
-    assert!(array(report, "processes").iter().any(|process| process["killed"] == true));
-    let penalty: u64 = lines(report, "penalty").map(|line| line["amount"].as_u64().unwrap()).sum();
-    let paid: u64 = events(report, "bond_penalised").map(|event| event["amount"].as_str().unwrap().parse::<u64>().unwrap()).sum();
+    assert!(array(report, "processes")
+        .iter()
+        .any(|process| process["killed"] == true));
+    let penalty: u64 = lines(report, "penalty")
+        .map(|line| line["amount"].as_u64().unwrap())
+        .sum();
+    let paid: u64 = events(report, "bond_penalised")
+        .map(|event| event["amount"].as_str().unwrap().parse::<u64>().unwrap())
+        .sum();
     assert_eq!(penalty, paid);
     assert!(lines(report, "penalty").all(|line| line["account"] == "developer"));
 }
 
 fn lines<'a>(report: &'a Value, reason: &'a str) -> impl Iterator<Item = &'a Value> {
-    array(report, "ledger").iter().filter(move |line| line["reason"] == reason)
+    array(report, "ledger")
+        .iter()
+        .filter(move |line| line["reason"] == reason)
 }
 
 fn earnings_are_ask_times_units(report: &Value) {
@@ -150,7 +193,12 @@ fn earnings_are_ask_times_units(report: &Value) {
         }
     }
     let told: BTreeMap<String, u128> = lines(report, "compute")
-        .map(|line| (line["holder"].as_str().unwrap().to_owned(), u128::from(line["amount"].as_u64().unwrap())))
+        .map(|line| {
+            (
+                line["holder"].as_str().unwrap().to_owned(),
+                u128::from(line["amount"].as_u64().unwrap()),
+            )
+        })
         .collect();
     assert_eq!(told, expected);
 }

@@ -26,7 +26,18 @@ fn wrong_usage_ends_with_two_and_a_refusal_with_one() {
         vec!["keys", "new"],
         vec!["keys", "new", "../evil"],
         vec!["wallet", "deposit", "1.2.3"],
-        vec!["provider", "deploy", "--model", "demo/m", "--stages", "2..1", "--ask", "per_1k_in=1", "--sla", "base=1"],
+        vec![
+            "provider",
+            "deploy",
+            "--model",
+            "demo/m",
+            "--stages",
+            "2..1",
+            "--ask",
+            "per_1k_in=1",
+            "--sla",
+            "base=1",
+        ],
         vec!["job", "submit", "--model", "demo/m", "--input", "-", "--replicas", "4"],
     ] {
         let output = fxn(home.path()).args(&arguments).output().unwrap();
@@ -43,11 +54,28 @@ fn every_command_has_help_with_an_example() {
     let groups = [
         ("keys", vec!["new", "import", "list", "show", "export"]),
         ("wallet", vec!["money", "deposit", "withdraw", "send", "faucet"]),
-        ("model", vec!["split", "publish", "serve", "list", "show", "price", "retire", "royalties"]),
-        ("provider", vec!["register", "bond", "unbond", "deploy", "drain", "show", "list", "run"]),
+        (
+            "model",
+            vec![
+                "split",
+                "publish",
+                "serve",
+                "list",
+                "show",
+                "price",
+                "retire",
+                "royalties",
+            ],
+        ),
+        (
+            "provider",
+            vec!["register", "bond", "unbond", "deploy", "drain", "show", "list", "run"],
+        ),
         ("job", vec!["submit", "show", "watch", "result", "list"]),
     ];
-    let mut commands: Vec<Vec<&str>> = ["demo", "embed", "devnet", "host", "relayer"].map(|command| vec![command]).to_vec();
+    let mut commands: Vec<Vec<&str>> = ["demo", "embed", "devnet", "host", "relayer"]
+        .map(|command| vec![command])
+        .to_vec();
     for (group, names) in groups {
         commands.extend(names.into_iter().map(|name| vec![group, name]));
     }

@@ -11,7 +11,11 @@ const MODEL: &str = "demo/all-minilm-l6-v2";
 fn embed(home: &Path, content: &[u8]) -> Output {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(content).unwrap();
-    fxn(home).args(["embed", "--model", MODEL, "--output", "json"]).arg(file.path()).output().unwrap()
+    fxn(home)
+        .args(["embed", "--model", MODEL, "--output", "json"])
+        .arg(file.path())
+        .output()
+        .unwrap()
 }
 
 fn vectors(answer: &Value) -> Vec<Vec<f32>> {
@@ -19,7 +23,10 @@ fn vectors(answer: &Value) -> Vec<Vec<f32>> {
 }
 
 fn available(home: &Path) -> u64 {
-    let output = fxn(home).args(["wallet", "money", "--output", "json"]).output().unwrap();
+    let output = fxn(home)
+        .args(["wallet", "money", "--output", "json"])
+        .output()
+        .unwrap();
     document(&output)["available"].as_u64().unwrap()
 }
 
@@ -35,7 +42,10 @@ fn a_second_terminal_needs_no_further_flags() {
     let (code, report) = kept.signal("INT");
     assert_eq!(code, Some(0), "Ctrl-C ends it well");
     wait_until_gone(&report);
-    assert!(!home.path().join("network.json").exists(), "its network file is gone with it");
+    assert!(
+        !home.path().join("network.json").exists(),
+        "its network file is gone with it"
+    );
     assert_eq!(fs::read_dir(home.path().join("keys")).unwrap().count(), 0);
 }
 
@@ -50,7 +60,11 @@ fn any_file_of_lines_is_embedded(home: &Path, report: &Value) {
     let answer = document(&embed(home, lines.join("\n").as_bytes()));
     let (found, expected) = (vectors(&answer), vectors(&report["embeddings"]));
     assert_eq!((found.len(), answer["tokens"].as_array().unwrap().len()), (127, 127));
-    assert_eq!(&found[..63], &expected[1..], "the same vectors, whatever they were sent with");
+    assert_eq!(
+        &found[..63],
+        &expected[1..],
+        "the same vectors, whatever they were sent with"
+    );
     assert_eq!(&found[64..], &expected[1..]);
     assert_eq!(answer["tokens"][63], 2, "an empty line is a text of two special tokens");
     assert_eq!(answer["model"], MODEL);
@@ -61,7 +75,10 @@ fn any_file_of_lines_is_embedded(home: &Path, report: &Value) {
     let odd = serde_json::json!(["🤷🏽‍♀️ emoji\nwith a line break", long, "a"]);
     let answer = document(&embed(home, odd.to_string().as_bytes()));
     assert_eq!(vectors(&answer).len(), 3);
-    assert_eq!(answer["tokens"][1], 256, "truncated as the model's own configuration says");
+    assert_eq!(
+        answer["tokens"][1], 256,
+        "truncated as the model's own configuration says"
+    );
 }
 
 fn what_cannot_be_embedded_is_refused_and_costs_nothing(home: &Path) {
@@ -94,6 +111,11 @@ fn the_market_can_be_looked_at(home: &Path) {
         assert!(text.status.success() && !text.stdout.is_empty(), "{arguments:?}");
         document(&fxn(home).args(&arguments).args(["--output", "json"]).output().unwrap());
     }
-    let answer = document(&fxn(home).args(["job", "result", "1", "--output", "json"]).output().unwrap());
+    let answer = document(
+        &fxn(home)
+            .args(["job", "result", "1", "--output", "json"])
+            .output()
+            .unwrap(),
+    );
     assert_eq!(vectors(&answer).len(), 64);
 }

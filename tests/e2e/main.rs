@@ -38,9 +38,10 @@ fn binary() -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let target = own.ancestors().nth(3).unwrap();
     let built = ["release", "debug"].map(|profile| target.join(profile).join("fxn"));
-    let newest = built.into_iter().filter(|path| path.is_file()).max_by_key(|path| {
-        std::fs::metadata(path).and_then(|file| file.modified()).unwrap()
-    });
+    let newest = built
+        .into_iter()
+        .filter(|path| path.is_file())
+        .max_by_key(|path| std::fs::metadata(path).and_then(|file| file.modified()).unwrap());
     newest.expect("there is no fxn to test: `cargo build -p fxn-cli` makes it, or FXN_BIN names it")
 }
 
@@ -94,7 +95,11 @@ fn survivors(report: &Value) -> Vec<u64> {
 fn wait_until_gone(report: &Value) {
     let since = Instant::now();
     while !survivors(report).is_empty() {
-        assert!(since.elapsed() < Duration::from_secs(20), "left behind: {:?}", survivors(report));
+        assert!(
+            since.elapsed() < Duration::from_secs(20),
+            "left behind: {:?}",
+            survivors(report)
+        );
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -109,12 +114,16 @@ struct Kept {
 impl Kept {
     fn start(home: &Path) -> Self {
         let mut command = fxn(home);
-        command.args(["demo", "--keep", "--output", "json"]).stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+            .args(["demo", "--keep", "--output", "json"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
-        let report = serde_json::from_str(&line).unwrap_or_else(|error| panic!("no report: {error}; {:?}", child.wait()));
+        let report =
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("no report: {error}; {:?}", child.wait()));
         Self {
             child,
             report,
@@ -125,7 +134,11 @@ impl Kept {
     /// Sends a signal and waits for the end.
     fn signal(mut self, signal: &str) -> (Option<i32>, Value) {
         let pid = self.child.id();
-        let sent = Command::new("sh").arg("-c").arg(format!("kill -{signal} {pid}")).status().unwrap();
+        let sent = Command::new("sh")
+            .arg("-c")
+            .arg(format!("kill -{signal} {pid}"))
+            .status()
+            .unwrap();
         assert!(sent.success());
         let since = Instant::now();
         loop {

@@ -52,7 +52,11 @@ pub(crate) struct Cast {
 async fn move_in(folder: &Path, name: &str, keys: &[&str]) -> anyhow::Result<(PathBuf, Vec<Wallet>)> {
     let home = folder.join(name);
     let wallets: Vec<Wallet> = keys.iter().map(|_| Wallet::random()).collect();
-    let named: Vec<(String, Wallet)> = keys.iter().map(|key| (*key).to_owned()).zip(wallets.iter().cloned()).collect();
+    let named: Vec<(String, Wallet)> = keys
+        .iter()
+        .map(|key| (*key).to_owned())
+        .zip(wallets.iter().cloned())
+        .collect();
     let place = home.clone();
     // Sealing a key takes time on purpose.
     let sealed = tokio::task::spawn_blocking(move || -> anyhow::Result<()> {
@@ -115,7 +119,11 @@ impl Cast {
         for provider in &self.providers {
             give(provider.owner.account.address(), plan::PROVIDER_FUNC)?;
         }
-        calls.extend(self.providers.iter().map(|provider| Call::send(&provider.relayer, FAUCET_GAS)));
+        calls.extend(
+            self.providers
+                .iter()
+                .map(|provider| Call::send(&provider.relayer, FAUCET_GAS)),
+        );
         Ok(calls)
     }
 

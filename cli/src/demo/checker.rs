@@ -71,9 +71,19 @@ fn bill(facts: &Facts, item: &ItemResponse) -> Option<Bill> {
     let gateway_bps = job.gateway.as_ref().map_or(0, |gateway| gateway.bps);
     let mut bill = Bill::default();
     for span in &item.spans {
-        let price = SpanPrice::of(&span.ask, &job.royalty, gateway_bps, span.compute_share_bps, result.units).ok()?;
+        let price = SpanPrice::of(
+            &span.ask,
+            &job.royalty,
+            gateway_bps,
+            span.compute_share_bps,
+            result.units,
+        )
+        .ok()?;
         let split = facts.fees.split(price.compute).ok()?;
-        add(bill.providers.entry(span.provider.clone()).or_default(), split.provider.u128());
+        add(
+            bill.providers.entry(span.provider.clone()).or_default(),
+            split.provider.u128(),
+        );
         add(&mut bill.burnt, split.burn.u128());
         add(&mut bill.total, price.total().ok()?.u128());
     }
@@ -90,7 +100,12 @@ fn check_items(facts: &Facts, wrong: &mut Vec<String>) {
     for event in &facts.events {
         match event {
             // A penalty comes out of a bond, not out of the price.
-            Event::Credited { reason, amount, item: Some(item), .. } if *reason != Reason::Penalty => {
+            Event::Credited {
+                reason,
+                amount,
+                item: Some(item),
+                ..
+            } if *reason != Reason::Penalty => {
                 add(credited.entry(*item).or_default(), amount.u128());
             }
             Event::Settled { item, paid, burnt } => {
@@ -115,7 +130,9 @@ fn check_items(facts: &Facts, wrong: &mut Vec<String>) {
         };
         if (*paid, *burnt) != (expected.total, expected.burnt) {
             let Bill { total, burnt: burn, .. } = &expected;
-            wrong.push(format!("item {id} cost {paid} of which {burnt} were burnt; by the formula {total} and {burn}"));
+            wrong.push(format!(
+                "item {id} cost {paid} of which {burnt} were burnt; by the formula {total} and {burn}"
+            ));
         }
         let parts = credited.get(&id).copied().unwrap_or(0).saturating_add(*burnt);
         if parts != *paid {
@@ -132,15 +149,23 @@ fn check_providers(facts: &Facts, wrong: &mut Vec<String>) {
         }
     }
     let told = |holder: &String| {
-        let credits = facts.earnings.get(holder).and_then(|credits| credits.get(&Reason::Compute));
+        let credits = facts
+            .earnings
+            .get(holder)
+            .and_then(|credits| credits.get(&Reason::Compute));
         credits.copied().unwrap_or(0)
     };
-    let earners = facts.earnings.iter().filter(|(_, credits)| credits.contains_key(&Reason::Compute));
+    let earners = facts
+        .earnings
+        .iter()
+        .filter(|(_, credits)| credits.contains_key(&Reason::Compute));
     let providers: BTreeSet<&String> = expected.keys().chain(earners.map(|(holder, _)| holder)).collect();
     for provider in providers {
         let (told, expected) = (told(provider), expected.get(provider).copied().unwrap_or(0));
         if told != expected {
-            wrong.push(format!("{provider} earned {told} for compute; ask x receipt units makes {expected}"));
+            wrong.push(format!(
+                "{provider} earned {told} for compute; ask x receipt units makes {expected}"
+            ));
         }
     }
 }
@@ -151,8 +176,17 @@ fn check_holders(facts: &Facts, wrong: &mut Vec<String>) {
     let mut spent: BTreeMap<String, u128> = BTreeMap::new();
     for event in &facts.events {
         match event {
-            Event::Credited { holder, reason, amount, .. } => {
-                add(credited.entry(holder.to_string()).or_default().entry(*reason).or_default(), amount.u128());
+            Event::Credited {
+                holder, reason, amount, ..
+            } => {
+                add(
+                    credited
+                        .entry(holder.to_string())
+                        .or_default()
+                        .entry(*reason)
+                        .or_default(),
+                    amount.u128(),
+                );
             }
             Event::Withdrawn { account, amount } => add(spent.entry(account.clone()).or_default(), amount.u128()),
             Event::Settled { item, paid, .. } => {
@@ -170,7 +204,9 @@ fn check_holders(facts: &Facts, wrong: &mut Vec<String>) {
     for (holder, told) in &facts.earnings {
         let found = credited.remove(holder).unwrap_or_default();
         if found != *told {
-            wrong.push(format!("{holder} was credited {found:?} by the events, {told:?} by the escrow"));
+            wrong.push(format!(
+                "{holder} was credited {found:?} by the events, {told:?} by the escrow"
+            ));
         }
         let came = found.values().fold(0_u128, |sum, amount| sum.saturating_add(*amount));
         let went = spent.get(holder).copied().unwrap_or(0);
@@ -189,23 +225,29 @@ fn check_books(contract: &str, books: Books, wrong: &mut Vec<String>) {
         told_sum,
     } = books;
     if cw20_balance != ledger_sum || ledger_sum != told_sum {
-        wrong.push(format!("{contract} has {cw20_balance} ufunc, its books sum to {ledger_sum}, it says {told_sum}"));
+        wrong.push(format!(
+            "{contract} has {cw20_balance} ufunc, its books sum to {ledger_sum}, it says {told_sum}"
+        ));
     }
 }
 
 fn check_supply(facts: &Facts, wrong: &mut Vec<String>) {
     let burnt = facts.events.iter().fold(0_u128, |sum, event| {
         let burnt = match event {
-            Event::Settled { burnt, .. } | Event::NamespaceClaimed { burnt, .. } | Event::DeploymentListed { burnt, .. } => {
-                burnt.u128()
-            }
+            Event::Settled { burnt, .. }
+            | Event::NamespaceClaimed { burnt, .. }
+            | Event::DeploymentListed { burnt, .. } => burnt.u128(),
             _ => 0,
         };
         sum.saturating_add(burnt)
     });
-    let Facts { supply_before, supply, .. } = facts;
+    let Facts {
+        supply_before, supply, ..
+    } = facts;
     if supply_before.checked_sub(burnt) != Some(*supply) {
-        wrong.push(format!("there were {supply_before} ufunc and {burnt} were burnt, but there are {supply}"));
+        wrong.push(format!(
+            "there were {supply_before} ufunc and {burnt} were burnt, but there are {supply}"
+        ));
     }
 }
 

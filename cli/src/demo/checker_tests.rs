@@ -1,4 +1,7 @@
-#![allow(clippy::arithmetic_side_effects, reason = "expected values are written as plain formulas")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "expected values are written as plain formulas"
+)]
 
 use cosmwasm_std::Uint128;
 use schema::{
@@ -106,8 +109,20 @@ fn story() -> Facts {
             burnt: burnt.into(),
         },
     ];
-    let entries = [("developer", 20_000 - paid), ("alice", first), ("bob", second), ("treasury", protocol), ("creator", royalty)];
-    let reasons = [Reason::Deposit, Reason::Compute, Reason::Compute, Reason::Protocol, Reason::Royalty];
+    let entries = [
+        ("developer", 20_000 - paid),
+        ("alice", first),
+        ("bob", second),
+        ("treasury", protocol),
+        ("creator", royalty),
+    ];
+    let reasons = [
+        Reason::Deposit,
+        Reason::Compute,
+        Reason::Compute,
+        Reason::Protocol,
+        Reason::Royalty,
+    ];
     let came = [20_000, first, second, protocol, royalty];
     let ledger_sum = entries.iter().map(|(_, has)| has).sum();
     let books = |sum| Books {
@@ -175,18 +190,33 @@ fn a_story_that_adds_up_has_no_complaints() {
 #[test]
 fn a_wrong_earning_is_found() {
     let wrong = found(|facts| {
-        *facts.earnings.get_mut("alice").unwrap().get_mut(&Reason::Compute).unwrap() += 1;
+        *facts
+            .earnings
+            .get_mut("alice")
+            .unwrap()
+            .get_mut(&Reason::Compute)
+            .unwrap() += 1;
     });
-    assert!(wrong.contains("alice earned 1476 for compute; ask x receipt units makes 1475"), "{wrong}");
+    assert!(
+        wrong.contains("alice earned 1476 for compute; ask x receipt units makes 1475"),
+        "{wrong}"
+    );
 }
 
 #[test]
 fn an_earning_without_work_is_found() {
     let wrong = found(|facts| {
-        facts.events.push(credited(address("mallory"), Reason::Compute, 7, None));
-        facts.earnings.insert("mallory".into(), BTreeMap::from([(Reason::Compute, 7)]));
+        facts
+            .events
+            .push(credited(address("mallory"), Reason::Compute, 7, None));
+        facts
+            .earnings
+            .insert("mallory".into(), BTreeMap::from([(Reason::Compute, 7)]));
     });
-    assert!(wrong.contains("mallory earned 7 for compute; ask x receipt units makes 0"), "{wrong}");
+    assert!(
+        wrong.contains("mallory earned 7 for compute; ask x receipt units makes 0"),
+        "{wrong}"
+    );
 }
 
 #[test]
@@ -215,7 +245,10 @@ fn parts_that_do_not_sum_to_the_price_are_found() {
 #[test]
 fn money_that_left_a_ledger_entry_is_found() {
     let wrong = found(|facts| facts.ledger[0].available -= Uint128::new(5));
-    assert!(wrong.contains("developer got 20000 and spent 5054, but has 14941"), "{wrong}");
+    assert!(
+        wrong.contains("developer got 20000 and spent 5054, but has 14941"),
+        "{wrong}"
+    );
 }
 
 #[test]

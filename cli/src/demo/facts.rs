@@ -92,7 +92,11 @@ async fn read(client: &Client, question: &Question) -> anyhow::Result<Facts> {
     let sum = |amounts: Vec<u128>| amounts.into_iter().fold(0_u128, u128::saturating_add);
     facts.escrow = Books {
         cw20_balance: market::func_balance(client, &contracts.royalty_escrow).await?.u128(),
-        ledger_sum: sum(facts.ledger.iter().flat_map(|entry| [entry.available.u128(), entry.held.u128()]).collect()),
+        ledger_sum: sum(facts
+            .ledger
+            .iter()
+            .flat_map(|entry| [entry.available.u128(), entry.held.u128()])
+            .collect()),
         told_sum: sum(vec![totals.available.u128(), totals.held.u128()]),
     };
     facts.staking = Books {
@@ -112,8 +116,15 @@ async fn read(client: &Client, question: &Question) -> anyhow::Result<Facts> {
 
 async fn providers_bonds(client: &Client) -> anyhow::Result<Vec<u128>> {
     let providers = market::providers(client).await?;
-    let unbonding = providers.iter().flat_map(|provider| &provider.unbonding).map(|entry| entry.amount.u128());
-    Ok(providers.iter().map(|provider| provider.bond.u128()).chain(unbonding).collect())
+    let unbonding = providers
+        .iter()
+        .flat_map(|provider| &provider.unbonding)
+        .map(|entry| entry.amount.u128());
+    Ok(providers
+        .iter()
+        .map(|provider| provider.bond.u128())
+        .chain(unbonding)
+        .collect())
 }
 
 async fn earnings(client: &Client, holder: &str) -> anyhow::Result<BTreeMap<Reason, u128>> {
@@ -121,5 +132,9 @@ async fn earnings(client: &Client, holder: &str) -> anyhow::Result<BTreeMap<Reas
         holder: holder.to_owned(),
     };
     let answer: EarningsResponse = market::escrow(client, &query).await?;
-    Ok(answer.credits.into_iter().map(|credit| (credit.reason, credit.amount.u128())).collect())
+    Ok(answer
+        .credits
+        .into_iter()
+        .map(|credit| (credit.reason, credit.amount.u128()))
+        .collect())
 }

@@ -28,7 +28,10 @@ impl Folder {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                bail!("another demonstration plays in {}: stop it, or give another --home DIR", path.display())
+                bail!(
+                    "another demonstration plays in {}: stop it, or give another --home DIR",
+                    path.display()
+                )
             }
             Err(TryLockError::Error(error)) => {
                 return Err(error).with_context(|| format!("failed to lock {}", lock_path.display()))
@@ -70,7 +73,10 @@ mod tests {
         assert!(refused.starts_with("another demonstration plays in"), "{refused}");
         drop(first);
         let second = Folder::prepare(home.path()).unwrap();
-        let left: Vec<_> = fs::read_dir(second.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let left: Vec<_> = fs::read_dir(second.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
         assert_eq!(left, [LOCK]);
     }
 }

@@ -80,7 +80,12 @@ impl<'a> Desk<'a> {
     async fn finish(&self, job: u64) -> anyhow::Result<Done> {
         let client = self.developer.client();
         let job = order::wait(client, job, plan::JOB_PATIENCE, |_| ()).await?;
-        ensure!(job.status == JobStatus::Completed, "job {} has ended incomplete: {}", job.job, fates(client, job.job).await?);
+        ensure!(
+            job.status == JobStatus::Completed,
+            "job {} has ended incomplete: {}",
+            job.job,
+            fates(client, job.job).await?
+        );
         let results = self.reader.results(self.developer, &job).await?;
         Ok(Done { job, results })
     }
@@ -88,7 +93,11 @@ impl<'a> Desk<'a> {
     /// Job 1.
     pub(crate) async fn all_goes_well(&self, progress: &Progress) -> anyhow::Result<Done> {
         let job = self.submit(plan::REPLICAS).await?;
-        progress.step(&format!("job {job}: {} shards x {} replicas at work", plan::SHARDS, plan::REPLICAS));
+        progress.step(&format!(
+            "job {job}: {} shards x {} replicas at work",
+            plan::SHARDS,
+            plan::REPLICAS
+        ));
         self.finish(job).await
     }
 
@@ -104,7 +113,10 @@ impl<'a> Desk<'a> {
         let from = client.status().await?.height.saturating_add(1);
         // Both at once: the block must be seen when it comes, not after its transaction was confirmed.
         let (job, killed) = tokio::try_join!(self.submit(1), self.kill_first_host(from, crew, hosts, progress))?;
-        progress.step(&format!("job {job}: {} is dead; its deadline passes, then another provider takes over", killed.role));
+        progress.step(&format!(
+            "job {job}: {} is dead; its deadline passes, then another provider takes over",
+            killed.role
+        ));
         let done = self.finish(job).await?;
         Ok((done, killed))
     }
@@ -127,10 +139,14 @@ impl<'a> Desk<'a> {
             }
             bail!("the stream of blocks has ended")
         };
-        let assigned = timeout(plan::JOB_PATIENCE, assigned).await.context("no block brought the job's assignments")??;
+        let assigned = timeout(plan::JOB_PATIENCE, assigned)
+            .await
+            .context("no block brought the job's assignments")??;
         let busiest = assigned.iter().max_by_key(|(_, items)| items.len());
         let (deployment, items) = busiest.context("the job has no assignments")?;
-        let role = hosts.get(deployment).with_context(|| format!("deployment {deployment} is not one of this demonstration"))?;
+        let role = hosts
+            .get(deployment)
+            .with_context(|| format!("deployment {deployment} is not one of this demonstration"))?;
         crew.kill(role).await?;
         progress.done(&format!("killed {role} (SIGKILL), first on {}", items.join(", ")));
         Ok(Killed {
@@ -163,9 +179,10 @@ impl Killed {
 fn first_hosts(block: &events::Block, developer: &str) -> FirstHosts {
     let mut found = FirstHosts::new();
     for tx in &block.txs {
-        let submitted = tx.events.iter().any(|emitted| {
-            matches!(&emitted.event, Event::JobSubmitted { developer: by, .. } if by == developer)
-        });
+        let submitted = tx
+            .events
+            .iter()
+            .any(|emitted| matches!(&emitted.event, Event::JobSubmitted { developer: by, .. } if by == developer));
         for emitted in tx.events.iter().filter(|_| submitted) {
             if let Event::JobAssigned { item, deployments, .. } = &emitted.event {
                 if let Some(first) = deployments.0.first() {
@@ -180,6 +197,9 @@ fn first_hosts(block: &events::Block, developer: &str) -> FirstHosts {
 /// How each item of a job ended, for an error.
 async fn fates(client: &Client, job: u64) -> anyhow::Result<String> {
     let items = market::items(client, job).await?;
-    let fates: Vec<_> = items.iter().map(|item| format!("{} {:?} after {:?}", item.item, item.status, item.history)).collect();
+    let fates: Vec<_> = items
+        .iter()
+        .map(|item| format!("{} {:?} after {:?}", item.item, item.status, item.history))
+        .collect();
     Ok(fates.join("; "))
 }

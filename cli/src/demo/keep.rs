@@ -38,7 +38,11 @@ impl Kept {
         played.network.save(&network)?;
         seal(&context.home, KEY, &played.developer)?;
         let keys = context.home.join("keys");
-        for path in [network.clone(), keys.join(format!("{KEY}.json")), keys.join(format!("{KEY}.passphrase"))] {
+        for path in [
+            network.clone(),
+            keys.join(format!("{KEY}.json")),
+            keys.join(format!("{KEY}.passphrase")),
+        ] {
             let content = fs::read(&path)?;
             kept.ours.push((path, Digest::of(&content)));
         }
@@ -52,11 +56,24 @@ impl Kept {
 
     /// What a person needs to know.
     pub(crate) fn told(&self, processes: &[Told]) -> String {
-        let mut text = format!("The network is running; Ctrl-C stops it. Its network file is {}.\n", self.network.display());
+        let mut text = format!(
+            "The network is running; Ctrl-C stops it. Its network file is {}.\n",
+            self.network.display()
+        );
         for process in processes.iter().filter(|process| !process.killed) {
-            let urls: Vec<_> = process.ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
+            let urls: Vec<_> = process
+                .ports
+                .iter()
+                .map(|port| format!("http://127.0.0.1:{port}"))
+                .collect();
             // Writing to a text cannot fail.
-            let _ = writeln!(text, "  {:<18} pid {:<8} {}", process.role, process.pid, urls.join("  "));
+            let _ = writeln!(
+                text,
+                "  {:<18} pid {:<8} {}",
+                process.role,
+                process.pid,
+                urls.join("  ")
+            );
         }
         let Self { flags, model, .. } = self;
         let _ = writeln!(text, "In a second terminal:\n  echo 'a first sentence' | fxn embed{flags} --model {model} -\n  fxn job list{flags}");

@@ -51,7 +51,9 @@ pub(crate) async fn run(context: &Context, demo: Demo) -> anyhow::Result<()> {
     };
     progress.finish();
     let result = match played {
-        None => Err(anyhow::anyhow!("interrupted: the demonstration was stopped before its end")),
+        None => Err(anyhow::anyhow!(
+            "interrupted: the demonstration was stopped before its end"
+        )),
         Some(Err(error)) => Err(error),
         Some(Ok(played)) => tell(context, &demo, &folder, &mut crew, played, &stop).await,
     };

@@ -55,7 +55,10 @@ pub(crate) fn ask(provider: u8) -> Ask {
     let (stage, second) = (u128::from(provider / 2), u128::from(provider % 2));
     let step = |base: u128, by_stage: u128, by_neighbour: u128| {
         let stages = stage.saturating_mul(by_stage);
-        Uint128::new(base.saturating_add(stages).saturating_add(second.saturating_mul(by_neighbour)))
+        Uint128::new(
+            base.saturating_add(stages)
+                .saturating_add(second.saturating_mul(by_neighbour)),
+        )
     };
     Ask {
         per_1k_in: step(200_000, 40_000, 25_000),

@@ -73,7 +73,9 @@ impl Crew {
         let log = home.join(format!("{name}.log"));
         let open = |path: &Path| OpenOptions::new().create(true).append(true).open(path);
         let file = open(&log).with_context(|| format!("failed to open {}", log.display()))?;
-        let errors = file.try_clone().with_context(|| format!("failed to open {}", log.display()))?;
+        let errors = file
+            .try_clone()
+            .with_context(|| format!("failed to open {}", log.display()))?;
         let mut command = Command::new(&self.binary);
         // The caller's settings are not the children's; only where the library lies is.
         for (variable, _) in std::env::vars_os() {
@@ -81,8 +83,17 @@ impl Crew {
                 command.env_remove(variable);
             }
         }
-        command.arg("--home").arg(home).args(arguments).env(STOP_WITH_STDIN, "1").env("FXN_HOST_REFRESH_SECONDS", "1");
-        command.stdin(Stdio::piped()).stdout(file).stderr(errors).kill_on_drop(true);
+        command
+            .arg("--home")
+            .arg(home)
+            .args(arguments)
+            .env(STOP_WITH_STDIN, "1")
+            .env("FXN_HOST_REFRESH_SECONDS", "1");
+        command
+            .stdin(Stdio::piped())
+            .stdout(file)
+            .stderr(errors)
+            .kill_on_drop(true);
         // A Ctrl-C on the terminal is for the demonstration, which then stops its children in order.
         command.process_group(0);
         let mut child = command.spawn().with_context(|| format!("failed to start {role}"))?;
@@ -111,7 +122,9 @@ impl Crew {
     pub(crate) fn listens(&mut self, role: &str, addresses: &[&str]) -> anyhow::Result<()> {
         let ports = addresses.iter().map(|address| {
             let address = address.trim_start_matches("http://");
-            let parsed: SocketAddr = address.parse().with_context(|| format!("{role} listens on {address:?}"))?;
+            let parsed: SocketAddr = address
+                .parse()
+                .with_context(|| format!("{role} listens on {address:?}"))?;
             Ok(parsed.port())
         });
         self.find(role)?.ports = ports.collect::<anyhow::Result<_>>()?;
@@ -126,7 +139,9 @@ impl Crew {
         patience: Duration,
         mut probe: impl AsyncFnMut() -> Option<T>,
     ) -> anyhow::Result<T> {
-        let give_up = Instant::now().checked_add(patience).context("the clock is out of range")?;
+        let give_up = Instant::now()
+            .checked_add(patience)
+            .context("the clock is out of range")?;
         loop {
             if let Some(found) = probe().await {
                 return Ok(found);
@@ -134,10 +149,17 @@ impl Crew {
             let process = self.find(role)?;
             let log = process.log.display().to_string();
             if let Some(status) = process.child.try_wait().context("failed to look after a child")? {
-                bail!("{role} has stopped with {status}: {}; its log is {log}", last_line(&process.log));
+                bail!(
+                    "{role} has stopped with {status}: {}; its log is {log}",
+                    last_line(&process.log)
+                );
             }
             if Instant::now() >= give_up {
-                bail!("{role} {what} not within {} s: {}; its log is {log}", patience.as_secs(), last_line(&process.log));
+                bail!(
+                    "{role} {what} not within {} s: {}; its log is {log}",
+                    patience.as_secs(),
+                    last_line(&process.log)
+                );
             }
             sleep(POLL).await;
         }
@@ -148,7 +170,11 @@ impl Crew {
         let index = self.running.iter().position(|process| process.role == role);
         let index = index.with_context(|| format!("{role} is not running"))?;
         let mut process = self.running.remove(index);
-        process.child.kill().await.with_context(|| format!("failed to kill {role}"))?;
+        process
+            .child
+            .kill()
+            .await
+            .with_context(|| format!("failed to kill {role}"))?;
         self.killed.push(Told {
             killed: true,
             ..process.told()
@@ -158,7 +184,11 @@ impl Crew {
 
     /// Everybody who ran or runs.
     pub(crate) fn told(&self) -> Vec<Told> {
-        self.running.iter().map(Process::told).chain(self.killed.iter().cloned()).collect()
+        self.running
+            .iter()
+            .map(Process::told)
+            .chain(self.killed.iter().cloned())
+            .collect()
     }
 
     /// Waits until a child ends by itself; returns its role.
@@ -217,7 +247,13 @@ fn last_line(log: &Path) -> String {
     let Ok(file) = File::open(log) else {
         return "no log".to_owned();
     };
-    let lines = BufReader::new(file).lines().map_while(Result::ok).filter(|line| !line.trim().is_empty());
+    let lines = BufReader::new(file)
+        .lines()
+        .map_while(Result::ok)
+        .filter(|line| !line.trim().is_empty());
     let last: Option<String> = lines.last();
-    last.map_or_else(|| "it has logged nothing".to_owned(), |line| line.chars().take(300).collect())
+    last.map_or_else(
+        || "it has logged nothing".to_owned(),
+        |line| line.chars().take(300).collect(),
+    )
 }

@@ -36,7 +36,12 @@ pub(crate) fn split_of(source: &Path, bundle: &Path, stages: usize) -> Split {
 }
 
 /// Vectors of the whole graph, run here, one text at a time.
-pub(crate) fn unsplit(source: &Path, scratch: &Path, runtime: &dyn Runtime, texts: &[String]) -> anyhow::Result<Vec<Vec<f32>>> {
+pub(crate) fn unsplit(
+    source: &Path,
+    scratch: &Path,
+    runtime: &dyn Runtime,
+    texts: &[String],
+) -> anyhow::Result<Vec<Vec<f32>>> {
     let bundle = split_with(&split_of(source, scratch, 1), runtime)?;
     let manifest = bundle.manifest();
     let stage = bundle.stage(0)?;
@@ -53,30 +58,58 @@ pub(crate) fn unsplit(source: &Path, scratch: &Path, runtime: &dyn Runtime, text
 }
 
 fn tokenizer(bundle: &Bundle) -> anyhow::Result<TextTokenizer> {
-    let blob = bundle.manifest().tokenizer.as_ref().context("the model has no tokenizer")?;
-    Ok(TextTokenizer::new(&bundle.read_blob(blob)?, bundle.manifest().max_positions)?)
+    let blob = bundle
+        .manifest()
+        .tokenizer
+        .as_ref()
+        .context("the model has no tokenizer")?;
+    Ok(TextTokenizer::new(
+        &bundle.read_blob(blob)?,
+        bundle.manifest().max_positions,
+    )?)
 }
 
 /// An error names the first vector that differs in a bit.
 pub(crate) fn check_bits(found: &[Vec<f32>], expected: &[Vec<f32>]) -> anyhow::Result<()> {
-    ensure!(found.len() == expected.len(), "{} vectors instead of {}", found.len(), expected.len());
+    ensure!(
+        found.len() == expected.len(),
+        "{} vectors instead of {}",
+        found.len(),
+        expected.len()
+    );
     for ((found, expected), number) in found.iter().zip(expected).zip(1_usize..) {
         let bits = |vector: &[f32]| vector.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-        ensure!(bits(found) == bits(expected), "vector {number} is not bit-equal to that of the unsplit graph");
+        ensure!(
+            bits(found) == bits(expected),
+            "vector {number} is not bit-equal to that of the unsplit graph"
+        );
     }
     Ok(())
 }
 
 /// The largest difference from the independent implementation. An error if it is beyond the tolerance.
 pub(crate) fn check_reference(found: &[Vec<f32>]) -> anyhow::Result<f32> {
-    let reference: Vec<f32> = REFERENCE.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    let reference: Vec<f32> = REFERENCE
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|bytes| f32::from_le_bytes(*bytes))
+        .collect();
     let values: Vec<f32> = found.iter().flatten().copied().collect();
-    ensure!(values.len() == reference.len(), "{} values instead of {}", values.len(), reference.len());
+    ensure!(
+        values.len() == reference.len(),
+        "{} values instead of {}",
+        values.len(),
+        reference.len()
+    );
     let mut largest = 0.0_f32;
     for (value, expected) in values.iter().zip(&reference) {
         let difference = (value - expected).abs();
         // Written so that a NaN is refused too.
-        ensure!(difference <= TOLERANCE, "{value} instead of {expected}: more than {TOLERANCE} away from the independent implementation");
+        ensure!(
+            difference <= TOLERANCE,
+            "{value} instead of {expected}: more than {TOLERANCE} away from the independent implementation"
+        );
         largest = largest.max(difference);
     }
     Ok(largest)

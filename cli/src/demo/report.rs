@@ -82,7 +82,12 @@ pub(crate) fn jobs(facts: &Facts) -> Vec<Job> {
         shards: found.shards.len(),
         replicas: found.replicas,
         paid: found.paid.into(),
-        items: facts.items.iter().filter(|item| item.item.job == found.job).cloned().collect(),
+        items: facts
+            .items
+            .iter()
+            .filter(|item| item.item.job == found.job)
+            .cloned()
+            .collect(),
     };
     facts.jobs.iter().map(told).collect()
 }
@@ -91,7 +96,10 @@ pub(crate) fn jobs(facts: &Facts) -> Vec<Job> {
 pub(crate) fn ledger(facts: &Facts, names: &BTreeMap<String, String>) -> Vec<Line> {
     let mut sums: BTreeMap<(String, Reason), u128> = BTreeMap::new();
     for event in &facts.events {
-        if let Event::Credited { holder, reason, amount, .. } = event {
+        if let Event::Credited {
+            holder, reason, amount, ..
+        } = event
+        {
             let sum = sums.entry((holder.to_string(), *reason)).or_default();
             *sum = sum.saturating_add(amount.u128());
         }
@@ -127,17 +135,35 @@ impl fmt::Display for Report {
         writeln!(f, "{}\n", bold("Who earned what"))?;
         let mut table = Table::new(["account", "reason", ">FUNC"]);
         for line in &self.ledger {
-            table.row([line.account.clone(), line.reason.to_string(), format!("{}", line.amount)]);
+            table.row([
+                line.account.clone(),
+                line.reason.to_string(),
+                format!("{}", line.amount),
+            ]);
         }
         writeln!(f, "{table}")?;
         let mut books = Table::new(["contract", ">FUNC by the token", ">FUNC by its books"]);
         for (contract, balance) in &self.balances {
-            books.row([(*contract).to_owned(), balance.cw20_balance.to_string(), balance.ledger_sum.to_string()]);
+            books.row([
+                (*contract).to_owned(),
+                balance.cw20_balance.to_string(),
+                balance.ledger_sum.to_string(),
+            ]);
         }
         writeln!(f, "{books}")?;
         for job in &self.jobs {
-            let Job { job, status, shards, replicas, paid, .. } = job;
-            writeln!(f, "job {job}: {status}, {shards} shards x {replicas} replicas, {paid} FUNC paid")?;
+            let Job {
+                job,
+                status,
+                shards,
+                replicas,
+                paid,
+                ..
+            } = job;
+            writeln!(
+                f,
+                "job {job}: {status}, {shards} shards x {replicas} replicas, {paid} FUNC paid"
+            )?;
         }
         writeln!(
             f,
@@ -145,7 +171,15 @@ impl fmt::Display for Report {
             self.embeddings.len(),
             self.largest_difference
         )?;
-        let (told, seconds) = (green("every amount was recomputed from chain data and adds up"), self.seconds);
-        write!(f, "{told}; {} events, {} processes, {seconds:.1} s", self.events.len(), self.processes.len())
+        let (told, seconds) = (
+            green("every amount was recomputed from chain data and adds up"),
+            self.seconds,
+        );
+        write!(
+            f,
+            "{told}; {} events, {} processes, {seconds:.1} s",
+            self.events.len(),
+            self.processes.len()
+        )
     }
 }

@@ -72,7 +72,9 @@ pub(crate) async fn play(
     let source = source(demo)?;
     let runtime = {
         let library = demo.library.clone();
-        spawn_blocking(move || library.load()).await.context("loading was interrupted")??
+        spawn_blocking(move || library.load())
+            .await
+            .context("loading was interrupted")??
     };
     let mut scene = Scene {
         folder: folder.path(),
@@ -83,7 +85,10 @@ pub(crate) async fn play(
     progress.step("starting the chain and splitting the model");
     let bundle = folder.path().join("bundle");
     let split = spawn_blocking({
-        let (split, runtime) = (reference::split_of(&source, &bundle, plan::STAGES.into()), runtime.clone());
+        let (split, runtime) = (
+            reference::split_of(&source, &bundle, plan::STAGES.into()),
+            runtime.clone(),
+        );
         move || split_with(&split, &runtime)
     });
     let faucet = scene.open_network(context).await?;
@@ -96,26 +101,51 @@ pub(crate) async fn play(
         false => market::func_supply(&client).await?.u128(),
     };
     let cast = Cast::assemble(&client, folder.path()).await?;
-    faucet.execute(&cast.funding(&client)?).await.context("the faucet could not fund the accounts")?;
+    faucet
+        .execute(&cast.funding(&client)?)
+        .await
+        .context("the faucet could not fund the accounts")?;
     split.await.context("splitting was interrupted")??;
-    progress.done(&format!("all-MiniLM-L6-v2 is split into {} stages and proven against the whole graph", plan::STAGES));
+    progress.done(&format!(
+        "all-MiniLM-L6-v2 is split into {} stages and proven against the whole graph",
+        plan::STAGES
+    ));
 
     let uri = scene.serve_bundle(&cast, &bundle).await?;
     let family = publish(&cast, &bundle, uri.clone()).await?;
-    progress.done(&format!("{} is published; a part of its royalty goes to {}", family.model, family.parent));
-    let hosts = scene.start_providers(&cast, &family.model, &uri, &runtime.engine_class(), demo).await?;
-    progress.done(&format!("{} providers serve, each with a host and a relayer", plan::PROVIDERS));
+    progress.done(&format!(
+        "{} is published; a part of its royalty goes to {}",
+        family.model, family.parent
+    ));
+    let hosts = scene
+        .start_providers(&cast, &family.model, &uri, &runtime.engine_class(), demo)
+        .await?;
+    progress.done(&format!(
+        "{} providers serve, each with a host and a relayer",
+        plan::PROVIDERS
+    ));
 
     let developer = &cast.developer.account;
-    developer.execute(&[deposit_call(&client, plan::DEPOSIT, None)?]).await?;
+    developer
+        .execute(&[deposit_call(&client, plan::DEPOSIT, None)?])
+        .await?;
     let texts: Vec<String> = reference::SENTENCES.lines().map(str::to_owned).collect();
     let desk = Desk::open(developer, &family.model, &texts).await?;
     let first = desk.all_goes_well(progress).await?;
     let largest_difference = reference::check_reference(&first.results.embeddings)?;
-    progress.done(&format!("job {}: {} sentences embedded, settled and verified", first.job.job, texts.len()));
+    progress.done(&format!(
+        "job {}: {} sentences embedded, settled and verified",
+        first.job.job,
+        texts.len()
+    ));
 
     let whole = spawn_blocking({
-        let (source, scratch, runtime, texts) = (source.clone(), folder.path().join("whole"), runtime.clone(), texts.clone());
+        let (source, scratch, runtime, texts) = (
+            source.clone(),
+            folder.path().join("whole"),
+            runtime.clone(),
+            texts.clone(),
+        );
         move || reference::unsplit(&source, &scratch, &runtime, &texts)
     });
     let (second, mut jobs) = scene.second_job(&desk, &hosts, demo, &uri, &cast).await?;
@@ -175,8 +205,12 @@ fn source(demo: &Demo) -> anyhow::Result<PathBuf> {
     }
     let roots = [std::env::current_dir().ok(), std::env::current_exe().ok()];
     let folders = roots.iter().flatten().flat_map(|root| root.ancestors());
-    let found = folders.map(|folder| folder.join(OWN)).find(|folder| folder.join("model.onnx").is_file());
-    found.with_context(|| format!("the model is not there: run scripts/models.sh, which fills {OWN}, or give --source DIR"))
+    let found = folders
+        .map(|folder| folder.join(OWN))
+        .find(|folder| folder.join("model.onnx").is_file());
+    found.with_context(|| {
+        format!("the model is not there: run scripts/models.sh, which fills {OWN}, or give --source DIR")
+    })
 }
 
 impl Scene<'_> {
@@ -191,10 +225,14 @@ impl Scene<'_> {
         self.crew.start("devnet", &home, &arguments.map(str::to_owned))?;
         let path = home.join("network.json");
         let connect = async || Client::connect(Network::load(&path).ok()?).await.ok();
-        let client = self.crew.until("devnet", "did not answer", plan::START_PATIENCE, connect).await?;
+        let client = self
+            .crew
+            .until("devnet", "did not answer", plan::START_PATIENCE, connect)
+            .await?;
         let rpc = client.network().rpc.clone();
         self.crew.listens("devnet", &[&rpc])?;
-        self.progress.done(&format!("a chain with the five contracts answers at {rpc}"));
+        self.progress
+            .done(&format!("a chain with the five contracts answers at {rpc}"));
         Ok(Account::new(client, Wallet::dev(FAUCET)))
     }
 
@@ -209,7 +247,10 @@ impl Scene<'_> {
             let told: serde_json::Value = serde_json::from_slice(&told).ok()?;
             Some(told.get("url")?.as_str()?.to_owned())
         };
-        let url = self.crew.until("creator/serve", "did not start", plan::START_PATIENCE, url).await?;
+        let url = self
+            .crew
+            .until("creator/serve", "did not start", plan::START_PATIENCE, url)
+            .await?;
         self.crew.listens("creator/serve", &[&url])?;
         Ok(url)
     }
@@ -232,31 +273,53 @@ impl Scene<'_> {
             self.bring_back(cast, &killed, uri, demo).await?;
             if let Some(first) = missed.first() {
                 let Killed { role, .. } = &killed;
-                let [job, items, redone] = [done.job.job.to_string(), missed.len().to_string(), first.item.to_string()];
+                let [job, items, redone] = [
+                    done.job.job.to_string(),
+                    missed.len().to_string(),
+                    first.item.to_string(),
+                ];
                 self.progress.done(&format!(
                     "job {job}: {role} missed {items} items and paid from its bond; others took over ({redone} in attempt {})",
                     first.attempt
                 ));
                 return Ok((done, jobs));
             }
-            self.progress.done(&format!("{} had done its part before it died; once more ({attempt})", killed.role));
+            self.progress.done(&format!(
+                "{} had done its part before it died; once more ({attempt})",
+                killed.role
+            ));
         }
-        bail!("no host could be killed before it had done its part, in {} jobs", plan::KILLS_MAX)
+        bail!(
+            "no host could be killed before it had done its part, in {} jobs",
+            plan::KILLS_MAX
+        )
     }
 }
 
 /// Namespaces, the parent with its own payout rule, then the model with its bundle and price.
 async fn publish(cast: &Cast, bundle: &Path, uri: String) -> anyhow::Result<Family> {
     let (creator, research) = (&cast.creator.account, &cast.research.account);
-    let parent: ModelId = format!("{}/{}", own_namespace(research, plan::PARENT_NAMESPACE).await?, plan::PARENT).parse()?;
+    let parent: ModelId = format!(
+        "{}/{}",
+        own_namespace(research, plan::PARENT_NAMESPACE).await?,
+        plan::PARENT
+    )
+    .parse()?;
     let share = |address: &str, bps| Share {
         address: address.to_owned(),
         bps,
     };
     let publication = Publication {
         model: parent.clone(),
-        metadata: plan::metadata("MiniLM base", "What the demonstration's model was distilled from.", Task::Other),
-        payout: vec![share(research.address(), plan::RESEARCH_BPS), share(&cast.archive, plan::ARCHIVE_BPS)],
+        metadata: plan::metadata(
+            "MiniLM base",
+            "What the demonstration's model was distilled from.",
+            Task::Other,
+        ),
+        payout: vec![
+            share(research.address(), plan::RESEARCH_BPS),
+            share(&cast.archive, plan::ARCHIVE_BPS),
+        ],
         parents: vec![],
         version: None,
         endpoint: None,
@@ -267,8 +330,15 @@ async fn publish(cast: &Cast, bundle: &Path, uri: String) -> anyhow::Result<Fami
     let model: ModelId = format!("{}/{}", own_namespace(creator, plan::NAMESPACE).await?, plan::MODEL).parse()?;
     let publication = Publication {
         model: model.clone(),
-        metadata: plan::metadata("all-MiniLM-L6-v2", "Sentences to 384 numbers; mean pooling, normalised.", Task::Embeddings),
-        payout: vec![share(creator.address(), plan::CREATOR_BPS), share(&cast.designer, plan::DESIGNER_BPS)],
+        metadata: plan::metadata(
+            "all-MiniLM-L6-v2",
+            "Sentences to 384 numbers; mean pooling, normalised.",
+            Task::Embeddings,
+        ),
+        payout: vec![
+            share(creator.address(), plan::CREATOR_BPS),
+            share(&cast.designer, plan::DESIGNER_BPS),
+        ],
         parents: vec![Parent {
             model: parent.clone(),
             bps: plan::LINEAGE_BPS,
@@ -286,7 +356,9 @@ async fn own_namespace(account: &Account, preferred: &str) -> anyhow::Result<Str
     for name in [preferred.to_owned(), format!("{preferred}-{suffix}")] {
         let namespace = name.parse()?;
         if let Ok(Some(fee)) = claim_fee(account, &namespace).await {
-            account.execute(&[claim_call(account.client(), &namespace, fee)?]).await?;
+            account
+                .execute(&[claim_call(account.client(), &namespace, fee)?])
+                .await?;
             return Ok(name);
         }
     }

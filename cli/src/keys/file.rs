@@ -101,7 +101,9 @@ impl KeyFile {
         };
         let bytes = fs::metadata(path).map_err(failed)?.len();
         if bytes > FILE_BYTES_MAX {
-            return Err(refused(format!("it has {bytes} bytes, a key file at most {FILE_BYTES_MAX}")));
+            return Err(refused(format!(
+                "it has {bytes} bytes, a key file at most {FILE_BYTES_MAX}"
+            )));
         }
         let text = fs::read(path).map_err(failed)?;
         let content: Content = serde_json::from_slice(&text).map_err(|error| refused(error.to_string()))?;
@@ -129,7 +131,9 @@ impl KeyFile {
             msg: &message,
             aad: &clear_part(&self.content),
         };
-        let secret = cipher.decrypt(XNonce::from_slice(&nonce), payload).map_err(|_| sealed())?;
+        let secret = cipher
+            .decrypt(XNonce::from_slice(&nonce), payload)
+            .map_err(|_| sealed())?;
         let secret = Zeroizing::new(secret);
         Wallet::from_secret(&secret).map_err(|_| sealed())
     }
@@ -173,14 +177,19 @@ fn check(content: &Content) -> Result<(), String> {
         return Err(format!("it has format {}, this program reads {FORMAT}", content.format));
     }
     if kdf.name != KDF || content.cipher != CIPHER {
-        return Err(format!("it is sealed with {} and {}, not {KDF} and {CIPHER}", kdf.name, content.cipher));
+        return Err(format!(
+            "it is sealed with {} and {}, not {KDF} and {CIPHER}",
+            kdf.name, content.cipher
+        ));
     }
     let bounded = kdf.memory_kib <= MEMORY_KIB_MAX && kdf.iterations <= ITERATIONS_MAX && kdf.lanes <= LANES_MAX;
     if !bounded {
         let Kdf {
             memory_kib, iterations, ..
         } = kdf;
-        return Err(format!("it asks for {memory_kib} KiB and {iterations} passes, more than any key needs"));
+        return Err(format!(
+            "it asks for {memory_kib} KiB and {iterations} passes, more than any key needs"
+        ));
     }
     decode::<33>(&content.public_key)
         .map(|_| ())
@@ -209,7 +218,9 @@ fn clear_part(content: &Content) -> Vec<u8> {
         lanes,
         salt,
     } = kdf;
-    let fields = (format, public_key, name, memory_kib, iterations, lanes, salt, cipher, nonce);
+    let fields = (
+        format, public_key, name, memory_kib, iterations, lanes, salt, cipher, nonce,
+    );
     format!("fxn/key-file/v1 {fields:?}").into_bytes()
 }
 
@@ -239,7 +250,9 @@ pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<(), KeyFileError>
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
     file.write_all(content).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
-    file.persist_noclobber(path).map(|_| ()).map_err(|error| failed(error.error))
+    file.persist_noclobber(path)
+        .map(|_| ())
+        .map_err(|error| failed(error.error))
 }
 
 #[cfg(test)]
@@ -263,7 +276,9 @@ mod tests {
         assert_eq!(file.public_key(), wallet.public_key());
         assert_eq!(file.open("right").unwrap().secret(), wallet.secret());
         assert!(matches!(file.open("wrong"), Err(KeyFileError::Sealed { .. })));
-        assert!(!fs::read_to_string(&path).unwrap().contains(&hex::encode(*wallet.secret())));
+        assert!(!fs::read_to_string(&path)
+            .unwrap()
+            .contains(&hex::encode(*wallet.secret())));
     }
 
     #[test]

@@ -91,7 +91,10 @@ impl fmt::Display for Described {
         writeln!(f, "address     {}", self.address)?;
         writeln!(f, "public key  {}", self.public_key)?;
         match &self.mnemonic {
-            Some(words) => writeln!(f, "\nThese 24 words bring the key back. They are shown this once; write them down:\n\n{words}"),
+            Some(words) => writeln!(
+                f,
+                "\nThese 24 words bring the key back. They are shown this once; write them down:\n\n{words}"
+            ),
             None => Ok(()),
         }
     }
@@ -121,7 +124,11 @@ fn new(context: &Context, name: &KeyName) -> anyhow::Result<()> {
 fn bring_back(context: &Context, import: &Import) -> anyhow::Result<()> {
     let keys = context.keys();
     keys.check_free(&import.name)?;
-    let secret = read_secret(if import.hex { "Secret, 64 hex digits: " } else { "24 words: " })?;
+    let secret = read_secret(if import.hex {
+        "Secret, 64 hex digits: "
+    } else {
+        "24 words: "
+    })?;
     let wallet = if import.hex {
         let bytes = hex::decode(secret.trim()).context("the secret is not hex")?;
         Wallet::from_secret(&Zeroizing::new(bytes))?

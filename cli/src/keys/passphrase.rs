@@ -43,7 +43,10 @@ impl Passphrases {
                 first
             }
         };
-        ensure!(!passphrase.is_empty(), "an empty passphrase protects nothing; no key was made");
+        ensure!(
+            !passphrase.is_empty(),
+            "an empty passphrase protects nothing; no key was made"
+        );
         Ok(passphrase)
     }
 
@@ -61,10 +64,15 @@ impl Passphrases {
 
 /// The first line of the file.
 fn from_file(path: &Path) -> anyhow::Result<Zeroizing<String>> {
-    let text = fs::read_to_string(path).with_context(|| format!("failed to read the passphrase file {}", path.display()))?;
+    let text =
+        fs::read_to_string(path).with_context(|| format!("failed to read the passphrase file {}", path.display()))?;
     let text = Zeroizing::new(text);
     let line = text.lines().next().unwrap_or_default();
-    ensure!(line.len() <= BYTES_MAX, "{} is no passphrase file: its first line is too long", path.display());
+    ensure!(
+        line.len() <= BYTES_MAX,
+        "{} is no passphrase file: its first line is too long",
+        path.display()
+    );
     Ok(Zeroizing::new(line.to_owned()))
 }
 

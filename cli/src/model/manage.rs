@@ -118,7 +118,10 @@ pub(crate) async fn price(context: &Context, price: Price) -> anyhow::Result<()>
         terms: price.terms.terms(),
     };
     let outcome = execute(&account, &message).await?;
-    let sentence = format!("Endpoint {} of {} has its new royalty.", price.terms.endpoint, price.model);
+    let sentence = format!(
+        "Endpoint {} of {} has its new royalty.",
+        price.terms.endpoint, price.model
+    );
     context.output.done(&changed(price.model, &outcome), sentence)
 }
 
@@ -142,7 +145,9 @@ pub(crate) async fn retire(context: &Context, retire: Retire) -> anyhow::Result<
         },
     };
     let outcome = execute(&context.account().await?, &message).await?;
-    context.output.done(&changed(model, &outcome), format!("Retired {what}."))
+    context
+        .output
+        .done(&changed(model, &outcome), format!("Retired {what}."))
 }
 
 /// What has come to a model as a parent.
@@ -166,7 +171,10 @@ impl fmt::Display for Accrued {
         writeln!(f, "{} FUNC have accrued to {} as a parent.", self.available, self.model)?;
         let mut table = Table::new(["goes to", ">bps"]);
         for parent in &self.parents {
-            table.row([format!("parent {}, before all others", parent.model), parent.bps.to_string()]);
+            table.row([
+                format!("parent {}, before all others", parent.model),
+                parent.bps.to_string(),
+            ]);
         }
         for share in &self.payout {
             table.row([share.address.clone(), share.bps.to_string()]);

@@ -35,7 +35,9 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  fxn model show demo/all-minilm-l6-v2")]
     Show(show::Show),
     /// Set the royalty of an endpoint, for work opened from now on
-    #[command(after_help = "Example:\n  fxn model price demo/all-minilm-l6-v2 --endpoint embeddings --royalty-bps 500")]
+    #[command(
+        after_help = "Example:\n  fxn model price demo/all-minilm-l6-v2 --endpoint embeddings --royalty-bps 500"
+    )]
     Price(manage::Price),
     /// Retire a version, or the whole model for ever; running work goes on
     #[command(after_help = "Example:\n  fxn model retire demo/all-minilm-l6-v2 --version-number 1")]

@@ -9,8 +9,8 @@ use cosmwasm_std::Decimal;
 use partition::{Bundle, Manifest};
 use schema::{
     registry::{
-        self, ConfigResponse, EndpointTerms, ExecuteMsg, Metadata, ModelResponse, NamespaceResponse, NewVersion, Parent,
-        ReceiveMsg, Share, StageInfo, Task,
+        self, ConfigResponse, EndpointTerms, ExecuteMsg, Metadata, ModelResponse, NamespaceResponse, NewVersion,
+        Parent, ReceiveMsg, Share, StageInfo, Task,
     },
     Digest, Event, ModelId, Namespace, BPS,
 };
@@ -81,7 +81,9 @@ where
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (who, bps) = text.rsplit_once('=').ok_or("write WHO=BPS, for example wasm1...=2500")?;
+        let (who, bps) = text
+            .rsplit_once('=')
+            .ok_or("write WHO=BPS, for example wasm1...=2500")?;
         let bps = bps.parse().ok().filter(|bps| (1..=BPS).contains(bps));
         Ok(Self {
             who: who.parse().map_err(|error: T::Err| error.to_string())?,
@@ -119,7 +121,10 @@ pub(crate) async fn run(context: &Context, publish: Publish) -> anyhow::Result<(
     claim(context, &account, &publish.model.namespace()).await?;
     let publication = publication(&publish, &manifest, digest)?;
     let published = publication.publish(&account).await?;
-    let sentence = format!("Published {} version {} with manifest {digest}.", published.model, published.version);
+    let sentence = format!(
+        "Published {} version {} with manifest {digest}.",
+        published.model, published.version
+    );
     context.output.done(&published, sentence)
 }
 
@@ -173,7 +178,11 @@ pub(crate) fn read_manifest(bundle: &Path) -> anyhow::Result<(Manifest, Digest)>
 }
 
 /// What the chain keeps of a manifest.
-pub(crate) fn version_of(manifest: &Manifest, digest: Digest, manifest_uris: Vec<String>) -> anyhow::Result<NewVersion> {
+pub(crate) fn version_of(
+    manifest: &Manifest,
+    digest: Digest,
+    manifest_uris: Vec<String>,
+) -> anyhow::Result<NewVersion> {
     let stage = |stage: &partition::Stage| -> anyhow::Result<StageInfo> {
         Ok(StageInfo {
             digest: Digest(stage.digest.to_bytes()),
@@ -247,7 +256,11 @@ impl Publication {
             messages.push(ExecuteMsg::PublishModel {
                 model: self.model.clone(),
                 metadata: self.metadata,
-                payout: if self.payout.is_empty() { to_publisher() } else { self.payout },
+                payout: if self.payout.is_empty() {
+                    to_publisher()
+                } else {
+                    self.payout
+                },
                 parents: self.parents,
             });
         }
@@ -261,7 +274,9 @@ impl Publication {
             endpoint,
             terms,
         }));
-        let calls = messages.iter().map(|message| Call::execute(&client.contracts().model_registry, message));
+        let calls = messages
+            .iter()
+            .map(|message| Call::execute(&client.contracts().model_registry, message));
         let outcome = account.execute(&calls.collect::<Result<Vec<_>, _>>()?).await?;
         let mut events = outcome.events.iter().filter_map(|event| Event::from_wasm(event).ok()?);
         let version = events.find_map(|event| match event {
@@ -295,7 +310,14 @@ mod tests {
     fn a_part_is_who_and_how_much() {
         let part: Part<ModelId> = "demo/parent=2000".parse().unwrap();
         assert_eq!((part.who.as_str(), part.bps), ("demo/parent", 2000));
-        for bad in ["demo/parent", "demo/parent=", "demo/parent=0", "demo/parent=10001", "demo=5", "=5"] {
+        for bad in [
+            "demo/parent",
+            "demo/parent=",
+            "demo/parent=0",
+            "demo/parent=10001",
+            "demo=5",
+            "=5",
+        ] {
             assert!(bad.parse::<Part<ModelId>>().is_err(), "{bad}");
         }
     }

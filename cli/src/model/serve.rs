@@ -53,25 +53,41 @@ struct Serving {
 pub(crate) async fn run(context: &Context, serve: &Serve) -> anyhow::Result<()> {
     let stop = stop::stop_signal()?;
     let (listener, manifest) = open(&serve.bundle, serve.listen).await?;
-    let url = format!("http://{}", listener.local_addr().context("failed to read the address")?);
+    let url = format!(
+        "http://{}",
+        listener.local_addr().context("failed to read the address")?
+    );
     let serving = Serving {
         manifest,
         url: url.clone(),
         pid: std::process::id(),
     };
     stop::announce(&context.home, "serve.json", &serving)?;
-    context.output.done(&serving, format!("Serving {} at {url}/blobs/<sha256>; manifest {manifest}.", serve.bundle.display()))?;
+    context.output.done(
+        &serving,
+        format!(
+            "Serving {} at {url}/blobs/<sha256>; manifest {manifest}.",
+            serve.bundle.display()
+        ),
+    )?;
     answer(listener, serve.bundle.clone(), manifest, stop).await
 }
 
 async fn open(bundle: &Path, listen: SocketAddr) -> anyhow::Result<(TcpListener, Digest)> {
     let (_, manifest) = read_manifest(bundle)?;
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("cannot listen on {listen}"))?;
     Ok((listener, manifest))
 }
 
 /// Serves until `stop`.
-pub(crate) async fn answer(listener: TcpListener, bundle: PathBuf, manifest: Digest, stop: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn answer(
+    listener: TcpListener,
+    bundle: PathBuf,
+    manifest: Digest,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let router = Router::new()
         .route("/blobs/{digest}", get(blob))
         .route("/health", get(|| async { "ok" }))

@@ -38,7 +38,15 @@ impl fmt::Display for Models {
         if self.0.is_empty() {
             return write!(f, "No model has been published yet.");
         }
-        let mut table = Table::new(["model", "task", "status", ">versions", "endpoints", ">units", ">paid FUNC"]);
+        let mut table = Table::new([
+            "model",
+            "task",
+            "status",
+            ">versions",
+            "endpoints",
+            ">units",
+            ">paid FUNC",
+        ]);
         for model in &self.0 {
             let endpoints: Vec<_> = model.endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
             let units = model.usage.units.units_in.saturating_add(model.usage.units.units_out);
@@ -58,7 +66,9 @@ impl fmt::Display for Models {
 
 pub(crate) async fn list(context: &Context, list: List) -> anyhow::Result<()> {
     let client = context.client().await?;
-    context.output.print(&Models(market::models(&client, list.namespace).await?))
+    context
+        .output
+        .print(&Models(market::models(&client, list.namespace).await?))
 }
 
 #[derive(Debug, Serialize)]
@@ -89,7 +99,13 @@ impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let model = &self.model;
         writeln!(f, "{}  {}", bold(model.model.as_str()), model.metadata.title)?;
-        writeln!(f, "task {}, {}, licence {}", task(model.metadata.task), status(model.status), model.metadata.licence)?;
+        writeln!(
+            f,
+            "task {}, {}, licence {}",
+            task(model.metadata.task),
+            status(model.status),
+            model.metadata.licence
+        )?;
         writeln!(f, "owner {}\n", model.owner)?;
         let mut endpoints = Table::new(["endpoint", "unit", ">royalty bps", ">royalty FUNC per 1000"]);
         for endpoint in &model.endpoints {
@@ -107,7 +123,10 @@ impl fmt::Display for Shown {
             shares.row([share.address.clone(), share.bps.to_string()]);
         }
         for parent in &model.parents {
-            shares.row([format!("parent {}, before all others", parent.model), parent.bps.to_string()]);
+            shares.row([
+                format!("parent {}, before all others", parent.model),
+                parent.bps.to_string(),
+            ]);
         }
         write!(f, "{shares}")?;
         self.version.as_ref().map_or(Ok(()), |version| stages(f, version))

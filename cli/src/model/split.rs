@@ -94,7 +94,10 @@ pub(crate) fn run(context: &Context, split: &Split) -> anyhow::Result<()> {
     let progress = Progress::new();
     progress.step("loading ONNX Runtime");
     let runtime = split.library.load()?;
-    progress.step(&format!("splitting {} and proving the stages against the whole graph", split.source.display()));
+    progress.step(&format!(
+        "splitting {} and proving the stages against the whole graph",
+        split.source.display()
+    ));
     let bundle = split_with(split, &runtime)?;
     progress.finish();
     let made = Made {
@@ -103,7 +106,12 @@ pub(crate) fn run(context: &Context, split: &Split) -> anyhow::Result<()> {
         stages: bundle.manifest().stages.len(),
         engine_class: runtime.engine_class(),
     };
-    let sentence = format!("{} stages in {}; manifest {}", made.stages, made.bundle.display(), made.manifest);
+    let sentence = format!(
+        "{} stages in {}; manifest {}",
+        made.stages,
+        made.bundle.display(),
+        made.manifest
+    );
     context.output.done(&made, sentence)
 }
 

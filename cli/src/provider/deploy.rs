@@ -67,7 +67,9 @@ impl FromStr for Stages {
 fn fields<'a>(text: &'a str, known: &[&str]) -> Result<BTreeMap<&'a str, &'a str>, String> {
     let mut found = BTreeMap::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let (name, value) = part.split_once('=').ok_or_else(|| format!("{part:?} is not name=value"))?;
+        let (name, value) = part
+            .split_once('=')
+            .ok_or_else(|| format!("{part:?} is not name=value"))?;
         if !known.contains(&name) {
             return Err(format!("{name:?} is unknown; there are {}", known.join(", ")));
         }
@@ -95,7 +97,9 @@ fn parse_sla(text: &str) -> Result<Sla, String> {
     let fields = fields(text, &["base", "rate", "units", "penalty"])?;
     let number = |name: &str| -> Result<u64, String> {
         let value = fields.get(name).ok_or_else(|| format!("{name} is missing"))?;
-        value.parse().map_err(|_| format!("{name} is {value:?}, not a whole number"))
+        value
+            .parse()
+            .map_err(|_| format!("{name} is {value:?}, not a whole number"))
     };
     let penalty = number("penalty")?;
     Ok(Sla {
@@ -149,7 +153,10 @@ pub(crate) async fn deploy(context: &Context, deploy: Deploy) -> anyhow::Result<
         tx_hash: outcome.hash.to_string(),
         height: outcome.height,
     };
-    context.output.done(&listed, format!("Deployment {deployment} is listed; {burnt} FUNC were burnt for it."))
+    context.output.done(
+        &listed,
+        format!("Deployment {deployment} is listed; {burnt} FUNC were burnt for it."),
+    )
 }
 
 async fn version(client: &Client, deploy: &Deploy) -> anyhow::Result<u32> {
@@ -197,9 +204,16 @@ pub(crate) async fn drain(context: &Context, drain: Drain) -> anyhow::Result<()>
     if remove {
         outcome = Some(execute(&account, &ExecuteMsg::Remove { deployment }).await?);
     }
-    let done = if remove { "removed; its bond is free" } else { "taking no new work" };
+    let done = if remove {
+        "removed; its bond is free"
+    } else {
+        "taking no new work"
+    };
     let outcome = outcome.with_context(|| format!("deployment {deployment} is draining already"))?;
-    context.output.done(&changed(&account, None, &outcome), format!("Deployment {deployment} is {done}."))
+    context.output.done(
+        &changed(&account, None, &outcome),
+        format!("Deployment {deployment} is {done}."),
+    )
 }
 
 #[cfg(test)]
@@ -218,7 +232,10 @@ mod tests {
     #[test]
     fn an_ask_names_its_prices_in_func() {
         let ask = parse_ask("per_1k_in=0.002, per_request=5ufunc").unwrap();
-        assert_eq!((ask.per_1k_in.u128(), ask.per_1k_out.u128(), ask.per_request.u128()), (2000, 0, 5));
+        assert_eq!(
+            (ask.per_1k_in.u128(), ask.per_1k_out.u128(), ask.per_request.u128()),
+            (2000, 0, 5)
+        );
         for bad in ["per_1k=1", "per_1k_in", "per_1k_in=x", "per_1k_in=1,per_1k_in=2"] {
             assert!(parse_ask(bad).is_err(), "{bad}");
         }
@@ -227,7 +244,15 @@ mod tests {
     #[test]
     fn an_sla_is_complete() {
         let sla = parse_sla("base=2,rate=1,units=8192,penalty=2000").unwrap();
-        assert_eq!((sla.base_seconds, sla.seconds_per_1k_units, sla.units_max, sla.penalty_bps), (2, 1, 8192, 2000));
+        assert_eq!(
+            (
+                sla.base_seconds,
+                sla.seconds_per_1k_units,
+                sla.units_max,
+                sla.penalty_bps
+            ),
+            (2, 1, 8192, 2000)
+        );
         assert_eq!(parse_sla("base=2,rate=1,units=8192").unwrap_err(), "penalty is missing");
         assert!(parse_sla("base=2,rate=1,units=1,penalty=70000").is_err());
     }

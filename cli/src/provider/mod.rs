@@ -97,32 +97,49 @@ async fn execute(account: &Account, message: &ExecuteMsg) -> anyhow::Result<TxOu
 async fn bond(context: &Context, amount: Func) -> anyhow::Result<()> {
     let account = context.account().await?;
     let outcome = account.execute(&[bond_call(account.client(), amount)?]).await?;
-    context.output.done(&changed(&account, Some(amount), &outcome), format!("{amount} FUNC were added to the bond."))
+    context.output.done(
+        &changed(&account, Some(amount), &outcome),
+        format!("{amount} FUNC were added to the bond."),
+    )
 }
 
 async fn unbond(context: &Context, amount: Func) -> anyhow::Result<()> {
     let account = context.account().await?;
     let message = ExecuteMsg::Unbond { amount: amount.into() };
     let outcome = execute(&account, &message).await?;
-    let mut events = outcome.events.iter().filter_map(|event| schema::Event::from_wasm(event).ok()?);
+    let mut events = outcome
+        .events
+        .iter()
+        .filter_map(|event| schema::Event::from_wasm(event).ok()?);
     let release_at = events.find_map(|event| match event {
         schema::Event::UnbondingStarted { release_at, .. } => Some(release_at),
         _ => None,
     });
-    let date = release_at.map_or_else(String::new, |date| format!(" and may be withdrawn from {date} (block time)"));
-    context.output.done(&changed(&account, Some(amount), &outcome), format!("{amount} FUNC are unbonding{date}."))
+    let date = release_at.map_or_else(String::new, |date| {
+        format!(" and may be withdrawn from {date} (block time)")
+    });
+    context.output.done(
+        &changed(&account, Some(amount), &outcome),
+        format!("{amount} FUNC are unbonding{date}."),
+    )
 }
 
 async fn withdraw(context: &Context) -> anyhow::Result<()> {
     let account = context.account().await?;
     let outcome = execute(&account, &ExecuteMsg::Withdraw {}).await?;
-    let events = outcome.events.iter().filter_map(|event| schema::Event::from_wasm(event).ok()?);
+    let events = outcome
+        .events
+        .iter()
+        .filter_map(|event| schema::Event::from_wasm(event).ok()?);
     let paid = events.filter_map(|event| match event {
         schema::Event::BondWithdrawn { amount, .. } => Some(amount.u128()),
         _ => None,
     });
     let amount = Func(paid.fold(0, u128::saturating_add));
-    context.output.done(&changed(&account, Some(amount), &outcome), format!("{amount} FUNC of bond are back in the wallet."))
+    context.output.done(
+        &changed(&account, Some(amount), &outcome),
+        format!("{amount} FUNC of bond are back in the wallet."),
+    )
 }
 
 /// FUNC to staking with what it is for.

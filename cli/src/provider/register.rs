@@ -44,7 +44,9 @@ pub(crate) async fn register(context: &Context, register: Register) -> anyhow::R
         operator: register.operator,
         hardware: register.hardware,
     };
-    let outcome = account.execute(&[register_call(account.client(), account.address(), profile).await?]).await?;
+    let outcome = account
+        .execute(&[register_call(account.client(), account.address(), profile).await?])
+        .await?;
     let sentence = format!("{} is registered as a provider.", account.address());
     context.output.done(&changed(&account, None, &outcome), sentence)
 }
@@ -53,7 +55,10 @@ fn host_key(context: &Context, register: &Register) -> anyhow::Result<PublicKey>
     if let Some(key) = register.host_key {
         return Ok(key);
     }
-    let name = register.host_key_name.as_ref().context("give --host-key or --host-key-name")?;
+    let name = register
+        .host_key_name
+        .as_ref()
+        .context("give --host-key or --host-key-name")?;
     let key = context.keys().public_key(name)?;
     let key: [u8; 33] = key.try_into().ok().context("the host key is not 33 bytes long")?;
     Ok(PublicKey(key))

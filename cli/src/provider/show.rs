@@ -52,9 +52,21 @@ impl fmt::Display for Shown {
         writeln!(f, "{}  {}", bold(&profile.name), provider)?;
         writeln!(f, "endpoint {}, host key {}", profile.endpoint, profile.host_key)?;
         let [bond, committed, penalties] = [*bond, *committed, *penalties].map(Func::from);
-        writeln!(f, "bond {bond} FUNC, {committed} behind slots, {penalties} paid in penalties\n")?;
+        writeln!(
+            f,
+            "bond {bond} FUNC, {committed} behind slots, {penalties} paid in penalties\n"
+        )?;
         let mut table = Table::new([
-            ">deployment", "model", "stages", ">busy", ">slots", "state", ">FUNC/1k in", ">FUNC/1k out", ">FUNC/request", "engine class",
+            ">deployment",
+            "model",
+            "stages",
+            ">busy",
+            ">slots",
+            "state",
+            ">FUNC/1k in",
+            ">FUNC/1k out",
+            ">FUNC/request",
+            "engine class",
         ]);
         for deployment in &self.listed {
             let terms = &deployment.terms;
@@ -98,7 +110,14 @@ impl fmt::Display for Providers {
         if self.0.is_empty() {
             return write!(f, "No provider has registered yet.");
         }
-        let mut table = Table::new(["provider", "name", ">deployments", ">bond FUNC", ">penalties FUNC", "endpoint"]);
+        let mut table = Table::new([
+            "provider",
+            "name",
+            ">deployments",
+            ">bond FUNC",
+            ">penalties FUNC",
+            "endpoint",
+        ]);
         for provider in &self.0 {
             table.row([
                 provider.provider.clone(),

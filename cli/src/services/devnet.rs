@@ -92,7 +92,8 @@ pub(crate) async fn run(context: &Context, args: &Options) -> anyhow::Result<()>
         ..devnet::Config::default()
     })
     .await?;
-    let network: Network = serde_json::from_value(running.network().clone()).context("the devnet has no full network")?;
+    let network: Network =
+        serde_json::from_value(running.network().clone()).context("the devnet has no full network")?;
     network.save(&path)?;
     let started = Started {
         rpc: running.rpc_url(),
@@ -100,7 +101,12 @@ pub(crate) async fn run(context: &Context, args: &Options) -> anyhow::Result<()>
         chain_id,
         pid: std::process::id(),
     };
-    let sentence = format!("{} answers at {}; its network file is {}. Ctrl-C stops it.", started.chain_id, started.rpc, path.display());
+    let sentence = format!(
+        "{} answers at {}; its network file is {}. Ctrl-C stops it.",
+        started.chain_id,
+        started.rpc,
+        path.display()
+    );
     context.output.done(&started, sentence)?;
     tokio::select! {
         () = stop.cancelled() => {}

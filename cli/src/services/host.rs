@@ -47,7 +47,12 @@ pub(crate) struct Flags {
     library: Library,
 }
 
-pub(crate) fn configure(context: &Context, file: Option<&Path>, flags: &Flags, own_address: &str) -> anyhow::Result<Config> {
+pub(crate) fn configure(
+    context: &Context,
+    file: Option<&Path>,
+    flags: &Flags,
+    own_address: &str,
+) -> anyhow::Result<Config> {
     let mut layers = Layers::new("host", &["sources"], file)?;
     layers.default("home", context.home.display().to_string());
     layers.default("provider", own_address.to_owned());
@@ -57,7 +62,14 @@ pub(crate) fn configure(context: &Context, file: Option<&Path>, flags: &Flags, o
     layers.flag("sources", (!flags.sources.is_empty()).then(|| flags.sources.clone()));
     layers.flag("threads", flags.threads.map(i64::from));
     layers.flag("allow_private_peers", flags.allow_private_peers.then_some(true));
-    layers.flag("onnxruntime", flags.library.onnxruntime.as_ref().map(|path| path.display().to_string()));
+    layers.flag(
+        "onnxruntime",
+        flags
+            .library
+            .onnxruntime
+            .as_ref()
+            .map(|path| path.display().to_string()),
+    );
     layers.environment(std::env::vars());
     let config: Config = layers.finish()?;
     config.check()?;

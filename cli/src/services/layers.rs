@@ -61,14 +61,19 @@ impl Layers {
             return Value::Array(parts.map(|part| Value::String(part.to_owned())).collect());
         }
         // `8`, `true` and `"500ms"` are themselves; anything that is no TOML value is a text.
-        let value = format!("value = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+        let value = format!("value = {text}")
+            .parse::<Table>()
+            .ok()
+            .and_then(|mut table| table.remove("value"));
         value.unwrap_or_else(|| Value::String(text.to_owned()))
     }
 
     /// The finished configuration.
     pub(crate) fn finish<T: DeserializeOwned>(self) -> Result<T> {
         let service = self.service;
-        self.table.try_into().with_context(|| format!("the configuration of {service} cannot be used"))
+        self.table
+            .try_into()
+            .with_context(|| format!("the configuration of {service} cannot be used"))
     }
 }
 
@@ -93,7 +98,10 @@ mod tests {
     }
 
     fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     #[test]
@@ -103,10 +111,21 @@ mod tests {
         layers.flag("listen", Some("flag"));
         layers.flag("threads", Some(2));
         layers.flag("sources", None::<String>);
-        layers.environment(variables(&[("FXN_HOST_THREADS", "3"), ("FXN_HOST_SOURCES", "a,http://b:1"), ("FXN_HOME", "x")]));
+        layers.environment(variables(&[
+            ("FXN_HOST_THREADS", "3"),
+            ("FXN_HOST_SOURCES", "a,http://b:1"),
+            ("FXN_HOME", "x"),
+        ]));
         let config: Config = layers.finish().unwrap();
         let sources = vec!["a".to_owned(), "http://b:1".to_owned()];
-        assert_eq!(config, Config { listen: "flag".into(), threads: 3, sources });
+        assert_eq!(
+            config,
+            Config {
+                listen: "flag".into(),
+                threads: 3,
+                sources
+            }
+        );
     }
 
     #[test]

@@ -27,7 +27,10 @@ pub(crate) async fn run_both(context: &Context, run: Run) -> anyhow::Result<()> 
     let stop = stop::stop_signal()?;
     let network = context.network()?;
     let wallet = context.wallet(&context.key_name()?)?;
-    let host_key = run.host_key_name.as_ref().map_or_else(|| Ok(wallet.clone()), |name| context.wallet(name))?;
+    let host_key = run
+        .host_key_name
+        .as_ref()
+        .map_or_else(|| Ok(wallet.clone()), |name| context.wallet(name))?;
     let own_address = wallet.address(&network.bech32_prefix);
     let host_config = host::configure(context, None, &run.host, &own_address)?;
     let relayer_config = relayer::configure(context, None, &run.relayer, Some(&own_address))?;

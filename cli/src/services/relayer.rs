@@ -36,14 +36,22 @@ pub(crate) struct Flags {
     relayer_status: Option<SocketAddr>,
 }
 
-pub(crate) fn configure(context: &Context, file: Option<&Path>, flags: &Flags, provider: Option<&str>) -> anyhow::Result<Config> {
+pub(crate) fn configure(
+    context: &Context,
+    file: Option<&Path>,
+    flags: &Flags,
+    provider: Option<&str>,
+) -> anyhow::Result<Config> {
     let mut layers = Layers::new("relayer", &[], file)?;
     layers.default("home", context.home.display().to_string());
     layers.default("host_home", context.home.display().to_string());
     layers.default("network", context.network_path().display().to_string());
     layers.flag("node", context.node());
     layers.flag("provider", provider);
-    layers.flag("host_home", flags.host_home.as_ref().map(|path| path.display().to_string()));
+    layers.flag(
+        "host_home",
+        flags.host_home.as_ref().map(|path| path.display().to_string()),
+    );
     layers.flag("status_listen", flags.relayer_status.map(|status| status.to_string()));
     layers.environment(std::env::vars());
     let config: Config = layers.finish()?;
@@ -54,6 +62,11 @@ pub(crate) fn configure(context: &Context, file: Option<&Path>, flags: &Flags, p
 pub(crate) async fn run(context: &Context, options: &Options) -> anyhow::Result<()> {
     let stop = stop::stop_signal()?;
     let wallet = context.wallet(&context.key_name()?)?;
-    let config = configure(context, options.config.as_deref(), &options.flags, options.provider.as_deref())?;
+    let config = configure(
+        context,
+        options.config.as_deref(),
+        &options.flags,
+        options.provider.as_deref(),
+    )?;
     Ok(::relayer::run(config, wallet, stop).await?)
 }

@@ -51,7 +51,9 @@ impl Batch {
     pub(crate) fn of(shards: Vec<Range<usize>>, weights: &[Weight]) -> Self {
         let units = |shard: &Range<usize>| {
             let inside = weights.get(shard.clone()).unwrap_or_default();
-            inside.iter().fold(0_u64, |sum, weight| sum.saturating_add(weight.units))
+            inside
+                .iter()
+                .fold(0_u64, |sum, weight| sum.saturating_add(weight.units))
         };
         Self {
             units_max: shards.iter().map(units).max().unwrap_or(0),
@@ -94,7 +96,9 @@ pub(crate) async fn quote(
     let config: ConfigResponse = market::staking(client, &staking::QueryMsg::Config {}).await?;
     let slot = config.params.bond_per_slot;
     let items = batch.items(order.replicas).max(1);
-    let cap = order.max_price.map_or(slot.u128(), |most| slot.u128().min(most.0 / items));
+    let cap = order
+        .max_price
+        .map_or(slot.u128(), |most| slot.u128().min(most.0 / items));
     let request = draw_request(order, offer, batch, cap);
     let drawn: DrawResponse = market::staking(client, &staking::QueryMsg::Draw { request }).await?;
     let Some(chains) = drawn.chains else {
@@ -102,7 +106,9 @@ pub(crate) async fn quote(
     };
     let prices = chains.iter().map(price).collect::<anyhow::Result<Vec<_>>>()?;
     let highest = prices.iter().copied().max().unwrap_or(0);
-    let item = order.max_price.map_or(highest.saturating_mul(PRICE_MARGIN).min(slot.u128()), |_| cap);
+    let item = order
+        .max_price
+        .map_or(highest.saturating_mul(PRICE_MARGIN).min(slot.u128()), |_| cap);
     Ok(Some(Quote {
         most: Func(item.saturating_mul(items)),
         likely: Func(prices.into_iter().fold(0, u128::saturating_add)),
@@ -150,17 +156,26 @@ pub(crate) async fn patient_quote(
     offer: &OfferResponse,
     batch: &Batch,
 ) -> anyhow::Result<Quote> {
-    let give_up = Instant::now().checked_add(BUSY_PATIENCE).context("the clock is out of range")?;
+    let give_up = Instant::now()
+        .checked_add(BUSY_PATIENCE)
+        .context("the clock is out of range")?;
     loop {
         if let Some(quote) = quote(client, order, offer, batch).await? {
             return Ok(quote);
         }
         let units_max = Supply::of(client, order, offer).await?.units_max(order, offer)?;
         if units_max < batch.units_max {
-            bail!("there is no supply: a shard has {} units, the providers take {units_max} at once", batch.units_max);
+            bail!(
+                "there is no supply: a shard has {} units, the providers take {units_max} at once",
+                batch.units_max
+            );
         }
         if Instant::now() >= give_up {
-            bail!("all providers of {} are busy or too dear, for {} s now", order.model, BUSY_PATIENCE.as_secs());
+            bail!(
+                "all providers of {} are busy or too dear, for {} s now",
+                order.model,
+                BUSY_PATIENCE.as_secs()
+            );
         }
         sleep(POLL).await;
     }
@@ -177,7 +192,10 @@ impl Supply {
         let mut deployments = market::deployments(client, None).await?;
         deployments.retain(|deployment| {
             let terms = &deployment.terms;
-            let class = order.engine_class.as_ref().is_none_or(|class| *class == terms.engine_class);
+            let class = order
+                .engine_class
+                .as_ref()
+                .is_none_or(|class| *class == terms.engine_class);
             let active = deployment.state == staking::DeploymentState::Active;
             terms.model == order.model && terms.version == offer.version && class && active
         });
@@ -188,7 +206,9 @@ impl Supply {
     pub(crate) fn units_max(&self, order: &Order, offer: &OfferResponse) -> anyhow::Result<u64> {
         let mut most = u64::MAX;
         for stage in 0..offer.stages.len() {
-            let covers = |terms: &staking::DeploymentTerms| (usize::from(terms.first)..=usize::from(terms.last)).contains(&stage);
+            let covers = |terms: &staking::DeploymentTerms| {
+                (usize::from(terms.first)..=usize::from(terms.last)).contains(&stage)
+            };
             let mut of_provider = BTreeMap::<&str, u64>::new();
             for deployment in self.deployments.iter().filter(|deployment| covers(&deployment.terms)) {
                 let units = of_provider.entry(&deployment.provider).or_default();
@@ -199,7 +219,10 @@ impl Supply {
             let wanted = usize::from(order.replicas).saturating_sub(1);
             most = most.min(*units.get(wanted).with_context(|| {
                 let Order { model, replicas, .. } = order;
-                format!("there is no supply: stage {stage} of {model} is served by {} providers, {replicas} are needed", units.len())
+                format!(
+                    "there is no supply: stage {stage} of {model} is served by {} providers, {replicas} are needed",
+                    units.len()
+                )
             })?);
         }
         Ok(most)
@@ -210,7 +233,10 @@ impl Supply {
         let units_max = self.units_max(order, offer)?;
         let mut numbered = weights.iter().zip(1_usize..);
         if let Some((weight, number)) = numbered.find(|(weight, _)| weight.units > units_max) {
-            bail!("text {number} has {} tokens, the providers take {units_max} at once; nothing was spent", weight.units);
+            bail!(
+                "text {number} has {} tokens, the providers take {units_max} at once; nothing was spent",
+                weight.units
+            );
         }
         Ok(Limits {
             units: Limits::USUAL.units.min(units_max),
@@ -260,7 +286,12 @@ pub(crate) fn submit_call(
     texts: &[String],
 ) -> anyhow::Result<Call> {
     let shard = |shard: &Range<usize>| NewShard {
-        inline: texts.get(shard.clone()).unwrap_or_default().iter().map(|text| Binary::from(text.as_bytes())).collect(),
+        inline: texts
+            .get(shard.clone())
+            .unwrap_or_default()
+            .iter()
+            .map(|text| Binary::from(text.as_bytes()))
+            .collect(),
     };
     let job = NewJob {
         model: order.model.clone(),
@@ -274,7 +305,10 @@ pub(crate) fn submit_call(
         deadline_seconds: order.deadline_seconds,
         gateway: None,
     };
-    Ok(Call::execute(&client.contracts().job_orchestrator, &ExecuteMsg::SubmitJob { job })?)
+    Ok(Call::execute(
+        &client.contracts().job_orchestrator,
+        &ExecuteMsg::SubmitJob { job },
+    )?)
 }
 
 pub(crate) async fn submit(account: &Account, call: Call) -> anyhow::Result<Submitted> {
@@ -297,7 +331,9 @@ pub(crate) async fn wait(
     patience: Duration,
     mut seen: impl FnMut(&JobResponse),
 ) -> anyhow::Result<JobResponse> {
-    let give_up = Instant::now().checked_add(patience).context("the clock is out of range")?;
+    let give_up = Instant::now()
+        .checked_add(patience)
+        .context("the clock is out of range")?;
     loop {
         let found = market::job(client, job).await?;
         seen(&found);
@@ -305,7 +341,10 @@ pub(crate) async fn wait(
             return Ok(found);
         }
         if Instant::now() >= give_up {
-            bail!("job {job} has not ended after {} s; `fxn job watch {job}` follows it", patience.as_secs());
+            bail!(
+                "job {job} has not ended after {} s; `fxn job watch {job}` follows it",
+                patience.as_secs()
+            );
         }
         sleep(POLL).await;
     }

@@ -69,7 +69,10 @@ impl Reader {
     /// Bytes and tokens of each text.
     pub(crate) fn weights(&self, texts: &[String]) -> anyhow::Result<Vec<Weight>> {
         let weight = |(text, number): (&String, usize)| {
-            let tokens = self.tokenizer.encode(text).with_context(|| format!("text {number} cannot be read"))?;
+            let tokens = self
+                .tokenizer
+                .encode(text)
+                .with_context(|| format!("text {number} cannot be read"))?;
             Ok(Weight {
                 bytes: text.len(),
                 units: u64::try_from(tokens.count()).unwrap_or(u64::MAX),
@@ -90,19 +93,34 @@ impl Reader {
         for (item, shard) in results::settled(job, &items)?.iter().zip(&job.shards) {
             let rows = self.rows(account, &config, item).await?;
             let expected = usize::try_from(shard.rows).unwrap_or(usize::MAX);
-            ensure!(rows.len() == expected, "item {} has {} rows, {expected} were sent", item.item, rows.len());
+            ensure!(
+                rows.len() == expected,
+                "item {} has {} rows, {expected} were sent",
+                item.item,
+                rows.len()
+            );
             for row in &rows {
                 answer.embeddings.push(results::embedding(&self.manifest, row)?);
             }
         }
         let paid = items.iter().filter(|item| results::result_of(item).is_some());
-        answer.providers.extend(paid.flat_map(|item| &item.spans).map(|span| span.provider.clone()));
+        answer
+            .providers
+            .extend(paid.flat_map(|item| &item.spans).map(|span| span.provider.clone()));
         Ok(answer)
     }
 
     /// From the host of the last span, which keeps the output.
-    async fn rows(&self, account: &Account, config: &ConfigResponse, item: &ItemResponse) -> anyhow::Result<Vec<Vec<u8>>> {
-        let last = item.spans.last().with_context(|| format!("item {} has no spans", item.item))?;
+    async fn rows(
+        &self,
+        account: &Account,
+        config: &ConfigResponse,
+        item: &ItemResponse,
+    ) -> anyhow::Result<Vec<Vec<u8>>> {
+        let last = item
+            .spans
+            .last()
+            .with_context(|| format!("item {} has no spans", item.item))?;
         let host = results::endpoint(account.client(), &last.provider).await?;
         self.fetch.rows(account, &config.domain, item, &host).await
     }

@@ -55,7 +55,10 @@ impl Fetch {
         let status = answer.status();
         let mut body = vec![];
         while let Some(chunk) = answer.chunk().await? {
-            ensure!(body.len().saturating_add(chunk.len()) <= limit, "the answer has more than {limit} bytes");
+            ensure!(
+                body.len().saturating_add(chunk.len()) <= limit,
+                "the answer has more than {limit} bytes"
+            );
             body.extend_from_slice(&chunk);
         }
         if !status.is_success() {
@@ -105,7 +108,10 @@ impl Fetch {
             .header("x-fxn-item", request.item.to_string())
             .header("x-fxn-valid-until", request.valid_until.to_string())
             .header("x-fxn-public-key", hex::encode(account.wallet().public_key()))
-            .header("x-fxn-signature", hex::encode(account.wallet().sign_digest(&request.digest().0)));
+            .header(
+                "x-fxn-signature",
+                hex::encode(account.wallet().sign_digest(&request.digest().0)),
+            );
         let body = self.body(get, OUTPUT_BYTES_MAX).await;
         let body = body.with_context(|| format!("{host} did not give the output of item {}", item.item))?;
         let rows = inference_host::decode_rows(&body).with_context(|| format!("{host} answered with no rows"))?;
@@ -120,7 +126,9 @@ impl Fetch {
 }
 
 fn now_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// What an item was settled with.
@@ -155,7 +163,11 @@ pub(crate) async fn endpoint(client: &Client, provider: &str) -> anyhow::Result<
 }
 
 /// Where the blobs of a version may be had: its own URIs, then hosts that serve it.
-pub(crate) async fn places(client: &Client, version: &VersionResponse, hosts: &BTreeSet<String>) -> anyhow::Result<Vec<String>> {
+pub(crate) async fn places(
+    client: &Client,
+    version: &VersionResponse,
+    hosts: &BTreeSet<String>,
+) -> anyhow::Result<Vec<String>> {
     let mut places = version.manifest_uris.clone();
     for provider in hosts {
         places.push(endpoint(client, provider).await?);
@@ -173,7 +185,10 @@ pub(crate) async fn version(client: &Client, model: &schema::ModelId, version: u
 
 /// The manifest that a version is pinned to.
 pub(crate) async fn manifest(fetch: &Fetch, places: &[String], digest: Digest) -> anyhow::Result<Manifest> {
-    let bytes = fetch.blob(places, digest, MANIFEST_BYTES_MAX).await.context("the manifest is not to be had")?;
+    let bytes = fetch
+        .blob(places, digest, MANIFEST_BYTES_MAX)
+        .await
+        .context("the manifest is not to be had")?;
     let manifest: Manifest = serde_json::from_slice(&bytes).context("the manifest cannot be read")?;
     manifest.validate().context("the manifest promises what cannot be")?;
     Ok(manifest)
@@ -181,15 +196,28 @@ pub(crate) async fn manifest(fetch: &Fetch, places: &[String], digest: Digest) -
 
 /// The tokenizer that a manifest names.
 pub(crate) async fn tokenizer(fetch: &Fetch, places: &[String], manifest: &Manifest) -> anyhow::Result<Vec<u8>> {
-    let blob = manifest.tokenizer.as_ref().context("the model has no tokenizer: it does not take texts")?;
-    ensure!(blob.bytes <= TOKENIZER_BYTES_MAX, "the tokenizer has {} bytes, which is absurd", blob.bytes);
+    let blob = manifest
+        .tokenizer
+        .as_ref()
+        .context("the model has no tokenizer: it does not take texts")?;
+    ensure!(
+        blob.bytes <= TOKENIZER_BYTES_MAX,
+        "the tokenizer has {} bytes, which is absurd",
+        blob.bytes
+    );
     let digest = Digest(blob.sha256.to_bytes());
-    fetch.blob(places, digest, blob.bytes).await.context("the tokenizer is not to be had")
+    fetch
+        .blob(places, digest, blob.bytes)
+        .await
+        .context("the tokenizer is not to be had")
 }
 
 /// The vector in an output row of a model of embeddings.
 pub(crate) fn embedding(manifest: &Manifest, bytes: &[u8]) -> anyhow::Result<Vec<f32>> {
     let row = row::decode(bytes, &manifest.outputs, manifest.max_positions)?;
-    let vector = row.iter().find(|tensor| tensor.shape.len() == 1).and_then(partition::Tensor::to_f32);
+    let vector = row
+        .iter()
+        .find(|tensor| tensor.shape.len() == 1)
+        .and_then(partition::Tensor::to_f32);
     vector.context("the model's output holds no vector of float32")
 }

@@ -70,7 +70,9 @@ pub(crate) fn cut_into(weights: &[Weight], count: usize, limits: Limits) -> Vec<
 
 /// The smallest unit limit with which at most `count` shards come out, found by halving.
 fn balanced(weights: &[Weight], limits: Limits, count: usize) -> Vec<Range<usize>> {
-    let total = weights.iter().fold(0_u64, |sum, weight| sum.saturating_add(weight.units));
+    let total = weights
+        .iter()
+        .fold(0_u64, |sum, weight| sum.saturating_add(weight.units));
     let (mut low, mut high) = (0, limits.units.min(total));
     while low < high {
         let units = low.midpoint(high);
@@ -92,7 +94,9 @@ fn greedy(weights: &[Weight], limits: Limits) -> Vec<Range<usize>> {
         units = units.saturating_add(weight.units);
         let end = index.saturating_add(1);
         match shards.last_mut() {
-            Some(shard) if shard.len() < limits.rows && bytes <= limits.bytes && units <= limits.units => shard.end = end,
+            Some(shard) if shard.len() < limits.rows && bytes <= limits.bytes && units <= limits.units => {
+                shard.end = end
+            }
             _ => {
                 shards.push(index..end);
                 (bytes, units) = (weight.bytes, weight.units);
@@ -123,7 +127,11 @@ mod tests {
 
     fn check(weights: &[Weight], shards: &[Range<usize>], limits: Limits) {
         let texts: Vec<usize> = shards.iter().cloned().flatten().collect();
-        assert_eq!(texts, (0..weights.len()).collect::<Vec<_>>(), "each text once and in order");
+        assert_eq!(
+            texts,
+            (0..weights.len()).collect::<Vec<_>>(),
+            "each text once and in order"
+        );
         for shard in shards {
             let inside = &weights[shard.clone()];
             assert!(!inside.is_empty() && inside.len() <= limits.rows);

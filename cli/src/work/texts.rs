@@ -43,7 +43,10 @@ pub(crate) fn read(path: &Path) -> Result<Vec<String>, TextsError> {
         Box::new(File::open(path).map_err(failed)?)
     };
     let mut bytes = vec![];
-    reader.take(FILE_BYTES_MAX.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+    reader
+        .take(FILE_BYTES_MAX.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > FILE_BYTES_MAX {
         return Err(TextsError::FileTooLong);
     }
@@ -66,7 +69,10 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<String>, TextsError> {
         return Err(TextsError::Empty);
     }
     let numbered = texts.iter().zip(1_usize..);
-    match numbered.map(|(text, number)| (text.len(), number)).find(|(bytes, _)| *bytes > INLINE_BYTES_MAX) {
+    match numbered
+        .map(|(text, number)| (text.len(), number))
+        .find(|(bytes, _)| *bytes > INLINE_BYTES_MAX)
+    {
         Some((bytes, number)) => Err(TextsError::TooLong { number, bytes }),
         None => Ok(texts),
     }
@@ -78,10 +84,13 @@ fn array(text: &str) -> Option<Result<Vec<String>, TextsError>> {
         return None;
     }
     let elements: Vec<serde_json::Value> = serde_json::from_str(text).ok()?;
-    let strings = elements.into_iter().zip(1_usize..).map(|(element, number)| match element {
-        serde_json::Value::String(text) => Ok(text),
-        _ => Err(TextsError::NotText { number }),
-    });
+    let strings = elements
+        .into_iter()
+        .zip(1_usize..)
+        .map(|(element, number)| match element {
+            serde_json::Value::String(text) => Ok(text),
+            _ => Err(TextsError::NotText { number }),
+        });
     Some(strings.collect())
 }
 
@@ -109,7 +118,10 @@ mod tests {
 
     #[test]
     fn lines_that_begin_with_a_bracket_are_lines() {
-        assert_eq!(parse(b"[note] first\n[note] second]\n").unwrap(), ["[note] first", "[note] second]"]);
+        assert_eq!(
+            parse(b"[note] first\n[note] second]\n").unwrap(),
+            ["[note] first", "[note] second]"]
+        );
     }
 
     #[test]

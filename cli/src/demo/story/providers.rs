@@ -90,7 +90,8 @@ impl Scene<'_> {
         for provider in &cast.providers {
             self.start_relayer(provider)?;
         }
-        self.progress.step("hosts fetch their stages by digest and prove themselves");
+        self.progress
+            .step("hosts fetch their stages by digest and prove themselves");
         let mut hosts = BTreeMap::new();
         for ((provider, host), deployment) in cast.providers.iter().zip(&endpoints).zip(deployments) {
             self.host_ready(provider, &host.status, deployment).await?;
@@ -104,7 +105,19 @@ impl Scene<'_> {
         let address = provider.owner.account.address();
         // One thread each: six hosts share the machine.
         let mut arguments = vec![
-            "host", "--key", "host", "--provider", address, "--listen", listen, "--status", "127.0.0.1:0", "--source", uri, "--threads", "1",
+            "host",
+            "--key",
+            "host",
+            "--provider",
+            address,
+            "--listen",
+            listen,
+            "--status",
+            "127.0.0.1:0",
+            "--source",
+            uri,
+            "--threads",
+            "1",
             "--allow-private-peers",
         ];
         let library = demo.library.onnxruntime.as_ref().map(|path| path.display().to_string());
@@ -122,7 +135,10 @@ impl Scene<'_> {
         let pid = self.crew.pid(&role)?;
         // A killed host leaves its file behind.
         let told = async || read::<HostFile>(&path).filter(|file| file.pid == pid);
-        let file = self.crew.until(&role, "did not start", plan::START_PATIENCE, told).await?;
+        let file = self
+            .crew
+            .until(&role, "did not start", plan::START_PATIENCE, told)
+            .await?;
         self.crew.listens(&role, &[&file.listen, &file.status])?;
         Ok(file)
     }
@@ -131,30 +147,65 @@ impl Scene<'_> {
         let serves = async || -> Option<()> {
             let told: HostStatus = page(status, "/status").await?.json().await.ok()?;
             let mut served = told.deployments.iter();
-            served.any(|served| served.deployment == deployment && served.state == "ready").then_some(())
+            served
+                .any(|served| served.deployment == deployment && served.state == "ready")
+                .then_some(())
         };
-        self.crew.until(&host_role(provider), "did not serve its stage", plan::READY_PATIENCE, serves).await
+        self.crew
+            .until(
+                &host_role(provider),
+                "did not serve its stage",
+                plan::READY_PATIENCE,
+                serves,
+            )
+            .await
     }
 
     fn start_relayer(&mut self, provider: &Provider) -> anyhow::Result<()> {
         let address = provider.owner.account.address();
-        let arguments = ["relayer", "--key", "relayer", "--provider", address, "--relayer-status", "127.0.0.1:0"];
-        self.crew.start(&relayer_role(provider), &provider.owner.home, &arguments.map(str::to_owned))
+        let arguments = [
+            "relayer",
+            "--key",
+            "relayer",
+            "--provider",
+            address,
+            "--relayer-status",
+            "127.0.0.1:0",
+        ];
+        self.crew.start(
+            &relayer_role(provider),
+            &provider.owner.home,
+            &arguments.map(str::to_owned),
+        )
     }
 
     async fn relayer_ready(&mut self, provider: &Provider) -> anyhow::Result<()> {
         let role = relayer_role(provider);
         let path = provider.owner.home.join("relayer.json");
         let told = async || read::<relayer::RelayerFile>(&path);
-        let file = self.crew.until(&role, "did not start", plan::START_PATIENCE, told).await?;
+        let file = self
+            .crew
+            .until(&role, "did not start", plan::START_PATIENCE, told)
+            .await?;
         self.crew.listens(&role, &[&file.status])?;
         let ready = async || page(&file.status, "/ready").await.map(|_| ());
-        self.crew.until(&role, "was not ready", plan::READY_PATIENCE, ready).await
+        self.crew
+            .until(&role, "was not ready", plan::READY_PATIENCE, ready)
+            .await
     }
 
     /// The killed host starts again where it is registered, so that whoever comes next finds six providers.
-    pub(super) async fn bring_back(&mut self, cast: &Cast, killed: &Killed, uri: &str, demo: &Demo) -> anyhow::Result<()> {
-        let provider = cast.providers.iter().find(|provider| host_role(provider) == killed.role);
+    pub(super) async fn bring_back(
+        &mut self,
+        cast: &Cast,
+        killed: &Killed,
+        uri: &str,
+        demo: &Demo,
+    ) -> anyhow::Result<()> {
+        let provider = cast
+            .providers
+            .iter()
+            .find(|provider| host_role(provider) == killed.role);
         let provider = provider.with_context(|| format!("{} belongs to nobody", killed.role))?;
         let path = provider.owner.home.join("host.json");
         let before: HostFile = read(&path).context("the killed host left no file")?;
@@ -165,7 +216,12 @@ impl Scene<'_> {
 }
 
 /// Registers, bonds and deploys in one transaction; returns the deployment.
-async fn enlist(provider: &Provider, listen: &str, terms: DeploymentTerms, fee: crate::amount::Func) -> anyhow::Result<u64> {
+async fn enlist(
+    provider: &Provider,
+    listen: &str,
+    terms: DeploymentTerms,
+    fee: crate::amount::Func,
+) -> anyhow::Result<u64> {
     let account = &provider.owner.account;
     let client = account.client();
     let profile = Profile {
@@ -180,7 +236,10 @@ async fn enlist(provider: &Provider, listen: &str, terms: DeploymentTerms, fee: 
         bond_call(client, plan::BOND)?,
         deploy_call(client, fee, terms)?,
     ];
-    let outcome = account.execute(&calls).await.with_context(|| format!("{} could not deploy", provider.owner.name))?;
+    let outcome = account
+        .execute(&calls)
+        .await
+        .with_context(|| format!("{} could not deploy", provider.owner.name))?;
     let mut events = outcome.events.iter().filter_map(|event| Event::from_wasm(event).ok()?);
     let deployment = events.find_map(|event| match event {
         Event::DeploymentListed { deployment, .. } => Some(deployment),

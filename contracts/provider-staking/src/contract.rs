@@ -1,0 +1,341 @@
+//! Entry points: who may, what is checked, which one call of the domain answers it, which events and messages follow.
+
+use cosmwasm_std::{
+    entry_point, from_json, to_json_binary, Addr, Api, Binary, CosmosMsg, Deps, DepsMut, Env, MessageInfo,
+    QuerierWrapper, Response, StdResult, Storage, Uint128, WasmMsg,
+};
+use cw20::{Cw20ExecuteMsg, Cw20ReceiveMsg};
+use cw_utils::nonpayable;
+use schema::{
+    escrow,
+    params::StakingParams,
+    registry::{QueryMsg as RegistryQuery, VersionResponse},
+    staking::{
+        DeploymentTerms, ExecuteMsg, InstantiateMsg, Occupation, Profile, QueryMsg, ReceiveMsg, TotalsResponse, Vacancy,
+    },
+    Event, BPS, TOTAL_SUPPLY,
+};
+
+use crate::{
+    admin,
+    book::{self, Penalised},
+    deployment::{check_bounds, Deployment},
+    provider, query,
+    state::{Config, Siblings, CONFIG, NEWEST_DEPLOYMENT, TOTALS},
+    ContractError,
+};
+
+/// Nobody may be made to wait longer for his own bond: 90 days.
+const UNBONDING_SECONDS_MAX: u64 = 90 * 24 * 3_600;
+/// Nobody may be made to wait longer for one span: a week.
+const SLA_SECONDS_MAX: u64 = 7 * 24 * 3_600;
+
+#[entry_point]
+pub fn instantiate(
+    deps: DepsMut,
+    _env: Env,
+    info: MessageInfo,
+    msg: InstantiateMsg,
+) -> Result<Response, ContractError> {
+    nonpayable(&info)?;
+    cw2::set_contract_version(deps.storage, env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))?;
+    check_params(&msg.params)?;
+    admin::appoint(deps.storage, deps.api.addr_validate(&msg.admin)?)?;
+    let config = Config {
+        func_token: deps.api.addr_validate(&msg.func_token)?,
+        model_registry: deps.api.addr_validate(&msg.model_registry)?,
+        siblings: None,
+        params: msg.params,
+    };
+    CONFIG.save(deps.storage, &config)?;
+    NEWEST_DEPLOYMENT.save(deps.storage, &0)?;
+    let totals = TotalsResponse {
+        bonded: Uint128::zero(),
+        unbonding: Uint128::zero(),
+    };
+    TOTALS.save(deps.storage, &totals)?;
+    Ok(Response::new())
+}
+
+#[entry_point]
+pub fn execute(deps: DepsMut, env: Env, info: MessageInfo, msg: ExecuteMsg) -> Result<Response, ContractError> {
+    nonpayable(&info)?;
+    let now = env.block.time.seconds();
+    let sender = info.sender;
+    let DepsMut { storage, api, querier } = deps;
+    match msg {
+        ExecuteMsg::Receive(hook) => receive(storage, api, querier, &sender, hook),
+        ExecuteMsg::RegisterProvider { profile } => {
+            let endpoint = profile.endpoint.clone();
+            provider::register(storage, &sender, &into_checked(api, profile)?)?;
+            let provider = sender.into();
+            announce(Event::ProviderRegistered { provider, endpoint })
+        }
+        ExecuteMsg::UpdateProvider { profile } => {
+            let endpoint = profile.endpoint.clone();
+            provider::update(storage, &sender, &into_checked(api, profile)?)?;
+            let provider = sender.into();
+            announce(Event::ProviderUpdated { provider, endpoint })
+        }
+        ExecuteMsg::Unbond { amount } => unbond(storage, sender, amount, now),
+        ExecuteMsg::Withdraw {} => withdraw(storage, sender, now),
+        ExecuteMsg::Drain { deployment } => {
+            book::drain(storage, deployment, &sender)?;
+            let provider = sender.into();
+            announce(Event::DeploymentDraining { deployment, provider })
+        }
+        ExecuteMsg::Remove { deployment } => {
+            book::remove(storage, deployment, &sender)?;
+            let provider = sender.into();
+            announce(Event::DeploymentRemoved { deployment, provider })
+        }
+        ExecuteMsg::Occupy { items } => occupy(storage, &sender, &items),
+        ExecuteMsg::Vacate { items } => vacate(storage, api, &sender, items),
+        ExecuteMsg::Wire {
+            royalty_escrow,
+            job_orchestrator,
+        } => wire(storage, api, &sender, &royalty_escrow, &job_orchestrator),
+        ExecuteMsg::UpdateParams { params } => update_params(storage, sender, params),
+        ExecuteMsg::ProposeAdmin { admin } => {
+            admin::require(storage, &sender)?;
+            let proposed = admin.as_deref().map(|address| api.addr_validate(address)).transpose()?;
+            admin::propose(storage, proposed)?;
+            announce(Event::AdminProposed { admin })
+        }
+        ExecuteMsg::AcceptAdmin {} => {
+            admin::accept(storage, &sender)?;
+            announce(Event::AdminChanged { admin: sender.into() })
+        }
+    }
+}
+
+fn announce(event: Event) -> Result<Response, ContractError> {
+    Ok(Response::new().add_event(event.encode()))
+}
+
+fn call(contract: &Addr, msg: Binary) -> CosmosMsg {
+    let contract_addr = contract.to_string();
+    let funds = vec![];
+    WasmMsg::Execute {
+        contract_addr,
+        msg,
+        funds,
+    }
+    .into()
+}
+
+/// The operator is an account of this chain.
+fn into_checked(api: &dyn Api, profile: Profile) -> StdResult<Profile> {
+    if let Some(operator) = &profile.operator {
+        api.addr_validate(operator)?;
+    }
+    Ok(profile)
+}
+
+fn receive(
+    storage: &mut dyn Storage,
+    api: &dyn Api,
+    querier: QuerierWrapper,
+    sender: &Addr,
+    hook: Cw20ReceiveMsg,
+) -> Result<Response, ContractError> {
+    let config = CONFIG.load(storage)?;
+    if sender != config.func_token {
+        let sender = sender.to_string();
+        return Err(ContractError::NotFunc { sender });
+    }
+    let payer = api.addr_validate(&hook.sender)?;
+    match from_json(&hook.msg)? {
+        ReceiveMsg::Bond {} => bond(storage, payer, hook.amount),
+        ReceiveMsg::Deploy { terms } => deploy(storage, querier, &config, payer, terms, hook.amount),
+    }
+}
+
+fn bond(storage: &mut dyn Storage, owner: Addr, amount: Uint128) -> Result<Response, ContractError> {
+    let bond = book::change_stake(storage, &owner, |stake| {
+        stake.add(amount)?;
+        Ok(stake.bond)
+    })?;
+    let provider = owner.into();
+    announce(Event::Bonded { provider, amount, bond })
+}
+
+fn deploy(
+    storage: &mut dyn Storage,
+    querier: QuerierWrapper,
+    config: &Config,
+    owner: Addr,
+    terms: DeploymentTerms,
+    sent: Uint128,
+) -> Result<Response, ContractError> {
+    provider::stake(storage, &owner)?;
+    let required = config.params.listing_fee;
+    if sent != required {
+        return Err(ContractError::WrongFee { required, sent });
+    }
+    let ask = RegistryQuery::Version {
+        model: terms.model.clone(),
+        version: terms.version,
+    };
+    let version: VersionResponse = querier.query_wasm_smart(&config.model_registry, &ask)?;
+    let deployment = Deployment::new(owner, terms, &version, &config.params)?;
+    let number = book::deploy(storage, &deployment)?;
+    let Deployment { owner, terms, .. } = deployment;
+    let response = announce(Event::DeploymentListed {
+        deployment: number,
+        provider: owner.into(),
+        model: terms.model,
+        version: terms.version,
+        first: terms.first,
+        last: terms.last,
+        burnt: sent,
+    })?;
+    if sent.is_zero() {
+        return Ok(response);
+    }
+    let burn = Cw20ExecuteMsg::Burn { amount: sent };
+    Ok(response.add_message(call(&config.func_token, to_json_binary(&burn)?)))
+}
+
+fn unbond(storage: &mut dyn Storage, owner: Addr, amount: Uint128, now: u64) -> Result<Response, ContractError> {
+    let release_at = now.saturating_add(CONFIG.load(storage)?.params.unbonding_seconds);
+    book::change_stake(storage, &owner, |stake| stake.unbond(amount, release_at))?;
+    announce(Event::UnbondingStarted {
+        provider: owner.into(),
+        amount,
+        release_at,
+    })
+}
+
+fn withdraw(storage: &mut dyn Storage, owner: Addr, now: u64) -> Result<Response, ContractError> {
+    let amount = book::change_stake(storage, &owner, |stake| stake.withdraw(now))?;
+    let transfer = Cw20ExecuteMsg::Transfer {
+        recipient: owner.to_string(),
+        amount,
+    };
+    let message = call(&CONFIG.load(storage)?.func_token, to_json_binary(&transfer)?);
+    let provider = owner.into();
+    Ok(announce(Event::BondWithdrawn { provider, amount })?.add_message(message))
+}
+
+fn require_orchestrator(storage: &dyn Storage, sender: &Addr) -> Result<(Config, Siblings), ContractError> {
+    let config = CONFIG.load(storage)?;
+    match config.siblings.clone() {
+        Some(siblings) if siblings.job_orchestrator == sender => Ok((config, siblings)),
+        _ => Err(ContractError::NotOrchestrator {
+            sender: sender.to_string(),
+        }),
+    }
+}
+
+fn occupy(storage: &mut dyn Storage, sender: &Addr, items: &[Occupation]) -> Result<Response, ContractError> {
+    require_orchestrator(storage, sender)?;
+    for item in items {
+        book::occupy(storage, item)?;
+    }
+    Ok(Response::new())
+}
+
+fn vacate(
+    storage: &mut dyn Storage,
+    api: &dyn Api,
+    sender: &Addr,
+    items: Vec<Vacancy>,
+) -> Result<Response, ContractError> {
+    let (config, siblings) = require_orchestrator(storage, sender)?;
+    let mut response = Response::new();
+    for vacancy in items {
+        if let Some(penalty) = &vacancy.penalty {
+            api.addr_validate(&penalty.beneficiary)?;
+        }
+        if let Some(penalised) = book::vacate(storage, vacancy)? {
+            response = response
+                .add_message(penalty_message(&config, &siblings, &penalised)?)
+                .add_event(penalty_event(penalised).encode());
+        }
+    }
+    Ok(response)
+}
+
+/// The money goes to the escrow, where the developer's money is.
+fn penalty_message(config: &Config, siblings: &Siblings, penalised: &Penalised) -> StdResult<CosmosMsg> {
+    let hook = escrow::ReceiveMsg::Penalty {
+        beneficiary: penalised.beneficiary.clone(),
+        item: penalised.item,
+    };
+    let send = Cw20ExecuteMsg::Send {
+        contract: siblings.royalty_escrow.to_string(),
+        amount: penalised.amount,
+        msg: to_json_binary(&hook)?,
+    };
+    Ok(call(&config.func_token, to_json_binary(&send)?))
+}
+
+fn penalty_event(penalised: Penalised) -> Event {
+    Event::BondPenalised {
+        provider: penalised.provider.into(),
+        deployment: penalised.deployment,
+        item: penalised.item,
+        amount: penalised.amount,
+        beneficiary: penalised.beneficiary,
+    }
+}
+
+fn wire(
+    storage: &mut dyn Storage,
+    api: &dyn Api,
+    sender: &Addr,
+    royalty_escrow: &str,
+    job_orchestrator: &str,
+) -> Result<Response, ContractError> {
+    admin::require(storage, sender)?;
+    let mut config = CONFIG.load(storage)?;
+    if config.siblings.is_some() {
+        return Err(ContractError::AlreadyWired);
+    }
+    config.siblings = Some(Siblings {
+        royalty_escrow: api.addr_validate(royalty_escrow)?,
+        job_orchestrator: api.addr_validate(job_orchestrator)?,
+    });
+    CONFIG.save(storage, &config)?;
+    announce(Event::Wired { by: sender.to_string() })
+}
+
+fn update_params(storage: &mut dyn Storage, sender: Addr, params: StakingParams) -> Result<Response, ContractError> {
+    admin::require(storage, &sender)?;
+    check_params(&params)?;
+    let mut config = CONFIG.load(storage)?;
+    config.params = params;
+    CONFIG.save(storage, &config)?;
+    announce(Event::ParamsUpdated { admin: sender.into() })
+}
+
+/// No parameter can make a bond unreachable or a penalty larger than what backs a slot.
+fn check_params(params: &StakingParams) -> Result<(), ContractError> {
+    check_bounds("bond_per_slot", params.bond_per_slot.u128(), 1, TOTAL_SUPPLY)?;
+    check_bounds("listing_fee", params.listing_fee.u128(), 0, TOTAL_SUPPLY)?;
+    check_bounds("miss_min", params.miss_min.u128(), 0, params.bond_per_slot.u128())?;
+    check_bounds("unbonding_seconds", params.unbonding_seconds, 1, UNBONDING_SECONDS_MAX)?;
+    check_bounds("penalty_bps_min", params.penalty_bps_min, 0, BPS)?;
+    check_bounds("sla_seconds_max", params.sla_seconds_max, 1, SLA_SECONDS_MAX)
+}
+
+#[entry_point]
+pub fn query(deps: Deps, _env: Env, msg: QueryMsg) -> Result<Binary, ContractError> {
+    let answer = match msg {
+        QueryMsg::Config {} => to_json_binary(&query::config(deps)?),
+        QueryMsg::Provider { provider } => to_json_binary(&query::provider(deps, &provider)?),
+        QueryMsg::Providers { start_after, limit } => {
+            to_json_binary(&query::providers(deps, start_after.as_deref(), limit)?)
+        }
+        QueryMsg::Deployment { deployment } => to_json_binary(&query::deployment(deps, deployment)?),
+        QueryMsg::Deployments {
+            provider,
+            start_after,
+            limit,
+        } => to_json_binary(&query::deployments(deps, provider.as_deref(), start_after, limit)?),
+        QueryMsg::Draw { request } => to_json_binary(&query::draw(deps, &request)?),
+        QueryMsg::Totals {} => to_json_binary(&TOTALS.load(deps.storage)?),
+    };
+    Ok(answer?)
+}

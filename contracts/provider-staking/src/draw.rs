@@ -1,0 +1,545 @@
+//! The draw: which deployments get which items.
+//!
+//! A chain covers all stages of a version, one deployment for each run of stages. For every chain:
+//! 1. From each start stage the 16 cheapest that could do it are taken. Those that cannot are stepped over (at most 96 are looked
+//!    at), so that a crowd of unfit cheap deployments does not hide the fit.
+//! 2. Backwards over the stages, the cheapest way from each to the end is found; what cannot be completed inside the price is dropped.
+//! 3. Forwards, the seed chooses among those with which the chain can still be completed, in proportion to free slots.
+//!
+//! Guarantees:
+//! - Every chain is feasible: slots, bond, price, time, units, exclusions, owners and class, chains drawn before in the same request
+//!   included. No deployment of a chain carries an item that costs more than its slot is backed with.
+//! - A request for one chain is answered whenever there is one among the candidates: where the forward choice meets a dead end that
+//!   the prices did not foretell, it steps back.
+//! - Replicas of a shard share a class and no owner. They are drawn one after the other, with up to 8 seeds before there is "none";
+//!   the later seeds keep to one owner where they can, which leaves most owners to the other replicas.
+//! - Cost: a request has at most 64 spans. Each start stage of each class is read once, at most 96 listings; each chain compares at
+//!   most 16 x 16 pairs for each start stage; there are at most 8 seeds, 8 classes and two rounds (without and with what should be
+//!   avoided) for a shard.
+//!
+//! Random numbers are sha256(seed, shard, replica, attempt, stage, counter): whoever knows the seed can check the draw, and whoever
+//! chooses it chooses the outcome.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cosmwasm_schema::cw_serde;
+use cosmwasm_std::{Addr, Uint128};
+use schema::{
+    price::{Ask, SpanPrice},
+    staking::{DrawRequest, DrawShard, Sla},
+    Digest, BPS, STAGES_MAX,
+};
+use thiserror::Error;
+
+/// Candidates of one start stage.
+pub(crate) const CANDIDATES_MAX: usize = 16;
+/// Listings looked at for them: those of a provider with all its deployments at one stage, three times.
+pub(crate) const SCANNED_MAX: usize = 96;
+pub(crate) const CLASSES_MAX: usize = 8;
+/// As many spans as a job may have at once.
+const SPANS_MAX: usize = 64;
+const REPLICAS_MAX: u8 = 3;
+/// Seeds tried for the replicas of a shard.
+const ATTEMPTS_MAX: u8 = 8;
+/// Choices of one forward walk, those taken back included. A walk without dead ends makes at most 32.
+const CHOICES_MAX: usize = 512;
+
+/// A deployment that can take an item now.
+#[cw_serde]
+pub(crate) struct Listing {
+    pub(crate) deployment: u64,
+    pub(crate) owner: Addr,
+    pub(crate) first: u8,
+    pub(crate) last: u8,
+    pub(crate) free_slots: u16,
+    pub(crate) ask: Ask,
+    pub(crate) sla: Sla,
+    pub(crate) slot_bond: Uint128,
+}
+
+/// The market as the draw sees it.
+pub(crate) trait Market {
+    type Error;
+    /// Classes with any listing, those with most first.
+    fn classes(&mut self) -> Result<Vec<String>, Self::Error>;
+    /// The `nth` cheapest listing that starts at `first`, counted from 0.
+    fn nth(&mut self, class: &str, first: u8, nth: usize) -> Result<Option<Listing>, Self::Error>;
+    /// Bond of an owner that is not behind busy slots.
+    fn headroom(&mut self, owner: &Addr) -> Result<Uint128, Self::Error>;
+}
+
+/// A request that no answer can be right for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum DrawError {
+    #[error("a version has 1 to {max} stages, found {found}")]
+    WrongStages { found: usize, max: usize },
+    #[error("compute shares sum to {sum} bps, not 10000")]
+    WrongShares { sum: u32 },
+    #[error("a shard has 1 to {max} replicas, found {found}")]
+    WrongReplicas { found: u8, max: u8 },
+    #[error("{found} spans asked for, at most {max} are drawn at once")]
+    TooManySpans { found: usize, max: usize },
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct DrawnChain {
+    pub(crate) engine_class: String,
+    pub(crate) spans: Vec<DrawnSpan>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct DrawnSpan {
+    pub(crate) listing: Listing,
+    pub(crate) compute_share_bps: u16,
+    pub(crate) price: SpanPrice,
+}
+
+pub(crate) fn check(request: &DrawRequest) -> Result<(), DrawError> {
+    let stages = request.compute_shares.len();
+    if !(1..=STAGES_MAX).contains(&stages) {
+        let max = STAGES_MAX;
+        return Err(DrawError::WrongStages { found: stages, max });
+    }
+    let sum = request.compute_shares.iter().map(|share| u32::from(*share)).sum();
+    if sum != u32::from(BPS) {
+        return Err(DrawError::WrongShares { sum });
+    }
+    let mut spans = 0usize;
+    for shard in &request.shards {
+        let (found, max) = (shard.replicas, REPLICAS_MAX);
+        if !(1..=max).contains(&found) {
+            return Err(DrawError::WrongReplicas { found, max });
+        }
+        spans = spans.saturating_add(stages.saturating_mul(found.into()));
+    }
+    if spans > SPANS_MAX {
+        let max = SPANS_MAX;
+        return Err(DrawError::TooManySpans { found: spans, max });
+    }
+    Ok(())
+}
+
+/// Chains for all replicas of all shards, or None where there is no supply for one of them. The request has passed [`check`].
+pub(crate) fn draw<M: Market>(market: &mut M, request: &DrawRequest) -> Result<Option<Vec<DrawnChain>>, M::Error> {
+    let mut used = Used::default();
+    let mut drawn = vec![];
+    for (number, shard) in request.shards.iter().enumerate() {
+        match draw_shard(market, request, number, shard, &mut used)? {
+            Some(chains) => drawn.extend(chains),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(drawn))
+}
+
+/// What chains drawn before in this request have taken.
+#[derive(Debug, Clone, Default)]
+struct Used {
+    slots: BTreeMap<u64, u16>,
+    bond: BTreeMap<Addr, Uint128>,
+}
+
+impl Used {
+    fn slots(&self, deployment: u64) -> u16 {
+        self.slots.get(&deployment).copied().unwrap_or_default()
+    }
+
+    fn bond(&self, owner: &Addr) -> Uint128 {
+        self.bond.get(owner).copied().unwrap_or_default()
+    }
+
+    fn add(&mut self, chain: &DrawnChain) {
+        for DrawnSpan { listing, .. } in &chain.spans {
+            let slots = self.slots.entry(listing.deployment).or_default();
+            *slots = slots.saturating_add(1);
+            let bond = self.bond.entry(listing.owner.clone()).or_default();
+            *bond = bond.saturating_add(listing.slot_bond);
+        }
+    }
+}
+
+fn draw_shard<M: Market>(
+    market: &mut M,
+    request: &DrawRequest,
+    number: usize,
+    shard: &DrawShard,
+    used: &mut Used,
+) -> Result<Option<Vec<DrawnChain>>, M::Error> {
+    let classes = classes(market, request, number, shard)?;
+    for with_avoided in [false, true] {
+        if with_avoided && shard.avoid.is_empty() {
+            break;
+        }
+        for class in &classes {
+            let task = Task::new(request, number, shard, class, with_avoided);
+            for attempt in 0..ATTEMPTS_MAX {
+                let mut drawn = vec![];
+                let mut used_then = used.clone();
+                draw_replicas(market, &task, attempt, &mut used_then, &mut drawn)?;
+                if drawn.len() == usize::from(shard.replicas) {
+                    *used = used_then;
+                    return Ok(Some(drawn));
+                }
+                if drawn.is_empty() {
+                    // There is not even a first chain, and that does not depend on the seed.
+                    break;
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The classes to try for a shard. Each shard begins with another one, so that unlike hardware shares a job.
+fn classes<M: Market>(
+    market: &mut M,
+    request: &DrawRequest,
+    number: usize,
+    shard: &DrawShard,
+) -> Result<Vec<String>, M::Error> {
+    if let Some(class) = shard.engine_class.as_ref().or(request.engine_class.as_ref()) {
+        return Ok(vec![class.clone()]);
+    }
+    let mut classes = market.classes()?;
+    classes.truncate(CLASSES_MAX);
+    let turn = number.checked_rem(classes.len()).unwrap_or_default();
+    classes.rotate_left(turn);
+    Ok(classes)
+}
+
+/// Draws replica after replica into `drawn`, and stops at the first for which there is no chain.
+fn draw_replicas<M: Market>(
+    market: &mut M,
+    task: &Task<'_>,
+    attempt: u8,
+    used: &mut Used,
+    drawn: &mut Vec<DrawnChain>,
+) -> Result<(), M::Error> {
+    let mut owners: BTreeSet<String> = task.shard.taken_owners.iter().cloned().collect();
+    for replica in 0..task.shard.replicas {
+        let stages = complete(task, candidates(market, task, used, &owners)?);
+        let spare = spare_bond(market, &stages, used)?;
+        let mut walk = Walk {
+            task,
+            stages: &stages,
+            spare: &spare,
+            replica,
+            attempt,
+            choices_left: CHOICES_MAX,
+            path: vec![],
+        };
+        if !walk.finish(0, 0, task.request.item_price_max.u128()) {
+            break;
+        }
+        let chain = DrawnChain {
+            engine_class: task.class.to_owned(),
+            spans: walk.path.iter().map(|choice| choice.span.clone()).collect(),
+        };
+        used.add(&chain);
+        owners.extend(chain.spans.iter().map(|span| span.listing.owner.to_string()));
+        drawn.push(chain);
+    }
+    Ok(())
+}
+
+/// What is asked of every chain of a shard.
+struct Task<'a> {
+    request: &'a DrawRequest,
+    number: usize,
+    shard: &'a DrawShard,
+    class: &'a str,
+    excluded: BTreeSet<u64>,
+    excluded_pairs: BTreeSet<(u64, u64)>,
+}
+
+impl<'a> Task<'a> {
+    fn new(request: &'a DrawRequest, number: usize, shard: &'a DrawShard, class: &'a str, with_avoided: bool) -> Self {
+        let avoided: &[u64] = if with_avoided { &[] } else { &shard.avoid };
+        Self {
+            request,
+            number,
+            shard,
+            class,
+            excluded: shard.exclude.iter().chain(avoided).copied().collect(),
+            excluded_pairs: shard.exclude_pairs.iter().copied().collect(),
+        }
+    }
+
+    fn stages(&self) -> usize {
+        self.request.compute_shares.len()
+    }
+
+    fn may_pair(&self, sender: &Choice, receiver: &Choice) -> bool {
+        let pair = (sender.span.listing.deployment, receiver.span.listing.deployment);
+        !self.excluded_pairs.contains(&pair)
+    }
+
+    /// The span that a listing would be, if it can do it at all.
+    fn span(&self, listing: Listing) -> Option<DrawnSpan> {
+        let stages = usize::from(listing.first)..=usize::from(listing.last);
+        let shares = self.request.compute_shares.get(stages)?;
+        let compute_share_bps = shares.iter().copied().fold(0, u16::saturating_add);
+        let units = self.shard.units;
+        let total = units.total().ok()?;
+        if total > listing.sla.units_max {
+            return None;
+        }
+        if let Some(seconds_max) = self.request.seconds_max {
+            let part = u128::from(seconds_max)
+                .saturating_mul(compute_share_bps.into())
+                .div_ceil(BPS.into());
+            if u128::from(listing.sla.seconds(total)) > part {
+                return None;
+            }
+        }
+        let (royalty, gateway_bps) = (&self.request.royalty, self.request.gateway_bps);
+        let price = SpanPrice::of(&listing.ask, royalty, gateway_bps, compute_share_bps, units).ok()?;
+        Some(DrawnSpan {
+            listing,
+            compute_share_bps,
+            price,
+        })
+    }
+}
+
+/// A span that a chain may have.
+#[derive(Debug, Clone)]
+struct Choice {
+    span: DrawnSpan,
+    price: u128,
+    /// Price of the cheapest way to the end that begins with this span. Its own price at first.
+    through: u128,
+    /// Free slots.
+    weight: u16,
+}
+
+impl Choice {
+    fn next_stage(&self) -> usize {
+        usize::from(self.span.listing.last).saturating_add(1)
+    }
+
+    fn slot_bond(&self) -> u128 {
+        self.span.listing.slot_bond.u128()
+    }
+}
+
+/// The cheapest listings of each start stage that could be part of a chain.
+fn candidates<M: Market>(
+    market: &mut M,
+    task: &Task<'_>,
+    used: &Used,
+    owners: &BTreeSet<String>,
+) -> Result<Vec<Vec<Choice>>, M::Error> {
+    let mut stages = vec![];
+    for stage in 0..task.stages() {
+        // There are at most 32 stages.
+        let first = u8::try_from(stage).unwrap_or(u8::MAX);
+        let mut choices = vec![];
+        for nth in 0..SCANNED_MAX {
+            let Some(listing) = market.nth(task.class, first, nth)? else {
+                break;
+            };
+            choices.extend(candidate(market, task, used, owners, listing)?);
+            if choices.len() == CANDIDATES_MAX {
+                break;
+            }
+        }
+        stages.push(choices);
+    }
+    Ok(stages)
+}
+
+fn candidate<M: Market>(
+    market: &mut M,
+    task: &Task<'_>,
+    used: &Used,
+    owners: &BTreeSet<String>,
+    listing: Listing,
+) -> Result<Option<Choice>, M::Error> {
+    let weight = listing.free_slots.saturating_sub(used.slots(listing.deployment));
+    if weight == 0 || task.excluded.contains(&listing.deployment) || owners.contains(listing.owner.as_str()) {
+        return Ok(None);
+    }
+    // Whoever is listed has headroom for one slot; more than that matters only after a first.
+    let bond = used.bond(&listing.owner);
+    if !bond.is_zero() && market.headroom(&listing.owner)? < bond.saturating_add(listing.slot_bond) {
+        return Ok(None);
+    }
+    let limit = task.request.item_price_max.min(listing.slot_bond);
+    let Some(span) = task.span(listing) else {
+        return Ok(None);
+    };
+    let Ok(price) = span.price.total() else {
+        return Ok(None);
+    };
+    let price = price.u128();
+    Ok((price <= limit.u128()).then_some(Choice {
+        span,
+        price,
+        through: price,
+        weight,
+    }))
+}
+
+/// Walks the stages backwards, and keeps what can be completed inside the price and inside its own slot's bond.
+fn complete(task: &Task<'_>, mut stages: Vec<Vec<Choice>>) -> Vec<Vec<Choice>> {
+    let limit = task.request.item_price_max.u128();
+    let mut done: Vec<Vec<Choice>> = vec![vec![]; stages.len()];
+    while let Some(choices) = stages.pop() {
+        let mut kept = vec![];
+        for mut choice in choices {
+            let next = choice.next_stage();
+            let rest = if next == task.stages() {
+                Some(0)
+            } else {
+                let followers = done.get(next).into_iter().flatten();
+                let followers = followers.filter(|follower| task.may_pair(&choice, follower));
+                followers.map(|follower| follower.through).min()
+            };
+            choice.through = match rest {
+                Some(rest) => choice.price.saturating_add(rest),
+                None => continue,
+            };
+            if choice.through <= limit.min(choice.slot_bond()) {
+                kept.push(choice);
+            }
+        }
+        if let Some(place) = done.get_mut(stages.len()) {
+            *place = kept;
+        }
+    }
+    done
+}
+
+/// Headroom of the owners that could be twice in a chain. The others need no more than the listing promises.
+fn spare_bond<M: Market>(
+    market: &mut M,
+    stages: &[Vec<Choice>],
+    used: &Used,
+) -> Result<BTreeMap<Addr, Uint128>, M::Error> {
+    let mut seen = BTreeSet::new();
+    let mut spare = BTreeMap::new();
+    for choice in stages.iter().flatten() {
+        let owner = &choice.span.listing.owner;
+        if !seen.insert(owner) && !spare.contains_key(owner) {
+            let headroom = market.headroom(owner)?.saturating_sub(used.bond(owner));
+            spare.insert(owner.clone(), headroom);
+        }
+    }
+    Ok(spare)
+}
+
+/// The forward choice of one chain.
+struct Walk<'a> {
+    task: &'a Task<'a>,
+    stages: &'a [Vec<Choice>],
+    spare: &'a BTreeMap<Addr, Uint128>,
+    replica: u8,
+    attempt: u8,
+    choices_left: usize,
+    path: Vec<&'a Choice>,
+}
+
+impl<'a> Walk<'a> {
+    /// Completes the path from `stage` on for at most `limit` in all, of which `spent` is spent.
+    fn finish(&mut self, stage: usize, spent: u128, limit: u128) -> bool {
+        if stage == self.task.stages() {
+            return true;
+        }
+        let mut open = self.feasible(stage, spent, limit);
+        let mut stream = Stream::new(self, stage);
+        while let Some(choice) = self.take_one(&mut open, &mut stream) {
+            let Some(choices_left) = self.choices_left.checked_sub(1) else {
+                return false;
+            };
+            self.choices_left = choices_left;
+            self.path.push(choice);
+            let spent = spent.saturating_add(choice.price);
+            if self.finish(choice.next_stage(), spent, limit.min(choice.slot_bond())) {
+                return true;
+            }
+            self.path.pop();
+        }
+        false
+    }
+
+    fn feasible(&self, stage: usize, spent: u128, limit: u128) -> Vec<&'a Choice> {
+        let choices: &'a [Choice] = self.stages.get(stage).map(Vec::as_slice).unwrap_or_default();
+        let fits = |choice: &&'a Choice| {
+            let previous = self.path.last();
+            spent.saturating_add(choice.through) <= limit.min(choice.slot_bond())
+                && previous.is_none_or(|previous| self.task.may_pair(previous, choice))
+                && self.has_spare_bond(choice)
+        };
+        choices.iter().filter(fits).collect()
+    }
+
+    fn has_spare_bond(&self, choice: &Choice) -> bool {
+        let owner = &choice.span.listing.owner;
+        let Some(spare) = self.spare.get(owner) else {
+            return true;
+        };
+        let own = self.path.iter().filter(|before| before.span.listing.owner == *owner);
+        let bond = own
+            .map(|before| before.slot_bond())
+            .fold(choice.slot_bond(), u128::saturating_add);
+        bond <= spare.u128()
+    }
+
+    /// Takes a choice out of the open ones, in proportion to their free slots.
+    fn take_one(&self, open: &mut Vec<&'a Choice>, stream: &mut Stream) -> Option<&'a Choice> {
+        let own = |choice: &Choice| {
+            self.path
+                .iter()
+                .any(|before| before.span.listing.owner == choice.span.listing.owner)
+        };
+        let frugal = self.attempt >= ATTEMPTS_MAX / 2 && open.iter().any(|choice| own(choice));
+        let weight = |choice: &Choice| {
+            if frugal && !own(choice) {
+                0
+            } else {
+                u128::from(choice.weight)
+            }
+        };
+        let sum = open.iter().map(|choice| weight(choice)).fold(0, u128::saturating_add);
+        let mut ticket = stream.below(sum)?;
+        let position = open
+            .iter()
+            .position(|choice| match ticket.checked_sub(weight(choice)) {
+                Some(rest) => {
+                    ticket = rest;
+                    false
+                }
+                None => true,
+            })?;
+        Some(open.remove(position))
+    }
+}
+
+/// Random numbers of one decision.
+struct Stream {
+    place: Vec<u8>,
+    counter: u32,
+}
+
+impl Stream {
+    fn new(walk: &Walk<'_>, stage: usize) -> Self {
+        let mut place = walk.task.request.seed.as_bytes().to_vec();
+        // At most 64 shards and 32 stages.
+        place.extend(u32::try_from(walk.task.number).unwrap_or(u32::MAX).to_be_bytes());
+        place.extend([walk.replica, walk.attempt, u8::try_from(stage).unwrap_or(u8::MAX)]);
+        Self { place, counter: 0 }
+    }
+
+    /// A number below `bound`, None if there is none. 2^128 is so far above any sum of slots that the remainder favours nobody.
+    fn below(&mut self, bound: u128) -> Option<u128> {
+        let counter = self.counter.to_be_bytes();
+        self.counter = self.counter.saturating_add(1);
+        let digest = Digest::of(&[self.place.as_slice(), &counter].concat());
+        let (head, _) = digest.0.split_first_chunk::<16>()?;
+        u128::from_be_bytes(*head).checked_rem(bound)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! Reads. Lists follow the key order and never look at what they do not answer.
+
+use cosmwasm_std::{Addr, Deps, Order, StdResult};
+use cw_storage_plus::Bound;
+use schema::staking::{
+    Chain, ConfigResponse, DeploymentResponse, DeploymentsResponse, DrawRequest, DrawResponse, Profile,
+    ProviderResponse, ProvidersResponse, Span,
+};
+
+use crate::{
+    admin, book,
+    deployment::Deployment,
+    draw::{self, DrawnChain, DrawnSpan},
+    index::StoredMarket,
+    provider,
+    state::{CONFIG, DEPLOYMENTS, PROFILES},
+    ContractError,
+};
+
+const LIMIT_DEFAULT: u32 = 10;
+const LIMIT_MAX: u32 = 30;
+
+fn page(limit: Option<u32>) -> usize {
+    // At most 30, which every usize holds.
+    usize::try_from(limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX)).unwrap_or_default()
+}
+
+pub(crate) fn config(deps: Deps) -> StdResult<ConfigResponse> {
+    let config = CONFIG.load(deps.storage)?;
+    let (royalty_escrow, job_orchestrator) = match config.siblings {
+        Some(siblings) => (Some(siblings.royalty_escrow), Some(siblings.job_orchestrator)),
+        None => (None, None),
+    };
+    Ok(ConfigResponse {
+        admin: admin::response(deps.storage)?,
+        func_token: config.func_token.into(),
+        model_registry: config.model_registry.into(),
+        royalty_escrow: royalty_escrow.map(Addr::into_string),
+        job_orchestrator: job_orchestrator.map(Addr::into_string),
+        params: config.params,
+    })
+}
+
+pub(crate) fn provider(deps: Deps, owner: &str) -> Result<ProviderResponse, ContractError> {
+    let owner = deps.api.addr_validate(owner)?;
+    // The stake first: it is what tells a stranger from a provider.
+    provider::stake(deps.storage, &owner)?;
+    let profile = PROFILES.load(deps.storage, &owner)?;
+    describe_provider(deps, owner, profile)
+}
+
+pub(crate) fn providers(
+    deps: Deps,
+    start_after: Option<&str>,
+    limit: Option<u32>,
+) -> Result<ProvidersResponse, ContractError> {
+    let after = start_after.map(|owner| deps.api.addr_validate(owner)).transpose()?;
+    let min = after.as_ref().map(Bound::exclusive);
+    let found = PROFILES
+        .range(deps.storage, min, None, Order::Ascending)
+        .take(page(limit));
+    let providers = found.map(|entry| {
+        let (owner, profile) = entry?;
+        describe_provider(deps, owner, profile)
+    });
+    Ok(ProvidersResponse {
+        providers: providers.collect::<Result<_, _>>()?,
+    })
+}
+
+fn describe_provider(deps: Deps, owner: Addr, profile: Profile) -> Result<ProviderResponse, ContractError> {
+    let stake = provider::stake(deps.storage, &owner)?;
+    Ok(ProviderResponse {
+        provider: owner.into(),
+        profile,
+        bond: stake.bond,
+        committed: stake.committed,
+        // At most 32.
+        deployments: u32::try_from(stake.deployments.len()).unwrap_or(u32::MAX),
+        unbonding: stake.unbonding,
+        penalties: stake.penalties,
+    })
+}
+
+pub(crate) fn deployment(deps: Deps, number: u64) -> Result<DeploymentResponse, ContractError> {
+    Ok(describe_deployment(number, book::load(deps.storage, number)?))
+}
+
+pub(crate) fn deployments(
+    deps: Deps,
+    owner: Option<&str>,
+    start_after: Option<u64>,
+    limit: Option<u32>,
+) -> Result<DeploymentsResponse, ContractError> {
+    let limit = page(limit);
+    let deployments = match owner {
+        Some(owner) => {
+            let stake = provider::stake(deps.storage, &deps.api.addr_validate(owner)?)?;
+            let numbers = stake.deployments.into_iter();
+            let numbers = numbers.filter(|number| start_after.is_none_or(|after| *number > after));
+            let found = numbers.take(limit).map(|number| deployment(deps, number));
+            found.collect::<Result<_, _>>()?
+        }
+        None => {
+            let min = start_after.map(Bound::exclusive);
+            let found = DEPLOYMENTS.range(deps.storage, min, None, Order::Ascending).take(limit);
+            let found = found.map(|entry| entry.map(|(number, deployment)| describe_deployment(number, deployment)));
+            found.collect::<StdResult<_>>()?
+        }
+    };
+    Ok(DeploymentsResponse { deployments })
+}
+
+fn describe_deployment(number: u64, deployment: Deployment) -> DeploymentResponse {
+    DeploymentResponse {
+        deployment: number,
+        provider: deployment.owner.into(),
+        terms: deployment.terms,
+        state: deployment.state,
+        busy: deployment.busy,
+        slot_bond: deployment.slot_bond,
+    }
+}
+
+pub(crate) fn draw(deps: Deps, request: &DrawRequest) -> Result<DrawResponse, ContractError> {
+    draw::check(request)?;
+    let mut market = StoredMarket::new(deps.storage, &request.model, request.version);
+    let drawn = draw::draw(&mut market, request)?;
+    let chains = drawn.map(|chains| chains.into_iter().map(|chain| describe_chain(deps, chain)).collect());
+    Ok(DrawResponse {
+        chains: chains.transpose()?,
+    })
+}
+
+fn describe_chain(deps: Deps, chain: DrawnChain) -> StdResult<Chain> {
+    let spans = chain.spans.into_iter().map(|span| describe_span(deps, span));
+    Ok(Chain {
+        engine_class: chain.engine_class,
+        spans: spans.collect::<StdResult<_>>()?,
+    })
+}
+
+fn describe_span(deps: Deps, span: DrawnSpan) -> StdResult<Span> {
+    let listing = span.listing;
+    let host_key = PROFILES.load(deps.storage, &listing.owner)?.host_key;
+    Ok(Span {
+        deployment: listing.deployment,
+        provider: listing.owner.into(),
+        host_key,
+        first: listing.first,
+        last: listing.last,
+        compute_share_bps: span.compute_share_bps,
+        ask: listing.ask,
+        sla: listing.sla,
+        price_max: span.price,
+    })
+}

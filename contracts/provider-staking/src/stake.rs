@@ -1,0 +1,268 @@
+//! The money of one provider: bond, what of it is spoken for, and what is on its way out.
+//!
+//! - `bond` is there and not unbonding.
+//! - `committed` is the part behind slots, busy or not. New slots and unbonding respect it; a penalty may take the bond below it.
+//! - `backing` is the part behind busy slots. It never exceeds the bond: a slot is taken only with headroom, and a penalty takes at
+//!   most the bond of the slot that is given back with it.
+
+use cosmwasm_schema::cw_serde;
+use cosmwasm_std::Uint128;
+use schema::staking::UnbondingEntry;
+
+use crate::ContractError;
+
+/// Every entry is read and written with every other: a few are enough to take a bond out in steps.
+pub(crate) const UNBONDING_MAX: usize = 7;
+/// A penalty re-orders all deployments of its payer in the draw, inside somebody's transaction.
+pub(crate) const DEPLOYMENTS_MAX: usize = 32;
+
+#[cw_serde]
+#[derive(Default)]
+pub(crate) struct Stake {
+    pub(crate) bond: Uint128,
+    pub(crate) committed: Uint128,
+    pub(crate) backing: Uint128,
+    /// Oldest first.
+    pub(crate) unbonding: Vec<UnbondingEntry>,
+    /// Ascending, at most 32.
+    pub(crate) deployments: Vec<u64>,
+    /// Penalties ever paid.
+    pub(crate) penalties: Uint128,
+}
+
+impl Stake {
+    /// Part of the bond that no slot needs.
+    pub(crate) fn free(&self) -> Uint128 {
+        self.bond.saturating_sub(self.committed)
+    }
+
+    /// Part of the bond that no busy slot needs.
+    pub(crate) fn headroom(&self) -> Uint128 {
+        self.bond.saturating_sub(self.backing)
+    }
+
+    /// True after penalties: there are more slots than the bond can back.
+    pub(crate) fn is_short(&self) -> bool {
+        self.bond < self.committed
+    }
+
+    pub(crate) fn unbonding_sum(&self) -> Uint128 {
+        let amounts = self.unbonding.iter().map(|entry| entry.amount);
+        amounts.fold(Uint128::zero(), Uint128::saturating_add)
+    }
+
+    pub(crate) fn add(&mut self, amount: Uint128) -> Result<(), ContractError> {
+        if amount.is_zero() {
+            return Err(ContractError::ZeroAmount);
+        }
+        self.bond = self.bond.saturating_add(amount);
+        Ok(())
+    }
+
+    pub(crate) fn unbond(&mut self, requested: Uint128, release_at: u64) -> Result<(), ContractError> {
+        if requested.is_zero() {
+            return Err(ContractError::ZeroAmount);
+        }
+        let free = self.free();
+        if requested > free {
+            return Err(ContractError::BondCommitted { free, requested });
+        }
+        if self.unbonding.len() >= UNBONDING_MAX {
+            return Err(ContractError::TooManyUnbonding { max: UNBONDING_MAX });
+        }
+        self.bond = self.bond.saturating_sub(requested);
+        self.unbonding.push(UnbondingEntry {
+            amount: requested,
+            release_at,
+        });
+        Ok(())
+    }
+
+    /// Takes out every entry whose time has come.
+    pub(crate) fn withdraw(&mut self, now: u64) -> Result<Uint128, ContractError> {
+        let before = self.unbonding_sum();
+        self.unbonding.retain(|entry| entry.release_at > now);
+        let amount = before.saturating_sub(self.unbonding_sum());
+        if amount.is_zero() {
+            let next_release = self.unbonding.iter().map(|entry| entry.release_at).min();
+            return Err(ContractError::NothingToWithdraw { next_release });
+        }
+        Ok(amount)
+    }
+
+    /// Puts bond behind a new deployment.
+    pub(crate) fn commit(&mut self, deployment: u64, amount: Uint128) -> Result<(), ContractError> {
+        if self.deployments.len() >= DEPLOYMENTS_MAX {
+            return Err(ContractError::TooManyDeployments { max: DEPLOYMENTS_MAX });
+        }
+        let (required, posted) = (self.committed.saturating_add(amount), self.bond);
+        if required > posted {
+            return Err(ContractError::BondTooSmall { required, posted });
+        }
+        self.committed = required;
+        self.deployments.push(deployment);
+        Ok(())
+    }
+
+    pub(crate) fn uncommit(&mut self, deployment: u64, amount: Uint128) {
+        self.committed = self.committed.saturating_sub(amount);
+        self.deployments.retain(|known| *known != deployment);
+    }
+
+    /// Puts bond behind a busy slot of `deployment`.
+    pub(crate) fn occupy(&mut self, deployment: u64, slot_bond: Uint128) -> Result<(), ContractError> {
+        let required = self.backing.saturating_add(slot_bond);
+        if required > self.bond {
+            let bond = self.bond;
+            return Err(ContractError::NoHeadroom {
+                deployment,
+                required,
+                bond,
+            });
+        }
+        self.backing = required;
+        Ok(())
+    }
+
+    pub(crate) fn vacate(&mut self, slot_bond: Uint128) {
+        self.backing = self.backing.saturating_sub(slot_bond);
+    }
+
+    /// Takes a penalty out of the bond, then out of the newest unbonding entries, and answers how much was there.
+    pub(crate) fn penalise(&mut self, amount: Uint128) -> Uint128 {
+        let from_bond = amount.min(self.bond);
+        self.bond = self.bond.saturating_sub(from_bond);
+        let mut open = amount.saturating_sub(from_bond);
+        for entry in self.unbonding.iter_mut().rev() {
+            let part = open.min(entry.amount);
+            entry.amount = entry.amount.saturating_sub(part);
+            open = open.saturating_sub(part);
+        }
+        self.unbonding.retain(|entry| !entry.amount.is_zero());
+        let taken = amount.saturating_sub(open);
+        self.penalties = self.penalties.saturating_add(taken);
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stake(bond: u128, unbonding: &[(u128, u64)]) -> Stake {
+        let entry = |(amount, release_at): &(u128, u64)| UnbondingEntry {
+            amount: (*amount).into(),
+            release_at: *release_at,
+        };
+        Stake {
+            bond: bond.into(),
+            unbonding: unbonding.iter().map(entry).collect(),
+            ..Stake::default()
+        }
+    }
+
+    #[test]
+    fn only_bond_that_no_slot_needs_can_be_unbonded() {
+        let mut stake = stake(100, &[]);
+        stake.commit(1, 60u128.into()).unwrap();
+        let refused = ContractError::BondCommitted {
+            free: 40u128.into(),
+            requested: 41u128.into(),
+        };
+        assert_eq!(stake.unbond(41u128.into(), 9), Err(refused));
+        assert_eq!(stake.unbond(Uint128::zero(), 9), Err(ContractError::ZeroAmount));
+        assert_eq!(stake.unbond(40u128.into(), 9), Ok(()));
+        assert_eq!((stake.free().u128(), stake.unbonding_sum().u128()), (0, 40));
+    }
+
+    #[test]
+    fn seven_amounts_unbond_at_a_time() {
+        let mut stake = stake(100, &[]);
+        for _ in 0..7 {
+            stake.unbond(1u128.into(), 5).unwrap();
+        }
+        let refused = ContractError::TooManyUnbonding { max: 7 };
+        assert_eq!(stake.unbond(1u128.into(), 5), Err(refused));
+        assert_eq!(stake.withdraw(5).unwrap().u128(), 7);
+        assert_eq!(stake.unbond(1u128.into(), 6), Ok(()));
+    }
+
+    #[test]
+    fn an_entry_is_withdrawn_at_its_time_and_once() {
+        let mut stake = stake(0, &[(10, 100), (20, 50)]);
+        let next_release = Some(50);
+        assert_eq!(
+            stake.withdraw(49),
+            Err(ContractError::NothingToWithdraw { next_release })
+        );
+        assert_eq!(stake.withdraw(50).unwrap().u128(), 20);
+        let next_release = Some(100);
+        assert_eq!(
+            stake.withdraw(99),
+            Err(ContractError::NothingToWithdraw { next_release })
+        );
+        assert_eq!(stake.withdraw(100).unwrap().u128(), 10);
+        let next_release = None;
+        assert_eq!(
+            stake.withdraw(101),
+            Err(ContractError::NothingToWithdraw { next_release })
+        );
+    }
+
+    #[test]
+    fn a_penalty_takes_bond_first_and_then_the_newest_entries() {
+        let mut stake = stake(50, &[(10, 1), (20, 2)]);
+        assert_eq!(stake.penalise(30u128.into()).u128(), 30);
+        assert_eq!((stake.bond.u128(), stake.unbonding_sum().u128()), (20, 30));
+        assert_eq!(stake.penalise(35u128.into()).u128(), 35);
+        let left = UnbondingEntry {
+            amount: 10u128.into(),
+            release_at: 1,
+        };
+        assert_eq!(stake.unbonding[..1], [left], "the newest entry paid");
+        assert_eq!(
+            stake
+                .unbonding
+                .iter()
+                .map(|entry| entry.amount.u128())
+                .collect::<Vec<_>>(),
+            [10, 5]
+        );
+        assert_eq!(stake.penalise(100u128.into()).u128(), 15, "no more than there is");
+        assert_eq!((stake.unbonding.len(), stake.penalties.u128()), (0, 80));
+    }
+
+    #[test]
+    fn a_slot_is_taken_only_with_headroom() {
+        let mut stake = stake(100, &[]);
+        stake.commit(1, 100u128.into()).unwrap();
+        stake.occupy(1, 50u128.into()).unwrap();
+        stake.penalise(1u128.into());
+        assert!(stake.is_short());
+        let refused = ContractError::NoHeadroom {
+            deployment: 1,
+            required: 100u128.into(),
+            bond: 99u128.into(),
+        };
+        assert_eq!(stake.occupy(1, 50u128.into()), Err(refused));
+        stake.vacate(50u128.into());
+        assert_eq!((stake.backing.u128(), stake.headroom().u128()), (0, 99));
+    }
+
+    #[test]
+    fn slots_and_deployments_have_their_bounds() {
+        let mut stake = stake(100, &[]);
+        let refused = ContractError::BondTooSmall {
+            required: 101u128.into(),
+            posted: 100u128.into(),
+        };
+        assert_eq!(stake.commit(1, 101u128.into()), Err(refused));
+        for number in 1..=32 {
+            stake.commit(number, 1u128.into()).unwrap();
+        }
+        let refused = ContractError::TooManyDeployments { max: 32 };
+        assert_eq!(stake.commit(33, 1u128.into()), Err(refused));
+        stake.uncommit(7, 1u128.into());
+        assert_eq!((stake.committed.u128(), stake.deployments.len()), (31, 31));
+    }
+}

@@ -1,0 +1,315 @@
+//! The simulated chain with the five contracts on it.
+
+use std::fmt::{Debug, Display};
+
+use cosmwasm_std::{to_json_binary, Addr, BlockInfo, Timestamp, Uint128};
+use cw20::{BalanceResponse, Cw20Coin, Cw20ExecuteMsg, Cw20QueryMsg, TokenInfoResponse};
+use cw_multi_test::{App, AppBuilder, AppResponse, BankKeeper, Contract, ContractWrapper, Executor, MockApiBech32};
+use schema::{escrow, orchestrator, params::Params, receipt::Domain, registry, staking, token, Event, TOTAL_SUPPLY};
+use serde::{de::DeserializeOwned, Serialize};
+
+/// Ufunc of one FUNC.
+pub const FUNC: u128 = schema::UFUNC;
+const CHAIN_ID: &str = "fxn-test-1";
+const GENESIS_SECONDS: u64 = 1_800_000_000;
+
+/// What a message led to: all events of ours in order, or why it was refused.
+pub type Outcome = anyhow::Result<Vec<Event>>;
+
+/// Where everything is.
+#[derive(Debug, Clone)]
+pub struct Contracts {
+    pub func_token: Addr,
+    pub model_registry: Addr,
+    pub provider_staking: Addr,
+    pub royalty_escrow: Addr,
+    pub job_orchestrator: Addr,
+}
+
+/// A network of its own.
+pub struct Protocol {
+    app: App<BankKeeper, MockApiBech32>,
+    pub contracts: Contracts,
+    pub params: Params,
+}
+
+impl Debug for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Protocol")
+            .field("contracts", &self.contracts)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Protocol {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The checked-in profile for devnet and tests.
+fn local_params() -> Params {
+    toml::from_str(include_str!("../../params/local.toml")).expect("the checked-in profile is valid")
+}
+
+impl Protocol {
+    /// The contracts with local parameters, wired, and all FUNC at the `faucet`.
+    pub fn new() -> Self {
+        let mut app = AppBuilder::new()
+            .with_api(MockApiBech32::new("wasm"))
+            .with_block(BlockInfo {
+                height: 1,
+                time: Timestamp::from_seconds(GENESIS_SECONDS),
+                chain_id: CHAIN_ID.to_owned(),
+            })
+            .build(|_, _, _| {});
+        let params = local_params();
+        let contracts = deploy(&mut app, &params);
+        let mut protocol = Self { app, contracts, params };
+        protocol.wire();
+        protocol
+    }
+
+    fn wire(&mut self) {
+        let admin = self.addr("admin");
+        let contracts = self.contracts.clone();
+        let escrow = contracts.royalty_escrow.to_string();
+        let orchestrator = contracts.job_orchestrator.to_string();
+        let staking = contracts.provider_staking.to_string();
+        let wire = registry::ExecuteMsg::Wire {
+            royalty_escrow: escrow.clone(),
+        };
+        self.execute(&admin, &contracts.model_registry, &wire)
+            .expect("the registry is wired once");
+        let wire = staking::ExecuteMsg::Wire {
+            royalty_escrow: escrow,
+            job_orchestrator: orchestrator.clone(),
+        };
+        self.execute(&admin, &contracts.provider_staking, &wire)
+            .expect("staking is wired once");
+        let wire = escrow::ExecuteMsg::Wire {
+            job_orchestrator: orchestrator,
+            provider_staking: staking,
+        };
+        self.execute(&admin, &contracts.royalty_escrow, &wire)
+            .expect("the escrow is wired once");
+    }
+
+    /// The account of somebody.
+    pub fn addr(&self, name: &str) -> Addr {
+        self.app.api().addr_make(name)
+    }
+
+    /// Where hosts' signatures are valid.
+    pub fn domain(&self) -> Domain {
+        Domain {
+            chain_id: CHAIN_ID.to_owned(),
+            contract: self.contracts.job_orchestrator.to_string(),
+        }
+    }
+
+    /// Block time in seconds.
+    pub fn now(&self) -> u64 {
+        self.app.block_info().time.seconds()
+    }
+
+    /// Time passes, with a block every second.
+    pub fn seconds_pass(&mut self, seconds: u64) {
+        self.pass(seconds, seconds);
+    }
+
+    /// Time passes in which the chain stands still: the next block is only one higher.
+    pub fn halts_for(&mut self, seconds: u64) {
+        self.pass(seconds, 1);
+    }
+
+    fn pass(&mut self, seconds: u64, blocks: u64) {
+        self.app.update_block(|block| {
+            block.time = block.time.plus_seconds(seconds);
+            block.height = block.height.saturating_add(blocks);
+        });
+    }
+
+    /// Sends a message; a refused one leaves no trace.
+    pub fn execute(&mut self, sender: &Addr, contract: &Addr, msg: &(impl Serialize + Debug)) -> Outcome {
+        let response = self.app.execute_contract(sender.clone(), contract.clone(), msg, &[])?;
+        Ok(events(&response))
+    }
+
+    /// Sends FUNC to a contract with a message.
+    pub fn send(&mut self, name: &str, contract: &Addr, amount: u128, msg: &impl Serialize) -> Outcome {
+        let send = Cw20ExecuteMsg::Send {
+            contract: contract.to_string(),
+            amount: amount.into(),
+            msg: to_json_binary(msg)?,
+        };
+        let (sender, token) = (self.addr(name), self.contracts.func_token.clone());
+        self.execute(&sender, &token, &send)
+    }
+
+    /// Gives somebody FUNC out of the faucet.
+    pub fn fund(&mut self, name: &str, amount: u128) {
+        let transfer = Cw20ExecuteMsg::Transfer {
+            recipient: self.addr(name).into_string(),
+            amount: amount.into(),
+        };
+        let (faucet, token) = (self.addr("faucet"), self.contracts.func_token.clone());
+        self.execute(&faucet, &token, &transfer)
+            .expect("the faucet has enough for every story");
+    }
+
+    /// Asks a contract something that it must be able to answer.
+    pub fn ask<T: DeserializeOwned>(&self, contract: &Addr, question: &impl Serialize) -> T {
+        self.try_ask(contract, question).expect("the contract knows the answer")
+    }
+
+    /// Asks a contract something that it may refuse to answer.
+    pub fn try_ask<T: DeserializeOwned>(&self, contract: &Addr, question: &impl Serialize) -> anyhow::Result<T> {
+        Ok(self.app.wrap().query_wasm_smart(contract, question)?)
+    }
+
+    /// FUNC that an account owns outside all contracts of ours.
+    pub fn balance(&self, address: &Addr) -> u128 {
+        let question = Cw20QueryMsg::Balance {
+            address: address.to_string(),
+        };
+        let answer: BalanceResponse = self.ask(&self.contracts.func_token, &question);
+        answer.balance.u128()
+    }
+
+    /// All FUNC that has not been burnt.
+    pub fn supply(&self) -> u128 {
+        let info: TokenInfoResponse = self.ask(&self.contracts.func_token, &Cw20QueryMsg::TokenInfo {});
+        info.total_supply.u128()
+    }
+
+    pub(crate) fn chain(&mut self) -> &mut App<BankKeeper, MockApiBech32> {
+        &mut self.app
+    }
+
+    /// Sends a message with native coins, which nothing of ours takes.
+    pub fn execute_with_coins(&mut self, sender: &Addr, contract: &Addr, msg: &(impl Serialize + Debug)) -> Outcome {
+        let coins = cosmwasm_std::coins(1, "ustake");
+        let owner = sender.clone();
+        self.chain()
+            .init_modules(|router, _, storage| router.bank.init_balance(storage, &owner, coins.clone()))?;
+        let response = self
+            .app
+            .execute_contract(sender.clone(), contract.clone(), msg, &coins)?;
+        Ok(events(&response))
+    }
+}
+
+/// All events of ours in a response. One that cannot be read is a bug of the contract.
+fn events(response: &AppResponse) -> Vec<Event> {
+    let decoded = response.events.iter().map(Event::from_wasm);
+    decoded
+        .filter_map(|event| event.expect("events of ours can be read"))
+        .collect()
+}
+
+/// Asserts that a message was refused with exactly this error of a contract, however deep below it was raised.
+#[track_caller]
+pub fn refused<E>(outcome: Outcome, expected: E)
+where
+    E: Display + Debug + PartialEq + Send + Sync + 'static,
+{
+    let error = outcome.expect_err("the message is refused");
+    assert_eq!(error.downcast_ref::<E>(), Some(&expected), "{error:?}");
+}
+
+fn deploy(app: &mut App<BankKeeper, MockApiBech32>, params: &Params) -> Contracts {
+    let name = |app: &App<BankKeeper, MockApiBech32>, name: &str| app.api().addr_make(name).into_string();
+    let (admin, faucet, treasury) = (name(app, "admin"), name(app, "faucet"), name(app, "treasury"));
+    let func_token = start(
+        app,
+        Box::new(ContractWrapper::new(
+            func_token::contract::execute,
+            func_token::contract::instantiate,
+            func_token::contract::query,
+        )),
+        &token::InstantiateMsg {
+            initial_balances: vec![Cw20Coin {
+                address: faucet,
+                amount: Uint128::new(TOTAL_SUPPLY),
+            }],
+            marketing: None,
+        },
+    );
+    let model_registry = start(
+        app,
+        Box::new(ContractWrapper::new(
+            model_registry::contract::execute,
+            model_registry::contract::instantiate,
+            model_registry::contract::query,
+        )),
+        &registry::InstantiateMsg {
+            admin: admin.clone(),
+            func_token: func_token.to_string(),
+            params: params.registry.clone(),
+        },
+    );
+    let provider_staking = start(
+        app,
+        Box::new(ContractWrapper::new(
+            provider_staking::contract::execute,
+            provider_staking::contract::instantiate,
+            provider_staking::contract::query,
+        )),
+        &staking::InstantiateMsg {
+            admin: admin.clone(),
+            func_token: func_token.to_string(),
+            model_registry: model_registry.to_string(),
+            params: params.staking.clone(),
+        },
+    );
+    let royalty_escrow = start(
+        app,
+        Box::new(ContractWrapper::new(
+            royalty_escrow::contract::execute,
+            royalty_escrow::contract::instantiate,
+            royalty_escrow::contract::query,
+        )),
+        &escrow::InstantiateMsg {
+            admin: admin.clone(),
+            func_token: func_token.to_string(),
+            model_registry: model_registry.to_string(),
+            treasury,
+            params: params.escrow.clone(),
+        },
+    );
+    let orchestrator = ContractWrapper::new(
+        job_orchestrator::contract::execute,
+        job_orchestrator::contract::instantiate,
+        job_orchestrator::contract::query,
+    );
+    let job_orchestrator = start(
+        app,
+        Box::new(orchestrator.with_reply(job_orchestrator::contract::reply)),
+        &orchestrator::InstantiateMsg {
+            admin,
+            model_registry: model_registry.to_string(),
+            provider_staking: provider_staking.to_string(),
+            royalty_escrow: royalty_escrow.to_string(),
+            params: params.orchestrator.clone(),
+        },
+    );
+    Contracts {
+        func_token,
+        model_registry,
+        provider_staking,
+        royalty_escrow,
+        job_orchestrator,
+    }
+}
+
+fn start(
+    app: &mut App<BankKeeper, MockApiBech32>,
+    contract: Box<dyn Contract<cosmwasm_std::Empty>>,
+    msg: &impl Serialize,
+) -> Addr {
+    let deployer = app.api().addr_make("deployer");
+    let code = app.store_code_with_creator(deployer.clone(), contract);
+    app.instantiate_contract(code, deployer, msg, &[], "suite", None)
+        .expect("local parameters are inside all bounds")
+}

@@ -52,11 +52,16 @@ fn decimal(text: &str) -> Option<u128> {
     whole(units)?.checked_mul(UFUNC)?.checked_add(scaled)
 }
 
+impl Func {
+    /// With all six digits after the point, so that a column of amounts lines up.
+    pub(crate) fn column(self) -> String {
+        format!("{}.{:06}", self.0 / UFUNC, self.0 % UFUNC)
+    }
+}
+
 impl fmt::Display for Func {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (units, fraction) = (self.0 / UFUNC, self.0 % UFUNC);
-        let fraction = format!("{fraction:06}");
-        let text = format!("{units}.{fraction}");
+        let text = self.column();
         f.pad(text.trim_end_matches('0').trim_end_matches('.'))
     }
 }

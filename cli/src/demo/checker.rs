@@ -34,6 +34,8 @@ pub(crate) struct Facts {
     pub(crate) jobs: Vec<JobResponse>,
     pub(crate) items: Vec<ItemResponse>,
     pub(crate) fees: FeeBps,
+    /// Who has the protocol's part.
+    pub(crate) treasury: String,
     /// Credits by reason, as the escrow tells them, of every holder that is new since the story began.
     pub(crate) earnings: BTreeMap<String, BTreeMap<Reason, u128>>,
     pub(crate) ledger: Vec<LedgerEntry>,
@@ -109,9 +111,8 @@ fn check_items(facts: &Facts, wrong: &mut Vec<String>) {
                 add(credited.entry(*item).or_default(), amount.u128());
             }
             Event::Settled { item, paid, burnt } => {
-                if settled.insert(*item, (paid.u128(), burnt.u128())).is_some() {
-                    wrong.push(format!("item {item} was settled twice"));
-                }
+                let before = settled.insert(*item, (paid.u128(), burnt.u128()));
+                wrong.extend(before.map(|_| format!("item {item} was settled twice")));
             }
             _ => {}
         }

@@ -156,6 +156,7 @@ fn story() -> Facts {
             audit_bps: 0,
             burn_bps: 100,
         },
+        treasury: "treasury".to_owned(),
         earnings: entries
             .iter()
             .zip(reasons.iter().zip(came))

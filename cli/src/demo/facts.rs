@@ -84,6 +84,7 @@ async fn read(client: &Client, question: &Question) -> anyhow::Result<Facts> {
     let bonds: staking::TotalsResponse = market::staking(client, &staking::QueryMsg::Totals {}).await?;
     let mut facts = Facts {
         fees: config.params.fees,
+        treasury: config.treasury,
         supply_before: question.supply_before,
         supply: market::func_supply(client).await?.u128(),
         ledger: market::ledger(client).await?,

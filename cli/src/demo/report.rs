@@ -135,19 +135,15 @@ impl fmt::Display for Report {
         writeln!(f, "{}\n", bold("Who earned what"))?;
         let mut table = Table::new(["account", "reason", ">FUNC"]);
         for line in &self.ledger {
-            table.row([
-                line.account.clone(),
-                line.reason.to_string(),
-                format!("{}", line.amount),
-            ]);
+            table.row([line.account.clone(), line.reason.to_string(), line.amount.column()]);
         }
         writeln!(f, "{table}")?;
         let mut books = Table::new(["contract", ">FUNC by the token", ">FUNC by its books"]);
         for (contract, balance) in &self.balances {
             books.row([
                 (*contract).to_owned(),
-                balance.cw20_balance.to_string(),
-                balance.ledger_sum.to_string(),
+                balance.cw20_balance.column(),
+                balance.ledger_sum.column(),
             ]);
         }
         writeln!(f, "{books}")?;

@@ -168,10 +168,12 @@ pub(crate) async fn play(
     if !wrong.is_empty() {
         bail!("the chain does not add up: {}", wrong.join("; "));
     }
+    let mut names = cast.names();
+    names.insert(facts.treasury.clone(), "treasury".to_owned());
     let report = Report {
         embeddings: first.results.embeddings,
         jobs: report::jobs(&facts),
-        ledger: report::ledger(&facts, &cast.names()),
+        ledger: report::ledger(&facts, &names),
         conserved: true,
         balances: BTreeMap::from([
             ("royalty_escrow", facts.escrow.into()),

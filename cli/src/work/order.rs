@@ -96,9 +96,9 @@ pub(crate) async fn quote(
     let config: ConfigResponse = market::staking(client, &staking::QueryMsg::Config {}).await?;
     let slot = config.params.bond_per_slot;
     let items = batch.items(order.replicas).max(1);
-    let cap = order
-        .max_price
-        .map_or(slot.u128(), |most| slot.u128().min(most.0 / items));
+    let cap = order.max_price.map_or(slot.u128(), |most| {
+        slot.u128().min(most.0.checked_div(items).unwrap_or(0))
+    });
     let request = draw_request(order, offer, batch, cap);
     let drawn: DrawResponse = market::staking(client, &staking::QueryMsg::Draw { request }).await?;
     let Some(chains) = drawn.chains else {

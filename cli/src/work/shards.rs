@@ -108,8 +108,8 @@ fn greedy(weights: &[Weight], limits: Limits) -> Vec<Range<usize>> {
 
 /// How many shards one job may have. At least one: a model has at most 32 stages and a job at most 3 replicas only for fewer.
 pub(crate) fn shards_per_job(replicas: u8, stages: usize) -> usize {
-    let runs = usize::from(replicas).saturating_mul(stages).max(1);
-    (RUNS_MAX / runs).max(1)
+    let runs = usize::from(replicas).saturating_mul(stages);
+    RUNS_MAX.checked_div(runs).unwrap_or(RUNS_MAX).max(1)
 }
 
 #[cfg(test)]

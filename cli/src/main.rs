@@ -133,3 +133,46 @@ async fn run(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::Relayer(options) => services::relayer::run(context, &options).await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{error::ErrorKind, CommandFactory};
+
+    use super::*;
+
+    #[test]
+    fn the_argument_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_arguments_are_told_and_end_with_two() {
+        for (arguments, kind) in [
+            (vec!["fxn", "dmeo"], ErrorKind::InvalidSubcommand),
+            (vec!["fxn", "embed"], ErrorKind::MissingRequiredArgument),
+            (vec!["fxn", "embed", "--model", "no-slash"], ErrorKind::ValueValidation),
+            (vec!["fxn", "keys", "show", "../evil"], ErrorKind::ValueValidation),
+            (vec!["fxn", "wallet", "deposit", "-5"], ErrorKind::UnknownArgument),
+            (
+                vec!["fxn", "wallet", "money", "--output", "xml"],
+                ErrorKind::InvalidValue,
+            ),
+            (
+                vec!["fxn", "provider", "register", "--name", "a", "--endpoint", "b"],
+                ErrorKind::MissingRequiredArgument,
+            ),
+        ] {
+            let error = Cli::try_parse_from(&arguments).unwrap_err();
+            assert_eq!((error.kind(), error.exit_code()), (kind, 2), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn options_of_every_command_may_stand_anywhere() {
+        let cli = Cli::try_parse_from([
+            "fxn", "job", "list", "--home", "/h", "--key", "alice", "--output", "json", "-y",
+        ]);
+        let globals = cli.unwrap().globals;
+        assert_eq!((globals.home, globals.yes), (Some("/h".into()), true));
+    }
+}

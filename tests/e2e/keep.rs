@@ -58,7 +58,7 @@ fn any_file_of_lines_is_embedded(home: &Path, report: &Value) {
     lines.extend(&sentences[1..]);
     assert_eq!(lines.len(), 127);
     let answer = document(&embed(home, lines.join("\n").as_bytes()));
-    let (found, expected) = (vectors(&answer), vectors(&report["embeddings"]));
+    let (found, expected) = (vectors(&answer), vectors(report));
     assert_eq!((found.len(), answer["tokens"].as_array().unwrap().len()), (127, 127));
     assert_eq!(
         &found[..63],

@@ -20,11 +20,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
-    flags: Flags,
+    flags: HostFlags,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Flags {
+pub(crate) struct HostFlags {
     /// Account of the provider whose deployments are served [default: the key's own]
     #[arg(long, value_name = "ADDRESS")]
     provider: Option<String>,
@@ -50,7 +50,7 @@ pub(crate) struct Flags {
 pub(crate) fn configure(
     context: &Context,
     file: Option<&Path>,
-    flags: &Flags,
+    flags: &HostFlags,
     own_address: &str,
 ) -> anyhow::Result<Config> {
     let mut layers = Layers::new("host", &["sources"], file)?;

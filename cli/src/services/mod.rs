@@ -17,9 +17,9 @@ pub(crate) struct Run {
     #[arg(long, value_name = "NAME")]
     host_key_name: Option<KeyName>,
     #[command(flatten)]
-    host: host::Flags,
+    host: host::HostFlags,
     #[command(flatten)]
-    relayer: relayer::Flags,
+    relayer: relayer::RelayerFlags,
 }
 
 /// Host and relayer in one process. Whichever ends first ends the other.

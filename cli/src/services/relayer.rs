@@ -23,11 +23,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ADDRESS")]
     provider: Option<String>,
     #[command(flatten)]
-    flags: Flags,
+    flags: RelayerFlags,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Flags {
+pub(crate) struct RelayerFlags {
     /// Folder in which the host leaves host.json and host.token [default: HOME]
     #[arg(long, value_name = "DIR")]
     host_home: Option<PathBuf>,
@@ -39,7 +39,7 @@ pub(crate) struct Flags {
 pub(crate) fn configure(
     context: &Context,
     file: Option<&Path>,
-    flags: &Flags,
+    flags: &RelayerFlags,
     provider: Option<&str>,
 ) -> anyhow::Result<Config> {
     let mut layers = Layers::new("relayer", &[], file)?;

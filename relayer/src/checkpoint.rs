@@ -11,8 +11,10 @@
 //! - A file of another network, of another provider or of a newer version stops the program: it is somebody's and not broken.
 //! - One process a folder: a lock file sees to it.
 
+mod codec;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -20,16 +22,15 @@ use std::{
     time::SystemTime,
 };
 
-use base64::{engine::general_purpose::STANDARD as BASE64, Engine};
 use schema::ItemId;
-use serde::{de::Error as _, Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
+pub use self::codec::{decode, Damage, DecodeError};
+use self::codec::{encode, VERSION};
 use crate::chain::TxHash;
 
 /// Name of the file in the relayer's home.
 pub const FILE: &str = "relayer.checkpoint";
-const MAGIC: &str = "fxn-relayer-checkpoint";
-const VERSION: u32 = 1;
 /// A transaction has less than 1 MB and an item about 200 bytes.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Blocks in which nothing happened for us may be read again after a crash: one fsync for so many of them.
@@ -82,7 +83,7 @@ pub struct Entry {
 #[serde(deny_unknown_fields)]
 pub struct Transaction {
     pub tx_hash: TxHash,
-    #[serde(serialize_with = "to_base64", deserialize_with = "from_base64")]
+    #[serde(with = "codec::base64_text")]
     pub bytes: Vec<u8>,
 }
 
@@ -179,19 +180,6 @@ pub enum CheckpointError {
         found: Box<Owner>,
         expected: Box<Owner>,
     },
-}
-
-/// Why a file is no checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Damage {
-    #[error("it has {bytes} bytes, more than {FILE_BYTES_MAX}")]
-    TooLong { bytes: u64 },
-    #[error("its first line is none of a checkpoint")]
-    Header,
-    #[error("it is not what was written: its sha256 is {found}, it should be {expected}")]
-    Sum { found: String, expected: String },
-    #[error("{0}")]
-    Content(String),
 }
 
 /// A file that was kept aside, and why.
@@ -297,112 +285,6 @@ impl Store {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Document {
-    owner: Owner,
-    height: Option<u64>,
-    entries: Vec<Entry>,
-    transaction: Option<Transaction>,
-}
-
-fn encode(owner: &Owner, state: &State) -> Vec<u8> {
-    let document = Document {
-        owner: owner.clone(),
-        height: state.height,
-        entries: state.entries.values().copied().collect(),
-        transaction: state.transaction.clone(),
-    };
-    let body = serde_json::to_vec(&document).expect("plain structs with text keys always have a JSON form");
-    let mut content = format!("{MAGIC} {VERSION} {}\n", TxHash::of(&body)).into_bytes();
-    content.extend(body);
-    content
-}
-
-/// What a checkpoint's bytes say. Any bytes are either that or damaged.
-///
-/// The version comes first: a newer file may look like anything after it.
-pub fn decode(content: &[u8]) -> Result<(Owner, State), DecodeError> {
-    let damaged = |damage| Err(DecodeError::Damaged(damage));
-    let Some(at) = content.iter().take(256).position(|byte| *byte == b'\n') else {
-        return damaged(Damage::Header);
-    };
-    let (header, body) = content.split_at(at);
-    let body = body.get(1..).unwrap_or_default();
-    let words: Vec<&str> = std::str::from_utf8(header).unwrap_or_default().split(' ').collect();
-    let (version, expected) = match words.as_slice() {
-        [MAGIC, version, sum] => match version.parse::<u32>() {
-            Ok(version) => (version, *sum),
-            Err(_) => return damaged(Damage::Header),
-        },
-        _ => return damaged(Damage::Header),
-    };
-    if version != VERSION {
-        return Err(DecodeError::Version(version));
-    }
-    let found = TxHash::of(body).to_string();
-    if found != expected {
-        let expected = expected.to_owned();
-        return damaged(Damage::Sum { found, expected });
-    }
-    let document: Document = match serde_json::from_slice(body) {
-        Ok(document) => document,
-        Err(error) => return damaged(Damage::Content(error.to_string())),
-    };
-    check(document).or_else(|reason| damaged(Damage::Content(reason)))
-}
-
-/// Why bytes are no state.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DecodeError {
-    Damaged(Damage),
-    /// A version that this program does not know.
-    Version(u32),
-}
-
-fn check(document: Document) -> Result<(Owner, State), String> {
-    let Document {
-        owner,
-        height,
-        entries,
-        transaction,
-    } = document;
-    let at_hand = transaction.as_ref().map(|transaction| transaction.tx_hash);
-    if let Some(transaction) = &transaction {
-        let found = TxHash::of(&transaction.bytes);
-        if found != transaction.tx_hash {
-            return Err(format!(
-                "the bytes of transaction {} have the hash {found}",
-                transaction.tx_hash
-            ));
-        }
-    }
-    let mut seen = BTreeSet::new();
-    for entry in &entries {
-        if !seen.insert(entry.item) {
-            return Err(format!("item {} is there twice", entry.item));
-        }
-        if entry.evidence_until < entry.deadline {
-            return Err(format!(
-                "the evidence window of item {} ends before its deadline",
-                entry.item
-            ));
-        }
-        if matches!(entry.stage, Stage::Prepared { tx_hash } if Some(tx_hash) != at_hand) {
-            return Err(format!("item {} is in a transaction that is not there", entry.item));
-        }
-    }
-    let entries = entries.into_iter().map(|entry| (entry.item, entry)).collect();
-    Ok((
-        owner,
-        State {
-            height,
-            entries,
-            transaction,
-        },
-    ))
-}
-
 type Found = Result<(Owner, State), Damage>;
 
 fn read(path: &Path) -> Result<Option<Found>, CheckpointError> {
@@ -461,14 +343,4 @@ fn failed(path: &Path, source: io::Error) -> CheckpointError {
         path: path.to_owned(),
         source,
     }
-}
-
-fn to_base64<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&BASE64.encode(bytes))
-}
-
-fn from_base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-    BASE64
-        .decode(String::deserialize(deserializer)?)
-        .map_err(D::Error::custom)
 }

@@ -3,6 +3,7 @@
 //! What a block says goes into the checkpoint first and to the tasks second: after a crash at any line the tasks start again from the file.
 
 use std::{
+    future::Future,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -174,40 +175,24 @@ impl<C: Chain> Relayer<C> {
         self.board.state(&state);
         let address = self.listener.local_addr().map_err(RelayerError::Status)?;
         tracing::info!(provider = %self.provider, height = ?state.height, items = state.entries().count(), status = %address, "relaying");
-        let (inflow, outflow) = (CancellationToken::new(), CancellationToken::new());
-        let mut tasks = JoinSet::new();
-        let (until, board, listener) = (outflow.clone(), self.board.clone(), self.listener);
-        tasks.spawn(async move {
-            (
-                "status",
-                status::serve(listener, board, until)
-                    .await
-                    .map_err(RelayerError::Status),
-            )
+        let mut services = Services::default();
+        let (until, board, listener) = (services.outflow.clone(), self.board.clone(), self.listener);
+        services.add("status", async move {
+            status::serve(listener, board, until)
+                .await
+                .map_err(RelayerError::Status)
         });
-        let until = outflow.clone();
-        tasks.spawn(async move { ("submitter", submitter.run(until).await) });
-        let until = inflow.clone();
-        tasks.spawn(async move {
-            (
-                "keeper",
-                until.run_until_cancelled(keeper.run()).await.unwrap_or(Ok(())),
-            )
-        });
-        let until = inflow.clone();
-        tasks.spawn(async move {
-            let read = until.run_until_cancelled(source.run(state, step_sender)).await;
-            ("source", read.unwrap_or(Ok(())).map_err(RelayerError::from))
-        });
+        let until = services.outflow.clone();
+        services.add("submitter", submitter.run(until));
+        services.add_inflow("keeper", keeper.run());
+        services.add_inflow("source", async move { Ok(source.run(state, step_sender).await?) });
         Ok(Working {
             store: self.store,
             board: self.board,
             clock: clock_sender,
             steps,
             tracker,
-            tasks,
-            inflow,
-            outflow,
+            services,
         })
     }
 }
@@ -219,11 +204,35 @@ struct Working<C> {
     clock: watch::Sender<Moment>,
     steps: mpsc::Receiver<Step>,
     tracker: Tracker<C>,
+    services: Services,
+}
+
+/// The tasks that live as long as the relayer does.
+#[derive(Default)]
+struct Services {
     tasks: JoinSet<Ended>,
     /// Ends what brings new work.
     inflow: CancellationToken,
     /// Ends what finishes work.
     outflow: CancellationToken,
+}
+
+impl Services {
+    fn add(&mut self, name: &'static str, task: impl Future<Output = Result<(), RelayerError>> + Send + 'static) {
+        self.tasks.spawn(async move { (name, task.await) });
+    }
+
+    fn add_inflow(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = Result<(), RelayerError>> + Send + 'static,
+    ) {
+        let until = self.inflow.clone();
+        self.add(
+            name,
+            async move { until.run_until_cancelled(task).await.unwrap_or(Ok(())) },
+        );
+    }
 }
 
 impl<C: Chain> Working<C> {
@@ -232,7 +241,7 @@ impl<C: Chain> Working<C> {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
-                Some(ended) = self.tasks.join_next() => return Err(unexpected(ended)),
+                Some(ended) = self.services.tasks.join_next() => return Err(unexpected(ended)),
                 Some(ended) = self.tracker.join_next() => ended.map_err(|error| panicked("item", &error))??,
                 Some(step) = self.steps.recv() => self.take(step)?,
             }
@@ -279,11 +288,11 @@ impl<C: Chain> Working<C> {
 
     /// No new work; what is under way in a transaction may end; then the rest.
     async fn stop(&mut self, limit: Duration) {
-        self.inflow.cancel();
+        self.services.inflow.cancel();
         self.tracker.shutdown().await;
-        self.outflow.cancel();
+        self.services.outflow.cancel();
         let ended = async {
-            while let Some(ended) = self.tasks.join_next().await {
+            while let Some(ended) = self.services.tasks.join_next().await {
                 if let Ok((task, Err(error))) = ended {
                     tracing::warn!(task, %error, "while stopping");
                 }
@@ -294,7 +303,7 @@ impl<C: Chain> Working<C> {
                 ?limit,
                 "a transaction is still under way; the next start will settle it"
             );
-            self.tasks.shutdown().await;
+            self.services.tasks.shutdown().await;
         }
     }
 }

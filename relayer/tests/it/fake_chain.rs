@@ -29,6 +29,9 @@ pub const OTHER: &str = "wasm1other";
 pub const GRACE: u64 = 1;
 pub const WINDOW: u64 = 4;
 
+/// A transaction as bytes: account, sequence, content, and what differs from one signing to the next.
+pub type Wire = (String, u64, Batch, u32);
+
 /// Where a call may be made to hang, as if the process were stopped there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Point {
@@ -60,6 +63,10 @@ pub struct World {
     pub hold: Option<Point>,
     pub held: u32,
     pub item_queries: u32,
+    pub link_queries: u32,
+    /// Batches that somebody wanted to sign, and those that were signed.
+    pub simulations: u32,
+    pub signatures: u32,
     pub fee_money: bool,
     pub wrong_name: bool,
     pending_events: Vec<Event>,
@@ -202,7 +209,7 @@ impl World {
         self.seconds += seconds;
         let mut events = std::mem::take(&mut self.pending_events);
         for bytes in std::mem::take(&mut self.mempool) {
-            let (account, sequence, batch): (String, u64, Batch) = serde_json::from_slice(&bytes).unwrap();
+            let (account, sequence, batch, _): Wire = serde_json::from_slice(&bytes).unwrap();
             let next = self.sequences.entry(account).or_default();
             if *next != sequence {
                 continue;
@@ -377,6 +384,7 @@ impl Chain for FakeChain {
     }
 
     async fn links(&self, item: ItemId, attempt: u8) -> ChainResult<Vec<Link>> {
+        self.change(|world| world.link_queries += 1);
         Ok(self.world().links.get(&(item, attempt)).cloned().unwrap_or_default())
     }
 
@@ -390,13 +398,16 @@ impl Chain for FakeChain {
 
     async fn prepare(&self, batch: &Batch) -> ChainResult<Signed> {
         let bytes = {
-            let world = self.world();
+            let mut world = self.world();
+            world.simulations += 1;
             if !world.fee_money {
                 return Err(ChainError::Refused("insufficient funds".into()));
             }
             world.clone().execute(batch).map_err(ChainError::Refused)?;
             let sequence = world.sequences.get(&self.account).copied().unwrap_or_default();
-            serde_json::to_vec(&(&self.account, sequence, batch)).unwrap()
+            // Gas and fee differ from one signing to the next, and so do the bytes.
+            world.signatures += 1;
+            serde_json::to_vec(&(&self.account, sequence, batch, world.signatures)).unwrap()
         };
         self.pass(Point::Signed).await;
         Ok(Signed::new(bytes))
@@ -410,7 +421,7 @@ impl Chain for FakeChain {
     }
 
     async fn rebroadcast(&self, bytes: &[u8]) -> ChainResult<()> {
-        let (account, sequence, _): (String, u64, Batch) = serde_json::from_slice(bytes).unwrap();
+        let (account, sequence, ..): Wire = serde_json::from_slice(bytes).unwrap();
         self.change(|world| {
             let next = world.sequences.get(&account).copied().unwrap_or_default();
             if world.included.contains_key(&TxHash::of(bytes)) || world.mempool.iter().any(|known| known == bytes) {

@@ -97,12 +97,14 @@ async fn an_attempt_that_is_over_for_the_host_is_not_asked_for_again() {
     let mut running = scene.start().await;
     one_item(&scene).await;
     scene.host.until("told", |desk| desk.puts.len() == 1).await;
-    for _ in 0..3 {
-        scene.chain.mine(1);
-    }
-    running.until_height(14).await;
+    scene.host.finishes(item(2), 0);
+    scene.chain.assign(item(2), 0, [OTHER, ME], 100);
+    scene.chain.mine(1);
+    scene.chain.until_mempool(1).await;
+    scene.chain.mine(1);
+    running.until("the other", |s| s.totals.attested == 1).await;
     running.stop().await.unwrap();
-    assert_eq!(scene.host.desk().puts.len(), 1);
+    assert_eq!(scene.host.desk().puts, [(item(1), 0), (item(2), 0)]);
 }
 
 #[tokio::test]

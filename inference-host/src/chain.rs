@@ -14,6 +14,7 @@ use schema::{
     Digest, ItemId, ModelId,
 };
 use serde::{de::DeserializeOwned, Deserialize, Serialize};
+use tokio::sync::OnceCell;
 
 /// One attempt at an item, as the chain pins it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -91,6 +92,8 @@ pub trait Chain: Send + Sync + std::fmt::Debug {
 pub struct NodeChain {
     client: Client,
     timeout: Duration,
+    /// What signatures start with never changes.
+    domain: OnceCell<Domain>,
 }
 
 /// A provider has at most 32 deployments; a page has at most 30.
@@ -100,7 +103,11 @@ const PAGE: u32 = 30;
 impl NodeChain {
     /// `timeout` bounds each question.
     pub fn new(client: Client, timeout: Duration) -> Self {
-        Self { client, timeout }
+        Self {
+            client,
+            timeout,
+            domain: OnceCell::new(),
+        }
     }
 
     async fn ask<Q: Serialize + Sync, R: DeserializeOwned>(&self, contract: &str, query: &Q) -> Result<R, ChainError> {
@@ -114,6 +121,11 @@ impl NodeChain {
 
     async fn orchestrator<R: DeserializeOwned>(&self, query: &orchestrator::QueryMsg) -> Result<R, ChainError> {
         self.ask(&self.client.contracts().job_orchestrator, query).await
+    }
+
+    async fn ask_domain(&self) -> Result<Domain, ChainError> {
+        let config: orchestrator::ConfigResponse = self.orchestrator(&orchestrator::QueryMsg::Config {}).await?;
+        Ok(config.domain)
     }
 
     async fn staking<R: DeserializeOwned>(&self, query: &staking::QueryMsg) -> Result<R, ChainError> {
@@ -138,14 +150,14 @@ impl Chain for NodeChain {
             let job: orchestrator::JobResponse = self
                 .orchestrator(&orchestrator::QueryMsg::Job { job: item.job })
                 .await?;
-            let config: orchestrator::ConfigResponse = self.orchestrator(&orchestrator::QueryMsg::Config {}).await?;
+            let domain = self.domain.get_or_try_init(|| self.ask_domain()).await?;
             let Some(shard) = job.shards.get(usize::from(item.shard)) else {
                 return Err(ChainError::Refused {
                     reason: format!("job {} has no shard {}", item.job, item.shard),
                 });
             };
             Ok(Assignment {
-                domain: config.domain,
+                domain: domain.clone(),
                 item,
                 attempt: found.attempt,
                 open: matches!(found.status, ItemStatus::Assigned {}),

@@ -63,7 +63,7 @@ pub struct Config {
     /// Most bytes of rows on disk: acknowledged inputs and outputs that are kept.
     #[serde(default = "default_work_bytes_max")]
     pub work_bytes_max: u64,
-    /// How long outputs and receipts are kept after the evidence window of their item.
+    /// How long outputs and receipts are kept after the evidence window of their item, unless their room is needed.
     #[serde(default = "default_retention_seconds")]
     pub retention_seconds: u64,
     /// Whether to dial next hosts in private address ranges. For tests and for providers that share a network.
@@ -249,7 +249,7 @@ fn default_pushes_max() -> usize {
 }
 
 fn default_items_max() -> usize {
-    4096
+    16_384
 }
 
 fn default_work_bytes_max() -> u64 {

@@ -171,7 +171,7 @@ impl Host {
         }
         in_time(&assignment)?;
         for span in spans {
-            self.work.learn(&assignment, span)?;
+            self.work.learn(&assignment, span, now_seconds())?;
         }
         Ok(())
     }

@@ -181,13 +181,14 @@ fn read_record(folder: &Path) -> Result<Record, JournalError> {
 fn replace(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
     let path = folder.join(name);
     let write = || -> io::Result<()> {
+        let new = !folder.exists();
         fs::create_dir_all(folder)?;
         let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
         temporary.write_all(bytes)?;
         temporary.as_file().sync_all()?;
         temporary.persist(&path).map_err(|error| error.error)?;
         File::open(folder)?.sync_all()?;
-        match folder.parent() {
+        match folder.parent().filter(|_| new) {
             Some(parent) => File::open(parent)?.sync_all(),
             None => Ok(()),
         }

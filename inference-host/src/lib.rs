@@ -17,6 +17,7 @@ mod engine;
 mod host;
 mod journal;
 mod links;
+mod listener;
 mod metrics;
 mod model;
 pub mod onnx;

@@ -1,7 +1,7 @@
 //! Hands boundaries to the host of the next span.
 //!
 //! Guarantees: only the endpoint that the chain names for the next span's provider is dialled, at an address that was checked (public,
-//! unless private ones are allowed); one warm HTTP/2 connection per endpoint; a push is tried again until the item's deadline unless the
+//! unless private ones are allowed); one warm HTTP/2 connection per neighbour, looked up anew after any failure; a push is tried again until the item's deadline unless the
 //! receiver says that these very rows are wrong; an acknowledgement counts only if the next span's host key signed it for these rows.
 
 use std::{
@@ -82,6 +82,14 @@ impl PushError {
     }
 }
 
+/// How the receiver of a push was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    /// Asked of the chain just now.
+    Fresh,
+    Known,
+}
+
 /// What is handed over.
 #[derive(Debug)]
 pub(crate) struct Push<'a> {
@@ -102,7 +110,15 @@ pub(crate) struct Peers {
     allow_private: bool,
     timeout: Duration,
     frame_bytes_max: usize,
-    channels: Mutex<HashMap<String, Channel>>,
+    /// By provider.
+    channels: Mutex<HashMap<String, Neighbour>>,
+}
+
+/// A warm connection and where it leads.
+#[derive(Debug, Clone)]
+struct Neighbour {
+    endpoint: String,
+    channel: Channel,
 }
 
 impl Peers {
@@ -132,8 +148,9 @@ impl Peers {
                     metrics.push_sent();
                     return Ok(acknowledgement);
                 }
-                Ok(Err(error)) if !error.may_pass() => return Err(error),
-                Ok(Err(error)) => last = error.to_string(),
+                // A provider that has moved leaves somebody else behind: only what a fresh look-up led to is believed.
+                Ok(Err((error, Route::Fresh))) if !error.may_pass() => return Err(error),
+                Ok(Err((error, _))) => last = error.to_string(),
                 Err(_) => return Err(PushError::Deadline { tries, last }),
             }
             metrics.push_retried();
@@ -151,23 +168,38 @@ impl Peers {
         Err(PushError::Deadline { tries: u64::MAX, last })
     }
 
-    async fn push_once(&self, push: &Push<'_>) -> Result<SignedAcknowledgement, PushError> {
-        let receiver: &Span = push
-            .assignment
-            .spans
-            .get(push.span)
-            .ok_or(PushError::NoNextSpan { span: push.span })?;
-        let endpoint = self.chain.endpoint(&receiver.provider).await?;
-        let channel = self.channel(&receiver.provider, &endpoint).await?;
+    async fn push_once(&self, push: &Push<'_>) -> Result<SignedAcknowledgement, (PushError, Route)> {
+        let missing = PushError::NoNextSpan { span: push.span };
+        let receiver = push.assignment.spans.get(push.span).ok_or((missing, Route::Fresh))?;
+        let known = self.lock().get(&receiver.provider).cloned();
+        let (neighbour, route) = match known {
+            Some(neighbour) => (neighbour, Route::Known),
+            None => {
+                let found = self.look_up(&receiver.provider).await;
+                (found.map_err(|error| (error, Route::Fresh))?, Route::Fresh)
+            }
+        };
+        let sent = self.send(push, receiver, neighbour).await;
+        sent.map_err(|error| {
+            self.lock().remove(&receiver.provider);
+            (error, route)
+        })
+    }
+
+    async fn send(
+        &self,
+        push: &Push<'_>,
+        receiver: &Span,
+        neighbour: Neighbour,
+    ) -> Result<SignedAcknowledgement, PushError> {
+        let Neighbour { endpoint, channel } = neighbour;
         let mut client = SpanClient::new(channel)
             .max_encoding_message_size(self.frame_bytes_max)
             .max_decoding_message_size(ANSWER_BYTES_MAX);
         let answer = client.push(tokio_stream::iter(frames(push))).await;
-        let answer = answer.map_err(|status| {
-            self.forget(&endpoint);
-            let status = Box::new(status);
-            let endpoint = endpoint.clone();
-            PushError::Refused { endpoint, status }
+        let answer = answer.map_err(|status| PushError::Refused {
+            endpoint: endpoint.clone(),
+            status: Box::new(status),
         })?;
         let signed: SignedAcknowledgement =
             serde_json::from_slice(&answer.into_inner().acknowledgement).map_err(|error| PushError::Answer {
@@ -178,17 +210,16 @@ impl Peers {
         Ok(signed)
     }
 
-    async fn channel(&self, provider: &str, endpoint: &str) -> Result<Channel, PushError> {
-        if let Some(channel) = self.lock().get(endpoint) {
-            return Ok(channel.clone());
-        }
+    /// Asks the chain where a provider's host is. The connection itself is made by the first push.
+    async fn look_up(&self, provider: &str) -> Result<Neighbour, PushError> {
+        let endpoint = self.chain.endpoint(provider).await?;
         let fail = |reason: String| PushError::Endpoint {
             provider: provider.to_owned(),
-            endpoint: endpoint.to_owned(),
+            endpoint: endpoint.clone(),
             reason,
         };
-        let (uri, host, port) = parse(endpoint).map_err(fail)?;
-        let address = self.resolve(provider, endpoint, &host, port).await?;
+        let (uri, host, port) = parse(&endpoint).map_err(fail)?;
+        let address = self.resolve(provider, &endpoint, &host, port).await?;
         let dialled = Endpoint::from_shared(format!("http://{address}")).map_err(|error| fail(error.to_string()))?;
         let channel = dialled
             .origin(uri)
@@ -196,15 +227,17 @@ impl Peers {
             .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(self.timeout)
+            .keep_alive_while_idle(true)
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
             .connect_lazy();
+        let neighbour = Neighbour { endpoint, channel };
         let mut channels = self.lock();
         if channels.len() >= CHANNELS_MAX {
             channels.clear();
         }
-        channels.insert(endpoint.to_owned(), channel.clone());
-        Ok(channel)
+        channels.insert(provider.to_owned(), neighbour.clone());
+        Ok(neighbour)
     }
 
     /// The address to dial. It is checked here and dialled as it is, so that a name cannot point elsewhere a moment later.
@@ -232,12 +265,7 @@ impl Peers {
             .ok_or_else(|| fail("its name has no address".to_owned()))
     }
 
-    /// The next try resolves and connects anew: the host may have moved.
-    fn forget(&self, endpoint: &str) {
-        self.lock().remove(endpoint);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Channel>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Neighbour>> {
         // Channels are added and removed as a whole, so a panic elsewhere leaves nothing half done.
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }

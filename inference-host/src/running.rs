@@ -18,6 +18,7 @@ use crate::{
     config::Config,
     host::{now_seconds, Host},
     journal::Journal,
+    listener::Limited,
     metrics::Metrics,
     model::{Models, Policy},
     onnx::{find_library, OnnxRuntime, Threads},
@@ -216,7 +217,7 @@ fn serve(host: &Arc<Host>, listener: TcpListener, router: Router) {
     let stop = host.stop.clone();
     host.tasks.spawn(async move {
         let stopped = stop.clone().cancelled_owned();
-        let served = axum::serve(listener, router).with_graceful_shutdown(stopped);
+        let served = axum::serve(Limited::new(listener), router).with_graceful_shutdown(stopped);
         // Peers hold their connections open: after a moment they are cut.
         let cut = async {
             stop.cancelled().await;

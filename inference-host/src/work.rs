@@ -2,8 +2,8 @@
 //!
 //! A piece of work is one span of one attempt at an item: `Known -> Running -> Sending -> Done`, or `Failed` from anywhere.
 //! Guarantees: whatever was promised to others (an acknowledgement, a receipt) is on disk before it is promised; every change reaches
-//! whoever waits for it; the number of pieces and the bytes of their rows are bounded; a piece is forgotten only after its evidence window and
-//! the retention period, so that what can be proven stays provable.
+//! whoever waits for it; the number of pieces and the bytes of their rows are bounded; a piece is forgotten only after its evidence window, and
+//! after the retention period unless its room is needed, so that what can be proven stays provable.
 
 use std::{
     collections::HashMap,
@@ -28,6 +28,9 @@ use crate::{
     chain::Assignment,
     journal::{Journal, JournalError, RowFile},
 };
+
+/// Pieces that give way at once when there is no room. Few, because whoever learns of new work waits for it.
+const MAKE_ROOM: usize = 16;
 
 /// Names a piece of work. Reads `job.shard.replica-attempt-span`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -251,17 +254,18 @@ impl Work {
     }
 
     /// Remembers an assignment. Whoever knows it already gets what is known.
-    pub(crate) fn learn(&self, assignment: &Assignment, span: u8) -> Result<Arc<Entry>, WorkFull> {
+    pub(crate) fn learn(&self, assignment: &Assignment, span: u8, now: u64) -> Result<Arc<Entry>, WorkFull> {
         let record = Record {
             assignment: assignment.clone(),
             span,
             phase: Phase::Known,
             links: Vec::new(),
         };
-        let mut entries = self.lock();
-        if let Some(entry) = entries.get(&record.key()) {
-            return Ok(Arc::clone(entry));
+        if let Some(entry) = self.find(record.key()) {
+            return Ok(entry);
         }
+        self.make_room(now);
+        let mut entries = self.lock();
         let (items, bytes) = (entries.len(), sum_bytes(&entries));
         let (items_max, bytes_max) = (self.bounds.items_max, self.bounds.row_bytes_max);
         if items >= items_max {
@@ -270,9 +274,30 @@ impl Work {
         if bytes >= bytes_max {
             return Err(WorkFull::Bytes { bytes, bytes_max });
         }
-        let entry = Entry::new(record, 0);
-        entries.insert(entry.record.borrow().key(), Arc::clone(&entry));
-        Ok(entry)
+        let known = entries.entry(record.key());
+        Ok(Arc::clone(known.or_insert_with(|| Entry::new(record, 0))))
+    }
+
+    /// Where there is no room, what is past its evidence window gives way before its retention ends, oldest first.
+    fn make_room(&self, now: u64) {
+        let gone: Vec<WorkKey> = {
+            let mut entries = self.lock();
+            let full = entries.len() >= self.bounds.items_max || sum_bytes(&entries) >= self.bounds.row_bytes_max;
+            if !full {
+                return;
+            }
+            let window = |entry: &Entry| entry.record.borrow().assignment.evidence_until;
+            let mut past: Vec<(u64, WorkKey)> = entries
+                .iter()
+                .map(|(key, entry)| (window(entry), *key))
+                .filter(|(until, _)| now > *until)
+                .collect();
+            past.sort_unstable_by_key(|(until, _)| *until);
+            let gone: Vec<WorkKey> = past.into_iter().take(MAKE_ROOM).map(|(_, key)| key).collect();
+            gone.iter().for_each(|key| drop(entries.remove(key)));
+            gone
+        };
+        gone.iter().for_each(|key| self.journal.remove(*key));
     }
 
     /// The input of a first span is at hand.

@@ -28,14 +28,14 @@ use schema::{
 
 use crate::tiny::{Controls, Tiny, TinyRuntime, CLASS};
 
-pub fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap()
         .as_secs()
 }
 
-pub fn item(job: u64) -> ItemId {
+pub(crate) fn item(job: u64) -> ItemId {
     ItemId {
         job,
         shard: 0,
@@ -45,18 +45,18 @@ pub fn item(job: u64) -> ItemId {
 
 /// What a test may change at any time.
 #[derive(Debug, Default)]
-pub struct Facts {
-    pub assignments: HashMap<(u64, u16, u8), Assignment>,
-    pub inputs: HashMap<(u64, u16), Vec<Vec<u8>>>,
-    pub deployments: Vec<DeploymentResponse>,
-    pub versions: HashMap<String, ModelVersion>,
-    pub endpoints: HashMap<String, String>,
-    pub down: bool,
-    pub questions: usize,
+pub(crate) struct Facts {
+    pub(crate) assignments: HashMap<(u64, u16, u8), Assignment>,
+    pub(crate) inputs: HashMap<(u64, u16), Vec<Vec<u8>>>,
+    pub(crate) deployments: Vec<DeploymentResponse>,
+    pub(crate) versions: HashMap<String, ModelVersion>,
+    pub(crate) endpoints: HashMap<String, String>,
+    pub(crate) down: bool,
+    pub(crate) questions: usize,
 }
 
 #[derive(Debug, Default)]
-pub struct FakeChain(pub Mutex<Facts>);
+pub(crate) struct FakeChain(pub(crate) Mutex<Facts>);
 
 impl FakeChain {
     fn ask<'a, R: Send + 'a>(&self, answer: impl FnOnce(&Facts) -> Option<R>) -> BoxFuture<'a, Result<R, ChainError>> {
@@ -107,14 +107,14 @@ impl Chain for FakeChain {
 }
 
 /// A fake chain with the tiny model on it.
-pub struct Market {
-    pub chain: Arc<FakeChain>,
-    pub tiny: Tiny,
-    pub developer: Wallet,
+pub(crate) struct Market {
+    pub(crate) chain: Arc<FakeChain>,
+    pub(crate) tiny: Tiny,
+    pub(crate) developer: Wallet,
 }
 
 impl Market {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let tiny = Tiny::new();
         let chain = Arc::new(FakeChain::default());
         let version = ModelVersion {
@@ -130,7 +130,7 @@ impl Market {
     }
 
     /// A provider with one deployment, not running yet.
-    pub fn provider(&self, name: &str, deployment: u64, first: u8, last: u8) -> Provider {
+    pub(crate) fn provider(&self, name: &str, deployment: u64, first: u8, last: u8) -> Provider {
         let provider = Provider::new(
             name,
             Arc::clone(&self.chain),
@@ -141,7 +141,7 @@ impl Market {
     }
 
     /// Three running providers, one a stage, deployments 1 to 3.
-    pub async fn three(&self) -> [Provider; 3] {
+    pub(crate) async fn three(&self) -> [Provider; 3] {
         let mut all =
             [0, 1, 2].map(|stage| self.provider(&format!("provider-{stage}"), u64::from(stage) + 1, stage, stage));
         for provider in &mut all {
@@ -151,7 +151,7 @@ impl Market {
     }
 
     /// Assigns a job of these texts to a chain of (provider, deployment, first, last), for a minute.
-    pub fn assign(&self, job: u64, texts: &[&str], chain: &[(&Provider, u64, u8, u8)]) -> Assignment {
+    pub(crate) fn assign(&self, job: u64, texts: &[&str], chain: &[(&Provider, u64, u8, u8)]) -> Assignment {
         let rows: Vec<Vec<u8>> = texts.iter().map(|text| text.as_bytes().to_vec()).collect();
         let assignment = Assignment {
             domain: Domain {
@@ -182,8 +182,12 @@ impl Market {
         assignment
     }
 
+    pub(crate) fn evidence_until(&self, job: u64) -> u64 {
+        self.chain.0.lock().unwrap().assignments[&item(job).key()].evidence_until
+    }
+
     /// Assigns a job to three providers, one a stage.
-    pub fn assign_three(&self, job: u64, texts: &[&str], all: &[Provider; 3]) -> Assignment {
+    pub(crate) fn assign_three(&self, job: u64, texts: &[&str], all: &[Provider; 3]) -> Assignment {
         self.assign(
             job,
             texts,
@@ -193,19 +197,19 @@ impl Market {
 }
 
 /// A provider: its key, its home, and its host while it runs.
-pub struct Provider {
-    pub address: String,
-    pub key: Wallet,
-    pub home: tempfile::TempDir,
-    pub config: Config,
-    pub controls: Arc<Controls>,
-    pub runtime: Arc<dyn Runtime>,
-    pub chain: Arc<FakeChain>,
-    pub running: Option<Running>,
+pub(crate) struct Provider {
+    pub(crate) address: String,
+    pub(crate) key: Wallet,
+    pub(crate) home: tempfile::TempDir,
+    pub(crate) config: Config,
+    pub(crate) controls: Arc<Controls>,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) chain: Arc<FakeChain>,
+    pub(crate) running: Option<Running>,
 }
 
 impl Provider {
-    pub fn new(name: &str, chain: Arc<FakeChain>, source: Source) -> Self {
+    pub(crate) fn new(name: &str, chain: Arc<FakeChain>, source: Source) -> Self {
         let home = tempfile::tempdir().unwrap();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let key = Wallet::dev(name);
@@ -236,7 +240,7 @@ impl Provider {
     }
 
     /// Lists a deployment on the chain.
-    pub fn deploy(&self, model: &str, engine_class: &str, deployment: u64, first: u8, last: u8) {
+    pub(crate) fn deploy(&self, model: &str, engine_class: &str, deployment: u64, first: u8, last: u8) {
         let response = DeploymentResponse {
             deployment,
             provider: self.address.clone(),
@@ -258,7 +262,7 @@ impl Provider {
     }
 
     /// Starts the host, waits until it serves, and registers where it listens.
-    pub async fn start(&mut self) {
+    pub(crate) async fn start(&mut self) {
         self.start_unready().await;
         self.eventually("ready", async |provider| {
             provider.get("/ready").await.0 == StatusCode::OK
@@ -266,7 +270,7 @@ impl Provider {
         .await;
     }
 
-    pub async fn start_unready(&mut self) {
+    pub(crate) async fn start_unready(&mut self) {
         let chain: Arc<dyn Chain> = Arc::clone(&self.chain) as Arc<dyn Chain>;
         let running = start(self.config.clone(), self.key.clone(), chain, Arc::clone(&self.runtime))
             .await
@@ -282,11 +286,11 @@ impl Provider {
     }
 
     /// The process is gone from one moment to the next; only what is on disk is left.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         drop(self.running.take());
     }
 
-    pub fn span(&self, deployment: u64, first: u8, last: u8) -> Span {
+    pub(crate) fn span(&self, deployment: u64, first: u8, last: u8) -> Span {
         Span {
             deployment,
             provider: self.address.clone(),
@@ -300,7 +304,7 @@ impl Provider {
         }
     }
 
-    pub fn public(&self, path: &str) -> String {
+    pub(crate) fn public(&self, path: &str) -> String {
         format!("http://{}{path}", self.running.as_ref().unwrap().listen())
     }
 
@@ -308,16 +312,16 @@ impl Provider {
         format!("http://{}{path}", self.running.as_ref().unwrap().status())
     }
 
-    pub async fn get(&self, path: &str) -> (StatusCode, String) {
+    pub(crate) async fn get(&self, path: &str) -> (StatusCode, String) {
         let answer = reqwest::get(self.private(path)).await.unwrap();
         (answer.status(), answer.text().await.unwrap())
     }
 
-    pub async fn status(&self) -> serde_json::Value {
+    pub(crate) async fn status(&self) -> serde_json::Value {
         serde_json::from_str(&self.get("/status").await.1).unwrap()
     }
 
-    pub async fn metric(&self, name: &str) -> u64 {
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
         let text = self.get("/metrics").await.1;
         let line = text
             .lines()
@@ -325,7 +329,7 @@ impl Provider {
         line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
     }
 
-    pub async fn call(&self, method: Method, path: &str, token: &str) -> (StatusCode, String) {
+    pub(crate) async fn call(&self, method: Method, path: &str, token: &str) -> (StatusCode, String) {
         let request = reqwest::Client::new()
             .request(method, self.private(path))
             .bearer_auth(token);
@@ -334,14 +338,14 @@ impl Provider {
     }
 
     /// What the relayer does: begins or learns an attempt.
-    pub async fn begin(&self, item: ItemId, attempt: u8) -> (StatusCode, String) {
+    pub(crate) async fn begin(&self, item: ItemId, attempt: u8) -> (StatusCode, String) {
         let token = self.running.as_ref().unwrap().token().to_owned();
         self.call(Method::PUT, &format!("/v1/items/{item}/{attempt}"), &token)
             .await
     }
 
     /// As [`Self::begin`], tried again while the host asks for it.
-    pub async fn begin_surely(&self, item: ItemId) -> WorkStatus {
+    pub(crate) async fn begin_surely(&self, item: ItemId) -> WorkStatus {
         for _ in 0..100 {
             let (status, body) = self.begin(item, 0).await;
             match status {
@@ -354,7 +358,7 @@ impl Provider {
     }
 
     /// Waits until our part of an item has ended.
-    pub async fn ended(&self, item: ItemId) -> WorkStatus {
+    pub(crate) async fn ended(&self, item: ItemId) -> WorkStatus {
         let token = self.running.as_ref().unwrap().token().to_owned();
         let path = format!("/v1/items/{item}/0?wait_seconds=20");
         let (status, body) = self.call(Method::GET, &path, &token).await;
@@ -363,14 +367,14 @@ impl Provider {
     }
 
     /// As [`Self::ended`], and it must have ended well.
-    pub async fn done(&self, item: ItemId) -> WorkStatus {
+    pub(crate) async fn done(&self, item: ItemId) -> WorkStatus {
         let status = self.ended(item).await;
         assert_eq!(status.state, WorkState::Done, "{:?}", status.error);
         status
     }
 
     /// Waits for something that happens in the background.
-    pub async fn eventually(&self, what: &str, check: impl AsyncFn(&Self) -> bool) {
+    pub(crate) async fn eventually(&self, what: &str, check: impl AsyncFn(&Self) -> bool) {
         for _ in 0..400 {
             if check(self).await {
                 return;
@@ -380,12 +384,12 @@ impl Provider {
         panic!("{what} never happened: {}", self.status().await);
     }
 
-    pub fn work_folder(&self, item: ItemId, span: u8) -> PathBuf {
+    pub(crate) fn work_folder(&self, item: ItemId, span: u8) -> PathBuf {
         self.home.path().join("work").join(format!("{item}-0-{span}"))
     }
 }
 
-pub fn ask() -> Ask {
+pub(crate) fn ask() -> Ask {
     Ask {
         per_1k_in: Uint128::new(1000),
         per_1k_out: Uint128::zero(),
@@ -393,7 +397,7 @@ pub fn ask() -> Ask {
     }
 }
 
-pub fn sla() -> Sla {
+pub(crate) fn sla() -> Sla {
     Sla {
         base_seconds: 10,
         seconds_per_1k_units: 1,
@@ -403,7 +407,7 @@ pub fn sla() -> Sla {
 }
 
 /// What the developer gets for an output.
-pub async fn fetch_output(
+pub(crate) async fn fetch_output(
     provider: &Provider,
     assignment: &Assignment,
     output: Digest,

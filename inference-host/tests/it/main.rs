@@ -9,6 +9,7 @@
 
 mod blobs;
 mod kit;
+mod minilm;
 mod onnx_session;
 mod outputs;
 mod partition_proof;

@@ -32,6 +32,9 @@ struct Crafted {
     signer: Wallet,
 }
 
+/// What is wrong with a push.
+type Change = fn(&mut Crafted);
+
 impl Crafted {
     fn new(market: &Market, assignment: &Assignment, sender: &Provider) -> Self {
         let rows = market.tiny.expected(&TEXTS, 0);
@@ -133,7 +136,7 @@ async fn an_honest_push_is_acknowledged_and_the_same_rows_get_the_same_answer() 
 #[tokio::test]
 async fn receipts_that_prove_nothing_are_refused_before_any_row_is_read() {
     let (market, all, assignment) = market_with_push().await;
-    let cases: [(&str, fn(&mut Crafted)); 10] = [
+    let cases: [(&str, Change); 10] = [
         ("not signed by its host key", |push| {
             push.signer = Wallet::dev("somebody else")
         }),
@@ -165,7 +168,7 @@ async fn receipts_that_prove_nothing_are_refused_before_any_row_is_read() {
 #[tokio::test]
 async fn rows_that_are_not_what_the_receipt_says_are_refused() {
     let (market, all, assignment) = market_with_push().await;
-    let cases: [(&str, fn(&mut Crafted)); 8] = [
+    let cases: [(&str, Change); 8] = [
         ("the receipt says", |push| push.rows[1][60] ^= 1),
         ("1 rows came, 2 expected", |push| drop(push.rows.pop())),
         ("3 rows came, 2 expected", |push| {

@@ -208,3 +208,41 @@ async fn a_busy_port_is_an_error_that_names_it() {
     let error = started.await.unwrap_err().to_string();
     assert!(error.contains(&second.config.listen.to_string()), "{error}");
 }
+
+#[tokio::test]
+async fn old_work_gives_way_to_new_work_but_never_inside_its_evidence_window() {
+    let market = Market::new();
+    let mut host = market.provider("whole", 1, 0, 2);
+    host.config.items_max = 2;
+    host.start().await;
+    for job in 1..=2 {
+        let mut assignment = market.assign(job, &TEXTS, &[(&host, 1, 0, 2)]);
+        assignment.deadline = now() + 20;
+        assignment.evidence_until = if job == 1 { now() } else { now() + 60 };
+        market
+            .chain
+            .0
+            .lock()
+            .unwrap()
+            .assignments
+            .insert(item(job).key(), assignment);
+        host.begin_surely(item(job)).await;
+        host.done(item(job)).await;
+    }
+    host.eventually("the end of the first window", async |_| {
+        now() > market.evidence_until(1)
+    })
+    .await;
+    market.assign(3, &TEXTS, &[(&host, 1, 0, 2)]);
+    host.begin_surely(item(3)).await;
+    host.done(item(3)).await;
+    assert!(!host.work_folder(item(1), 0).exists());
+    assert_eq!(host.ended(item(2)).await.links.len(), 1);
+    market.assign(4, &TEXTS, &[(&host, 1, 0, 2)]);
+    let (status, body) = host.begin(item(4), 0).await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS, "{body}");
+    assert!(
+        body.contains("2 pieces of work are remembered, at most 2 may be"),
+        "{body}"
+    );
+}

@@ -17,18 +17,18 @@ use partition::{
 };
 use schema::Digest;
 
-pub const CLASS: &str = "tiny-1/cpu";
+pub(crate) const CLASS: &str = "tiny-1/cpu";
 /// The token on which stage 1 fails.
-pub const BAD_WORD: &str = "bad";
+pub(crate) const BAD_WORD: &str = "bad";
 /// The token on which stage 1 panics.
-pub const PANIC_WORD: &str = "panic";
+pub(crate) const PANIC_WORD: &str = "panic";
 const WORDS: [&str; 8] = ["[UNK]", "a", "b", "c", "hello", "world", BAD_WORD, PANIC_WORD];
 const WIDTH: usize = 4;
-pub const MAX_POSITIONS: u64 = 16;
+pub(crate) const MAX_POSITIONS: u64 = 16;
 
 /// What a test may do to a running engine, and see of it.
 #[derive(Debug, Default)]
-pub struct Controls {
+pub(crate) struct Controls {
     held: Mutex<bool>,
     released: Condvar,
     batches: Mutex<Vec<usize>>,
@@ -36,17 +36,17 @@ pub struct Controls {
 
 impl Controls {
     /// Lets no batch through until `release`.
-    pub fn hold(&self) {
+    pub(crate) fn hold(&self) {
         *self.held.lock().unwrap() = true;
     }
 
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         *self.held.lock().unwrap() = false;
         self.released.notify_all();
     }
 
     /// Rows of every batch so far.
-    pub fn batches(&self) -> Vec<usize> {
+    pub(crate) fn batches(&self) -> Vec<usize> {
         self.batches.lock().unwrap().clone()
     }
 
@@ -60,11 +60,11 @@ impl Controls {
 
 /// Runs the graphs of this file.
 #[derive(Debug)]
-pub struct TinyRuntime {
-    pub class: String,
-    pub controls: Arc<Controls>,
+pub(crate) struct TinyRuntime {
+    pub(crate) class: String,
+    pub(crate) controls: Arc<Controls>,
     /// Added to every result: a machine that computes something else.
-    pub error: f32,
+    pub(crate) error: f32,
 }
 
 impl Default for TinyRuntime {
@@ -199,13 +199,13 @@ fn spec(name: &str, dtype: DType, rest: Vec<Dim>) -> TensorSpec {
 }
 
 /// The bundle of the model.
-pub struct Tiny {
-    pub folder: tempfile::TempDir,
-    pub manifest: Manifest,
+pub(crate) struct Tiny {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) manifest: Manifest,
 }
 
 impl Tiny {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("blobs")).unwrap();
         let blob = |content: &[u8]| {
@@ -267,11 +267,11 @@ impl Tiny {
         Self { folder, manifest }
     }
 
-    pub fn digest(&self) -> Digest {
+    pub(crate) fn digest(&self) -> Digest {
         Digest(self.manifest.digest().to_bytes())
     }
 
-    pub fn stage_digests(&self) -> Vec<Digest> {
+    pub(crate) fn stage_digests(&self) -> Vec<Digest> {
         self.manifest
             .stages
             .iter()
@@ -279,16 +279,16 @@ impl Tiny {
             .collect()
     }
 
-    pub fn weight(&self, stage: usize) -> Digest {
+    pub(crate) fn weight(&self, stage: usize) -> Digest {
         Digest(self.manifest.stages[stage].weights[0].sha256.to_bytes())
     }
 
-    pub fn blob_in(&self, folder: &Path, digest: Digest) -> PathBuf {
+    pub(crate) fn blob_in(&self, folder: &Path, digest: Digest) -> PathBuf {
         folder.join("blobs").join(digest.to_string())
     }
 
     /// Canonical bytes of what stages `0..=last` make of texts, one row at a time.
-    pub fn expected(&self, texts: &[&str], last: usize) -> Vec<Vec<u8>> {
+    pub(crate) fn expected(&self, texts: &[&str], last: usize) -> Vec<Vec<u8>> {
         let runtime = TinyRuntime::default();
         let rows = texts.iter().map(|text| {
             let mut row = words(text);

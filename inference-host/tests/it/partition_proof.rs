@@ -56,8 +56,7 @@ struct Chain {
 impl Chain {
     fn new(stages: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let options = SplitOptions::for_export(&model_dir(), Stages::Count(stages)).unwrap();
-        assert_eq!(options, SplitOptions::embeddings(Stages::Count(stages), MAX_TOKENS));
+        let options = SplitOptions::embeddings(Stages::Count(stages), MAX_TOKENS);
         let begun = Instant::now();
         let target = folder.path().join("bundle");
         let bundle = split(&model_dir(), &target, &options, &runtime(), &samples(&sentences())).unwrap();
@@ -178,8 +177,8 @@ fn stages_answer_with_the_bits_of_the_whole_graph_however_rows_are_grouped() {
             "{stages} stages, one at a time: {:.0} tokens/s",
             tokens as f64 / begun.elapsed().as_secs_f64()
         );
-        // Padding to 256 again and again is what takes time here; these two have all its kinds.
-        for (name, groups) in groupings(&rows).into_iter().step_by(3) {
+        // Padding to 256 again and again is what takes time here; these three have all its kinds.
+        for (name, groups) in groupings(&rows).into_iter().skip(1).step_by(2) {
             assert!(chain.run(&rows, &groups) == expected, "{stages} stages, {name}");
         }
     }

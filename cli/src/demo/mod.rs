@@ -1,0 +1,87 @@
+//! `fxn demo`: the whole network on this machine, with a real model, as a story that checks itself.
+//!
+//! - `plan`: prices, terms, amounts. `cast`: who plays. `processes`: the children.
+//! - `story`: the steps. `work`: the two jobs. `reference`: what the embeddings must be.
+//! - `facts` and `checker`: what the chain says, and whether it adds up. `report`: what is told at the end.
+//! - `folder`: where it plays. `keep`: leaving it running.
+
+mod cast;
+mod checker;
+mod facts;
+mod folder;
+mod jobs;
+mod keep;
+mod plan;
+mod processes;
+mod reference;
+mod report;
+mod story;
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::Args;
+
+use self::{folder::Folder, keep::Kept, processes::Crew};
+use crate::{context::Context, engine::Library, progress::Progress, services::stop};
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  fxn demo\n  fxn demo --keep            then, in a second terminal: fxn embed --model demo/all-minilm-l6-v2 FILE\n  fxn demo --output json\n\nscripts/models.sh fetches ONNX Runtime and the model. With --network FILE and --key K the story plays on that network, and K pays for it."
+)]
+pub(crate) struct Demo {
+    /// Leave everything running until Ctrl-C
+    #[arg(long)]
+    keep: bool,
+    /// Folder of the ONNX export [default: .runtime/models/all-minilm-l6-v2 of the project]
+    #[arg(long, value_name = "DIR")]
+    source: Option<PathBuf>,
+    #[command(flatten)]
+    library: Library,
+}
+
+pub(crate) async fn run(context: &Context, demo: Demo) -> anyhow::Result<()> {
+    let stop = stop::stop_signal()?;
+    let folder = Folder::prepare(&context.home)?;
+    let progress = Progress::new();
+    let mut crew = Crew::new()?;
+    let played = tokio::select! {
+        played = story::play(context, &demo, &folder, &mut crew, &progress) => Some(played),
+        () = stop.cancelled() => None,
+    };
+    progress.finish();
+    let result = match played {
+        None => Err(anyhow::anyhow!(
+            "interrupted: the demonstration was stopped before its end"
+        )),
+        Some(Err(error)) => Err(error),
+        Some(Ok(played)) => tell(context, &demo, &folder, &mut crew, played, &stop).await,
+    };
+    crew.stop().await;
+    result
+}
+
+async fn tell(
+    context: &Context,
+    demo: &Demo,
+    folder: &Folder,
+    crew: &mut Crew,
+    played: story::Played,
+    stop: &tokio_util::sync::CancellationToken,
+) -> anyhow::Result<()> {
+    if !demo.keep {
+        return context.output.print(&played.report);
+    }
+    let kept = Kept::lay_out(context, folder, &played)?;
+    context.output.print(&played.report)?;
+    eprint!("\n{}", kept.told(&crew.told()));
+    let failed = tokio::select! {
+        () = stop.cancelled() => None,
+        role = crew.first_to_end() => Some(role),
+    };
+    kept.take_away();
+    match failed {
+        Some(role) => bail!("{role} has stopped by itself"),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,197 @@
+//! `fxn keys`: encrypted key files in `HOME/keys`.
+
+mod file;
+pub(crate) mod passphrase;
+mod store;
+
+use std::{
+    fmt,
+    io::{self, IsTerminal, Read},
+};
+
+use anyhow::{bail, Context as _};
+use clap::{Args, Subcommand};
+use client::Wallet;
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+pub(crate) use self::{
+    file::write_new,
+    store::{KeyName, KeyStore},
+};
+use crate::{context::Context, output::Table};
+
+/// Longest phrase or hex secret that is read: 24 words have fewer than 240 letters.
+const SECRET_BYTES_MAX: u64 = 4096;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a key and show its 24 words once
+    #[command(after_help = "Example:\n  fxn keys new alice")]
+    New {
+        /// Name of the key: a-z 0-9 . _ -
+        name: KeyName,
+    },
+    /// Bring a key back from its 24 words or its hex secret, asked for at a prompt or read from stdin
+    #[command(after_help = "Examples:\n  fxn keys import alice\n  fxn keys import alice --hex < secret.txt")]
+    Import(Import),
+    /// All keys with their addresses
+    #[command(after_help = "Example:\n  fxn keys list --output json")]
+    List,
+    /// Address and public key; no passphrase is needed
+    #[command(after_help = "Example:\n  fxn keys show alice")]
+    Show {
+        /// Name of the key; the key that commands use if absent
+        name: Option<KeyName>,
+    },
+    /// Show the secret of a key in hex
+    #[command(after_help = "Example:\n  fxn keys export alice --yes")]
+    Export {
+        /// Name of the key
+        name: KeyName,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// Name of the key
+    name: KeyName,
+    /// The secret is 64 hex digits instead of 24 words
+    #[arg(long)]
+    hex: bool,
+}
+
+pub(crate) fn run(context: &Context, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::New { name } => new(context, &name),
+        Command::Import(import) => bring_back(context, &import),
+        Command::List => list(context),
+        Command::Show { name } => {
+            let name = name.map_or_else(|| context.key_name(), Ok)?;
+            context.output.print(&described(context, &name)?)
+        }
+        Command::Export { name } => export(context, &name),
+    }
+}
+
+/// A key as anybody may see it.
+#[derive(Debug, Serialize)]
+struct Described {
+    name: String,
+    address: String,
+    public_key: String,
+    /// Shown once, by `new`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mnemonic: Option<String>,
+}
+
+impl fmt::Display for Described {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "name        {}", self.name)?;
+        writeln!(f, "address     {}", self.address)?;
+        writeln!(f, "public key  {}", self.public_key)?;
+        match &self.mnemonic {
+            Some(words) => writeln!(
+                f,
+                "\nThese 24 words bring the key back. They are shown this once; write them down:\n\n{words}"
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
+fn described(context: &Context, name: &KeyName) -> anyhow::Result<Described> {
+    let public_key = context.keys().public_key(name)?;
+    Ok(Described {
+        name: name.to_string(),
+        address: client::address_of(&public_key, &context.prefix())?,
+        public_key: hex::encode(public_key),
+        mnemonic: None,
+    })
+}
+
+fn new(context: &Context, name: &KeyName) -> anyhow::Result<()> {
+    let keys = context.keys();
+    keys.check_free(name)?;
+    let (wallet, words) = Wallet::generate()?;
+    let passphrase = context.passphrases.for_sealing(name.as_str())?;
+    keys.create(name, &wallet, &passphrase)?;
+    let mut answer = described(context, name)?;
+    answer.mnemonic = Some(words.to_string());
+    context.output.print(&answer)
+}
+
+fn bring_back(context: &Context, import: &Import) -> anyhow::Result<()> {
+    let keys = context.keys();
+    keys.check_free(&import.name)?;
+    let secret = read_secret(if import.hex {
+        "Secret, 64 hex digits: "
+    } else {
+        "24 words: "
+    })?;
+    let wallet = if import.hex {
+        let bytes = hex::decode(secret.trim()).context("the secret is not hex")?;
+        Wallet::from_secret(&Zeroizing::new(bytes))?
+    } else {
+        Wallet::from_mnemonic(&secret)?
+    };
+    let passphrase = context.passphrases.for_sealing(import.name.as_str())?;
+    keys.create(&import.name, &wallet, &passphrase)?;
+    context.output.print(&described(context, &import.name)?)
+}
+
+fn read_secret(question: &str) -> anyhow::Result<Zeroizing<String>> {
+    if io::stdin().is_terminal() {
+        return passphrase::prompt(question);
+    }
+    let mut text = Zeroizing::new(String::new());
+    let read = io::stdin().take(SECRET_BYTES_MAX).read_to_string(&mut text);
+    read.context("failed to read the secret from stdin")?;
+    Ok(text)
+}
+
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct List(Vec<Described>);
+
+impl fmt::Display for List {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return write!(f, "There are no keys yet; `fxn keys new NAME` makes one.");
+        }
+        let mut table = Table::new(["name", "address"]);
+        for key in &self.0 {
+            table.row([key.name.clone(), key.address.clone()]);
+        }
+        table.fmt(f)
+    }
+}
+
+fn list(context: &Context) -> anyhow::Result<()> {
+    let names = context.keys().names()?;
+    let keys = names.iter().map(|name| described(context, name));
+    context.output.print(&List(keys.collect::<anyhow::Result<_>>()?))
+}
+
+#[derive(Debug, Serialize)]
+struct Exported {
+    name: String,
+    secret: String,
+}
+
+impl fmt::Display for Exported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.secret)
+    }
+}
+
+fn export(context: &Context, name: &KeyName) -> anyhow::Result<()> {
+    if !context.confirm(&format!("Show the secret of {name}? Whoever sees it owns the account."))? {
+        bail!("the key was not exported");
+    }
+    let wallet = context.wallet(name)?;
+    context.output.print(&Exported {
+        name: name.to_string(),
+        secret: hex::encode(*wallet.secret()),
+    })
+}

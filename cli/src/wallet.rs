@@ -1,0 +1,319 @@
+//! `fxn wallet`: where my money is, and moving it.
+
+use std::fmt;
+
+use clap::{Args, Subcommand};
+use client::{Account, Call, Client, ClientError, Wallet};
+use cosmwasm_std::Uint128;
+use schema::{
+    escrow::{self, HoldResponse, MoneyResponse},
+    staking::{self, ProviderResponse, UnbondingEntry},
+};
+use serde::Serialize;
+
+use crate::{amount::Func, context::Context, market, output::Table};
+
+/// The development account that holds everything on a devnet.
+pub(crate) const FAUCET: &str = "faucet";
+/// Gas coin that the faucet gives: enough for some hundred transactions.
+pub(crate) const FAUCET_GAS: u128 = 50_000_000;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Where is my money: gas coin, FUNC, escrow, holds, bond
+    #[command(
+        after_help = "Examples:\n  fxn wallet money\n  fxn wallet money wasm1...\n  fxn wallet money model:demo/all-minilm-l6-v2"
+    )]
+    Money {
+        /// Address or model:namespace/name; the key's own address if absent
+        holder: Option<String>,
+    },
+    /// Put FUNC into the escrow, to pay for work
+    #[command(after_help = "Example:\n  fxn wallet deposit 12.5")]
+    Deposit {
+        /// FUNC, for example 12.5 or 12500000ufunc
+        amount: Func,
+        /// Credit another account
+        #[arg(long, value_name = "ADDRESS")]
+        beneficiary: Option<String>,
+    },
+    /// Take available FUNC out of the escrow
+    #[command(after_help = "Example:\n  fxn wallet withdraw 3")]
+    Withdraw {
+        /// FUNC; everything available if absent
+        amount: Option<Func>,
+    },
+    /// Send FUNC, or gas coin, to another account
+    #[command(after_help = "Examples:\n  fxn wallet send wasm1... 5\n  fxn wallet send wasm1... 1000000 --gas")]
+    Send(Send),
+    /// Get FUNC and gas coin from a devnet's faucet
+    #[command(after_help = "Example:\n  fxn wallet faucet 500")]
+    Faucet {
+        /// FUNC
+        #[arg(default_value = "1000")]
+        amount: Func,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Send {
+    /// Address of the receiver
+    to: String,
+    /// FUNC; with --gas a whole number of gas coin
+    amount: String,
+    /// Send gas coin instead of FUNC
+    #[arg(long)]
+    gas: bool,
+}
+
+pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Money { holder } => show_money(context, holder).await,
+        Command::Deposit { amount, beneficiary } => deposit(context, amount, beneficiary).await,
+        Command::Withdraw { amount } => withdraw(context, amount).await,
+        Command::Send(send) => transfer(context, &send).await,
+        Command::Faucet { amount } => faucet(context, amount).await,
+    }
+}
+
+/// Everything an account has, by where it is.
+#[derive(Debug, Serialize)]
+struct Money {
+    holder: String,
+    denom: String,
+    /// Gas coin.
+    gas: u128,
+    /// FUNC in the wallet, in ufunc, as all amounts here.
+    wallet: Func,
+    /// In the escrow, free to spend or withdraw.
+    available: Func,
+    /// In the escrow, held for running work.
+    held: Func,
+    holds: Vec<Hold>,
+    bond: Func,
+    unbonding: Vec<UnbondingEntry>,
+}
+
+#[derive(Debug, Serialize)]
+struct Hold {
+    job: u64,
+    amount: Func,
+    /// Block time in seconds after which anyone may release it.
+    expires_at: u64,
+}
+
+impl From<HoldResponse> for Hold {
+    fn from(hold: HoldResponse) -> Self {
+        Self {
+            job: hold.job,
+            amount: hold.amount.into(),
+            expires_at: hold.expires_at,
+        }
+    }
+}
+
+impl fmt::Display for Money {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.holder)?;
+        let mut table = Table::new(["where", ">amount", "", "remarks"]);
+        let func = || "FUNC".to_owned();
+        table.row(["gas".into(), self.gas.to_string(), self.denom.clone(), String::new()]);
+        table.row(["wallet".into(), self.wallet.to_string(), func(), String::new()]);
+        let free = "free to spend or withdraw".to_owned();
+        table.row(["escrow, available".into(), self.available.to_string(), func(), free]);
+        table.row(["escrow, held".into(), self.held.to_string(), func(), String::new()]);
+        for hold in &self.holds {
+            let remark = format!("anyone may release it after {}", hold.expires_at);
+            table.row([
+                format!("  for job {}", hold.job),
+                hold.amount.to_string(),
+                func(),
+                remark,
+            ]);
+        }
+        table.row(["bond".into(), self.bond.to_string(), func(), String::new()]);
+        for entry in &self.unbonding {
+            let remark = format!("may be withdrawn from {}", entry.release_at);
+            table.row([
+                "  unbonding".into(),
+                Func::from(entry.amount).to_string(),
+                func(),
+                remark,
+            ]);
+        }
+        table.fmt(f)
+    }
+}
+
+async fn show_money(context: &Context, holder: Option<String>) -> anyhow::Result<()> {
+    let holder = holder.map_or_else(|| context.address(), Ok)?;
+    let client = context.client().await?;
+    context.output.print(&money(&client, holder).await?)
+}
+
+async fn money(client: &Client, holder: String) -> anyhow::Result<Money> {
+    let query = escrow::QueryMsg::Money {
+        holder: holder.clone(),
+        start_after: None,
+        limit: Some(market::PAGE),
+    };
+    let in_escrow: MoneyResponse = market::escrow(client, &query).await?;
+    let denom = client.network().denom.clone();
+    let is_model = holder.starts_with("model:");
+    let (gas, wallet, provider) = if is_model {
+        (0, Uint128::zero(), None)
+    } else {
+        let gas = client.balance(&holder, &denom).await?;
+        (
+            gas,
+            market::func_balance(client, &holder).await?,
+            bond(client, &holder).await?,
+        )
+    };
+    Ok(Money {
+        holder,
+        denom,
+        gas,
+        wallet: wallet.into(),
+        available: in_escrow.available.into(),
+        held: in_escrow.held.into(),
+        holds: in_escrow.holds.into_iter().map(Hold::from).collect(),
+        bond: provider.as_ref().map_or(Func(0), |provider| provider.bond.into()),
+        unbonding: provider.map_or_else(Vec::new, |provider| provider.unbonding),
+    })
+}
+
+/// None for an account that is no provider.
+async fn bond(client: &Client, address: &str) -> anyhow::Result<Option<ProviderResponse>> {
+    let query = staking::QueryMsg::Provider {
+        provider: address.to_owned(),
+    };
+    match market::staking(client, &query).await {
+        Ok(provider) => Ok(Some(provider)),
+        Err(ClientError::QueryRefused { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Moved {
+    account: String,
+    amount: Func,
+    tx_hash: String,
+    height: u64,
+}
+
+/// The call that deposits FUNC.
+pub(crate) fn deposit_call(client: &Client, amount: Func, beneficiary: Option<String>) -> Result<Call, ClientError> {
+    let contracts = client.contracts();
+    let message = escrow::ReceiveMsg::Deposit { beneficiary };
+    Call::cw20_send(&contracts.func_token, &contracts.royalty_escrow, amount.0, &message)
+}
+
+async fn deposit(context: &Context, amount: Func, beneficiary: Option<String>) -> anyhow::Result<()> {
+    let account = context.account().await?;
+    let credited = beneficiary.clone().unwrap_or_else(|| account.address().to_owned());
+    let outcome = account
+        .execute(&[deposit_call(account.client(), amount, beneficiary)?])
+        .await?;
+    let moved = Moved {
+        account: credited,
+        amount,
+        tx_hash: outcome.hash.to_string(),
+        height: outcome.height,
+    };
+    let sentence = format!("{amount} FUNC are now available to {} in the escrow.", moved.account);
+    context.output.done(&moved, sentence)
+}
+
+async fn withdraw(context: &Context, amount: Option<Func>) -> anyhow::Result<()> {
+    let account = context.account().await?;
+    let message = escrow::ExecuteMsg::Withdraw {
+        amount: amount.map(Uint128::from),
+    };
+    let call = Call::execute(&account.client().contracts().royalty_escrow, &message)?;
+    let outcome = account.execute(&[call]).await?;
+    let mut events = outcome
+        .events
+        .iter()
+        .filter_map(|event| schema::Event::from_wasm(event).ok()?);
+    let withdrawn = events.find_map(|event| match event {
+        schema::Event::Withdrawn { amount, .. } => Some(Func::from(amount)),
+        _ => None,
+    });
+    let amount = withdrawn.or(amount).unwrap_or_default();
+    let moved = Moved {
+        account: account.address().to_owned(),
+        amount,
+        tx_hash: outcome.hash.to_string(),
+        height: outcome.height,
+    };
+    context
+        .output
+        .done(&moved, format!("{amount} FUNC are back in the wallet."))
+}
+
+#[derive(Debug, Serialize)]
+struct Sent {
+    to: String,
+    amount: u128,
+    denom: String,
+    tx_hash: String,
+    height: u64,
+}
+
+async fn transfer(context: &Context, send: &Send) -> anyhow::Result<()> {
+    let account = context.account().await?;
+    let network = account.client().network();
+    let (amount, call, denom) = if send.gas {
+        let amount: u128 = send
+            .amount
+            .parse()
+            .map_err(|_| anyhow::anyhow!("{:?} is no whole number of {}", send.amount, network.denom))?;
+        (amount, Call::send(&send.to, amount), network.denom.clone())
+    } else {
+        let amount: Func = send.amount.parse()?;
+        let call = Call::cw20_transfer(&network.contracts.func_token, &send.to, amount.0)?;
+        (amount.0, call, "ufunc".to_owned())
+    };
+    let outcome = account.execute(&[call]).await?;
+    let sent = Sent {
+        to: send.to.clone(),
+        amount,
+        denom,
+        tx_hash: outcome.hash.to_string(),
+        height: outcome.height,
+    };
+    let sentence = format!("{amount} {} sent to {}.", sent.denom, sent.to);
+    context.output.done(&sent, sentence)
+}
+
+/// The calls by which a faucet funds an account.
+pub(crate) fn faucet_calls(client: &Client, to: &str, amount: Func) -> Result<Vec<Call>, ClientError> {
+    Ok(vec![
+        Call::send(to, FAUCET_GAS),
+        Call::cw20_transfer(&client.contracts().func_token, to, amount.0)?,
+    ])
+}
+
+async fn faucet(context: &Context, amount: Func) -> anyhow::Result<()> {
+    let to = context.address()?;
+    let client = context.client().await?;
+    let faucet = Account::new(client, Wallet::dev(FAUCET));
+    let outcome = match faucet.execute(&faucet_calls(faucet.client(), &to, amount)?).await {
+        Err(ClientError::UnknownAccount { .. }) => {
+            let chain_id = &faucet.client().network().chain_id;
+            anyhow::bail!("{chain_id} has no faucet; only a devnet has one")
+        }
+        result => result?,
+    };
+    let moved = Moved {
+        account: to,
+        amount,
+        tx_hash: outcome.hash.to_string(),
+        height: outcome.height,
+    };
+    let denom = &faucet.client().network().denom;
+    let sentence = format!("{amount} FUNC and {FAUCET_GAS} {denom} sent to {}.", moved.account);
+    context.output.done(&moved, sentence)
+}

@@ -1,0 +1,7 @@
+//! Work on the job lane, from texts to verified results. Commands and the demonstration stand on it.
+
+pub(crate) mod order;
+pub(crate) mod prepare;
+pub(crate) mod results;
+pub(crate) mod shards;
+pub(crate) mod texts;

@@ -1,0 +1,351 @@
+//! Ordering work on chain: what it may cost, the job itself, and waiting for its end.
+
+use std::{collections::BTreeMap, ops::Range, time::Duration};
+
+use anyhow::{bail, Context as _};
+use client::{Account, Call, Client};
+use cosmwasm_std::Binary;
+use rand::RngCore;
+use schema::{
+    escrow::{self, MoneyResponse},
+    orchestrator::{ExecuteMsg, JobResponse, JobStatus, NewJob, NewShard},
+    price::Units,
+    registry::{self, OfferResponse},
+    staking::{self, Chain, ConfigResponse, DrawRequest, DrawResponse, DrawShard},
+    Digest, Event, ModelId,
+};
+use tokio::time::{sleep, Instant};
+
+use super::shards::{Limits, Weight};
+use crate::{amount::Func, market};
+
+/// How much dearer than the drawn chains the real ones may be: the draw of the job has another seed.
+const PRICE_MARGIN: u128 = 2;
+/// Longest wait for a free slot where stages are served but busy.
+const BUSY_PATIENCE: Duration = Duration::from_secs(60);
+/// How often the chain is asked whether a job has ended.
+const POLL: Duration = Duration::from_millis(300);
+
+/// What is wanted, whatever the input.
+#[derive(Debug, Clone)]
+pub(crate) struct Order {
+    pub(crate) model: ModelId,
+    pub(crate) version: Option<u32>,
+    pub(crate) endpoint: String,
+    pub(crate) engine_class: Option<String>,
+    pub(crate) replicas: u8,
+    pub(crate) deadline_seconds: Option<u64>,
+    /// Most that all jobs together may cost; by the market if absent.
+    pub(crate) max_price: Option<Func>,
+}
+
+/// Rows of a job and their units.
+#[derive(Debug, Clone)]
+pub(crate) struct Batch {
+    pub(crate) shards: Vec<Range<usize>>,
+    /// Units of the largest shard.
+    pub(crate) units_max: u64,
+}
+
+impl Batch {
+    pub(crate) fn of(shards: Vec<Range<usize>>, weights: &[Weight]) -> Self {
+        let units = |shard: &Range<usize>| {
+            let inside = weights.get(shard.clone()).unwrap_or_default();
+            inside
+                .iter()
+                .fold(0_u64, |sum, weight| sum.saturating_add(weight.units))
+        };
+        Self {
+            units_max: shards.iter().map(units).max().unwrap_or(0),
+            shards,
+        }
+    }
+
+    fn items(&self, replicas: u8) -> u128 {
+        let shards = u128::try_from(self.shards.len()).unwrap_or(u128::MAX);
+        shards.saturating_mul(replicas.into())
+    }
+}
+
+/// What a batch may cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Quote {
+    /// Held at submission; what is not used comes back.
+    pub(crate) most: Func,
+    /// What the chains that were drawn for the quote would cost for the most units.
+    pub(crate) likely: Func,
+}
+
+/// What the registry promises for new work; its own sentence if there can be none.
+pub(crate) async fn offer(client: &Client, order: &Order) -> anyhow::Result<OfferResponse> {
+    let query = registry::QueryMsg::Offer {
+        model: order.model.clone(),
+        version: order.version,
+        endpoint: order.endpoint.clone(),
+    };
+    Ok(market::registry(client, &query).await?)
+}
+
+/// Asks the market for chains. None: no supply right now.
+pub(crate) async fn quote(
+    client: &Client,
+    order: &Order,
+    offer: &OfferResponse,
+    batch: &Batch,
+) -> anyhow::Result<Option<Quote>> {
+    let config: ConfigResponse = market::staking(client, &staking::QueryMsg::Config {}).await?;
+    let slot = config.params.bond_per_slot;
+    let items = batch.items(order.replicas).max(1);
+    let cap = order.max_price.map_or(slot.u128(), |most| {
+        slot.u128().min(most.0.checked_div(items).unwrap_or(0))
+    });
+    let request = draw_request(order, offer, batch, cap);
+    let drawn: DrawResponse = market::staking(client, &staking::QueryMsg::Draw { request }).await?;
+    let Some(chains) = drawn.chains else {
+        return Ok(None);
+    };
+    let prices = chains.iter().map(price).collect::<anyhow::Result<Vec<_>>>()?;
+    let highest = prices.iter().copied().max().unwrap_or(0);
+    let item = order
+        .max_price
+        .map_or(highest.saturating_mul(PRICE_MARGIN).min(slot.u128()), |_| cap);
+    Ok(Some(Quote {
+        most: Func(item.saturating_mul(items)),
+        likely: Func(prices.into_iter().fold(0, u128::saturating_add)),
+    }))
+}
+
+fn draw_request(order: &Order, offer: &OfferResponse, batch: &Batch, item_price_max: u128) -> DrawRequest {
+    let mut seed = [0; 32];
+    rand::thread_rng().fill_bytes(&mut seed);
+    let shard = |shard: &Range<usize>| DrawShard {
+        units: Units {
+            requests: u64::try_from(shard.len()).unwrap_or(u64::MAX),
+            units_in: batch.units_max,
+            units_out: 0,
+        },
+        replicas: order.replicas,
+        ..DrawShard::default()
+    };
+    DrawRequest {
+        model: order.model.clone(),
+        version: offer.version,
+        engine_class: order.engine_class.clone(),
+        compute_shares: offer.stages.iter().map(|stage| stage.compute_share_bps).collect(),
+        royalty: offer.terms.royalty,
+        gateway_bps: 0,
+        seed: Digest(seed),
+        item_price_max: item_price_max.into(),
+        seconds_max: order.deadline_seconds,
+        shards: batch.shards.iter().map(shard).collect(),
+    }
+}
+
+fn price(chain: &Chain) -> anyhow::Result<u128> {
+    let mut sum = 0_u128;
+    for span in &chain.spans {
+        sum = sum.saturating_add(span.price_max.total()?.u128());
+    }
+    Ok(sum)
+}
+
+/// As [`quote`], but waits a while for busy providers. An error says which stage nobody serves, or that all are busy.
+pub(crate) async fn patient_quote(
+    client: &Client,
+    order: &Order,
+    offer: &OfferResponse,
+    batch: &Batch,
+) -> anyhow::Result<Quote> {
+    let give_up = Instant::now()
+        .checked_add(BUSY_PATIENCE)
+        .context("the clock is out of range")?;
+    loop {
+        if let Some(quote) = quote(client, order, offer, batch).await? {
+            return Ok(quote);
+        }
+        let units_max = Supply::of(client, order, offer).await?.units_max(order, offer)?;
+        if units_max < batch.units_max {
+            bail!(
+                "there is no supply: a shard has {} units, the providers take {units_max} at once",
+                batch.units_max
+            );
+        }
+        if Instant::now() >= give_up {
+            bail!(
+                "all providers of {} are busy or too dear, for {} s now",
+                order.model,
+                BUSY_PATIENCE.as_secs()
+            );
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// The active deployments that could serve an order.
+#[derive(Debug)]
+pub(crate) struct Supply {
+    deployments: Vec<staking::DeploymentResponse>,
+}
+
+impl Supply {
+    pub(crate) async fn of(client: &Client, order: &Order, offer: &OfferResponse) -> anyhow::Result<Self> {
+        let mut deployments = market::deployments(client, None).await?;
+        deployments.retain(|deployment| {
+            let terms = &deployment.terms;
+            let class = order
+                .engine_class
+                .as_ref()
+                .is_none_or(|class| *class == terms.engine_class);
+            let active = deployment.state == staking::DeploymentState::Active;
+            terms.model == order.model && terms.version == offer.version && class && active
+        });
+        Ok(Self { deployments })
+    }
+
+    /// Most units that as many different providers as replicas are wanted take on every stage. An error names the stage that lacks them.
+    pub(crate) fn units_max(&self, order: &Order, offer: &OfferResponse) -> anyhow::Result<u64> {
+        let mut most = u64::MAX;
+        for stage in 0..offer.stages.len() {
+            let covers = |terms: &staking::DeploymentTerms| {
+                (usize::from(terms.first)..=usize::from(terms.last)).contains(&stage)
+            };
+            let mut of_provider = BTreeMap::<&str, u64>::new();
+            for deployment in self.deployments.iter().filter(|deployment| covers(&deployment.terms)) {
+                let units = of_provider.entry(&deployment.provider).or_default();
+                *units = deployment.terms.sla.units_max.max(*units);
+            }
+            let mut units: Vec<u64> = of_provider.into_values().collect();
+            units.sort_unstable_by(|a, b| b.cmp(a));
+            let wanted = usize::from(order.replicas).saturating_sub(1);
+            most = most.min(*units.get(wanted).with_context(|| {
+                let Order { model, replicas, .. } = order;
+                format!(
+                    "there is no supply: stage {stage} of {model} is served by {} providers, {replicas} are needed",
+                    units.len()
+                )
+            })?);
+        }
+        Ok(most)
+    }
+
+    /// Limits of a shard. An error names the first text that no provider would take.
+    pub(crate) fn limits(&self, order: &Order, offer: &OfferResponse, weights: &[Weight]) -> anyhow::Result<Limits> {
+        let units_max = self.units_max(order, offer)?;
+        let mut numbered = weights.iter().zip(1_usize..);
+        if let Some((weight, number)) = numbered.find(|(weight, _)| weight.units > units_max) {
+            bail!(
+                "text {number} has {} tokens, the providers take {units_max} at once; nothing was spent",
+                weight.units
+            );
+        }
+        Ok(Limits {
+            units: Limits::USUAL.units.min(units_max),
+            ..Limits::USUAL
+        })
+    }
+}
+
+/// FUNC that an account may spend.
+pub(crate) async fn available(client: &Client, address: &str) -> anyhow::Result<Func> {
+    let query = escrow::QueryMsg::Money {
+        holder: address.to_owned(),
+        start_after: None,
+        limit: Some(1),
+    };
+    let money: MoneyResponse = market::escrow(client, &query).await?;
+    Ok(money.available.into())
+}
+
+/// A sentence that says what is missing, if anything is.
+pub(crate) async fn check_funds(account: &Account, most: Func) -> anyhow::Result<()> {
+    let available = available(account.client(), account.address()).await?;
+    if available < most {
+        let missing = Func(most.0.saturating_sub(available.0));
+        bail!(
+            "up to {most} FUNC are held while the work runs, {available} are available in the escrow: \
+             `fxn wallet deposit {missing}` adds what is missing"
+        );
+    }
+    Ok(())
+}
+
+/// A job on chain.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Submitted {
+    pub(crate) job: u64,
+    pub(crate) height: u64,
+}
+
+/// The calls of a job.
+pub(crate) fn submit_call(
+    client: &Client,
+    order: &Order,
+    version: u32,
+    batch: &Batch,
+    most: Func,
+    texts: &[String],
+) -> anyhow::Result<Call> {
+    let shard = |shard: &Range<usize>| NewShard {
+        inline: texts
+            .get(shard.clone())
+            .unwrap_or_default()
+            .iter()
+            .map(|text| Binary::from(text.as_bytes()))
+            .collect(),
+    };
+    let job = NewJob {
+        model: order.model.clone(),
+        version: Some(version),
+        endpoint: order.endpoint.clone(),
+        engine_class: order.engine_class.clone(),
+        shards: batch.shards.iter().map(shard).collect(),
+        replicas: order.replicas,
+        units_max: batch.units_max,
+        max_price: most.into(),
+        deadline_seconds: order.deadline_seconds,
+        gateway: None,
+    };
+    Ok(Call::execute(
+        &client.contracts().job_orchestrator,
+        &ExecuteMsg::SubmitJob { job },
+    )?)
+}
+
+pub(crate) async fn submit(account: &Account, call: Call) -> anyhow::Result<Submitted> {
+    let outcome = account.execute(&[call]).await?;
+    let mut events = outcome.events.iter().filter_map(|event| Event::from_wasm(event).ok()?);
+    let job = events.find_map(|event| match event {
+        Event::JobSubmitted { job, .. } => Some(job),
+        _ => None,
+    });
+    Ok(Submitted {
+        job: job.context("the chain told no job_submitted event")?,
+        height: outcome.height,
+    })
+}
+
+/// Waits until the job has ended. `seen` is called with every look at it.
+pub(crate) async fn wait(
+    client: &Client,
+    job: u64,
+    patience: Duration,
+    mut seen: impl FnMut(&JobResponse),
+) -> anyhow::Result<JobResponse> {
+    let give_up = Instant::now()
+        .checked_add(patience)
+        .context("the clock is out of range")?;
+    loop {
+        let found = market::job(client, job).await?;
+        seen(&found);
+        if found.status != JobStatus::Running {
+            return Ok(found);
+        }
+        if Instant::now() >= give_up {
+            bail!(
+                "job {job} has not ended after {} s; `fxn job watch {job}` follows it",
+                patience.as_secs()
+            );
+        }
+        sleep(POLL).await;
+    }
+}

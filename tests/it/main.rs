@@ -13,4 +13,5 @@ mod failover;
 mod first_light;
 mod holds;
 mod orders;
+mod parameters;
 mod permissions;

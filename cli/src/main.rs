@@ -109,7 +109,8 @@ fn start(cli: Cli) -> anyhow::Result<()> {
 
 /// Logs go to stderr; `RUST_LOG` overrides what they tell.
 fn logs(command: &Command) -> anyhow::Result<()> {
-    let default = if command.is_service() { "info" } else { "error" };
+    // A command's failure is told once, as its sentence.
+    let default = if command.is_service() { "info" } else { "off" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -15,8 +15,8 @@ use crate::{amount::Func, context::Context, market, output::Table};
 
 /// The development account that holds everything on a devnet.
 pub(crate) const FAUCET: &str = "faucet";
-/// Gas coin that the faucet gives: enough for some hundred transactions.
-pub(crate) const FAUCET_GAS: u128 = 50_000_000;
+/// Gas coin that the faucet gives: enough for some ten thousand transactions.
+const FAUCET_GAS: u128 = 1_000_000_000;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -289,9 +289,9 @@ async fn transfer(context: &Context, send: &Send) -> anyhow::Result<()> {
 }
 
 /// The calls by which a faucet funds an account.
-pub(crate) fn faucet_calls(client: &Client, to: &str, amount: Func) -> Result<Vec<Call>, ClientError> {
+pub(crate) fn faucet_calls(client: &Client, to: &str, gas: u128, amount: Func) -> Result<Vec<Call>, ClientError> {
     Ok(vec![
-        Call::send(to, FAUCET_GAS),
+        Call::send(to, gas),
         Call::cw20_transfer(&client.contracts().func_token, to, amount.0)?,
     ])
 }
@@ -300,7 +300,10 @@ async fn faucet(context: &Context, amount: Func) -> anyhow::Result<()> {
     let to = context.address()?;
     let client = context.client().await?;
     let faucet = Account::new(client, Wallet::dev(FAUCET));
-    let outcome = match faucet.execute(&faucet_calls(faucet.client(), &to, amount)?).await {
+    let outcome = match faucet
+        .execute(&faucet_calls(faucet.client(), &to, FAUCET_GAS, amount)?)
+        .await
+    {
         Err(ClientError::UnknownAccount { .. }) => {
             let chain_id = &faucet.client().network().chain_id;
             anyhow::bail!("{chain_id} has no faucet; only a devnet has one")

@@ -16,7 +16,7 @@ use crate::{
     amount::Func,
     home,
     keys::{write_new, KeyName, KeyStore},
-    wallet::{faucet_calls, FAUCET_GAS},
+    wallet::faucet_calls,
 };
 
 /// An account with its home.
@@ -110,7 +110,7 @@ impl Cast {
     pub(crate) fn funding(&self, client: &Client) -> anyhow::Result<Vec<Call>> {
         let mut calls = vec![];
         let mut give = |to: &str, amount: Func| -> anyhow::Result<()> {
-            calls.extend(faucet_calls(client, to, amount)?);
+            calls.extend(faucet_calls(client, to, plan::GAS, amount)?);
             Ok(())
         };
         give(self.creator.account.address(), plan::CREATOR_FUNC)?;
@@ -122,7 +122,7 @@ impl Cast {
         calls.extend(
             self.providers
                 .iter()
-                .map(|provider| Call::send(&provider.relayer, FAUCET_GAS)),
+                .map(|provider| Call::send(&provider.relayer, plan::GAS)),
         );
         Ok(calls)
     }

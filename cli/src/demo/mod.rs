@@ -17,13 +17,17 @@ mod reference;
 mod report;
 mod story;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::bail;
 use clap::Args;
+use tokio_util::task::TaskTracker;
 
 use self::{folder::Folder, keep::Kept, processes::Crew};
 use crate::{context::Context, engine::Library, progress::Progress, services::stop};
+
+/// Longest wait for a split or a run of the whole graph that nobody needs any more.
+const COMPUTE_PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 #[command(
@@ -45,8 +49,9 @@ pub(crate) async fn run(context: &Context, demo: Demo) -> anyhow::Result<()> {
     let folder = Folder::prepare(&context.home)?;
     let progress = Progress::new();
     let mut crew = Crew::new()?;
+    let compute = TaskTracker::new();
     let played = tokio::select! {
-        played = story::play(context, &demo, &folder, &mut crew, &progress) => Some(played),
+        played = story::play(context, &demo, &folder, &mut crew, &compute, &progress) => Some(played),
         () = stop.cancelled() => None,
     };
     progress.finish();
@@ -58,6 +63,11 @@ pub(crate) async fn run(context: &Context, demo: Demo) -> anyhow::Result<()> {
         Some(Ok(played)) => tell(context, &demo, &folder, &mut crew, played, &stop).await,
     };
     crew.stop().await;
+    // ONNX Runtime must not be at work on another thread when the process ends.
+    compute.close();
+    if tokio::time::timeout(COMPUTE_PATIENCE, compute.wait()).await.is_err() {
+        tracing::warn!("a graph is still running at the end");
+    }
     result
 }
 

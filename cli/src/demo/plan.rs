@@ -25,6 +25,8 @@ pub(crate) const BLOCK_TIME: &str = "250ms";
 /// Job 1: parallel parts, and independent runs of each.
 pub(crate) const SHARDS: usize = 4;
 pub(crate) const REPLICAS: u8 = 2;
+/// Gas coin of every account: enough for a thousand transactions.
+pub(crate) const GAS: u128 = 20_000_000;
 /// What the developer gets, and puts into the escrow.
 pub(crate) const DEVELOPER_FUNC: Func = Func(1_000 * UFUNC);
 pub(crate) const DEPOSIT: Func = Func(500 * UFUNC);

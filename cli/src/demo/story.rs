@@ -13,7 +13,7 @@ use schema::{
     registry::{Parent, Share, Task},
     ModelId, TOTAL_SUPPLY,
 };
-use tokio::task::spawn_blocking;
+use tokio_util::task::TaskTracker;
 
 use super::{
     cast::Cast,
@@ -66,13 +66,15 @@ pub(crate) async fn play(
     demo: &Demo,
     folder: &Folder,
     crew: &mut Crew,
+    compute: &TaskTracker,
     progress: &Progress,
 ) -> anyhow::Result<Played> {
     let began = Instant::now();
     let source = source(demo)?;
     let runtime = {
         let library = demo.library.clone();
-        spawn_blocking(move || library.load())
+        compute
+            .spawn_blocking(move || library.load())
             .await
             .context("loading was interrupted")??
     };
@@ -84,7 +86,7 @@ pub(crate) async fn play(
 
     progress.step("starting the chain and splitting the model");
     let bundle = folder.path().join("bundle");
-    let split = spawn_blocking({
+    let split = compute.spawn_blocking({
         let (split, runtime) = (
             reference::split_of(&source, &bundle, plan::STAGES.into()),
             runtime.clone(),
@@ -139,7 +141,7 @@ pub(crate) async fn play(
         texts.len()
     ));
 
-    let whole = spawn_blocking({
+    let whole = compute.spawn_blocking({
         let (source, scratch, runtime, texts) = (
             source.clone(),
             folder.path().join("whole"),

@@ -173,7 +173,7 @@ mod tests {
         Network {
             chain_id: "fxn-devnet-1".into(),
             rpc: "http://127.0.0.1:26657".into(),
-            denom: "ugas".into(),
+            denom: "ustake".into(),
             gas_price: "0.025".parse().unwrap(),
             bech32_prefix: "wasm".into(),
             contracts: Contracts {

@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_refusal_of_the_chain_itself_keeps_its_words() {
-        let log = "spendable balance 0ugas is smaller than 5000ugas: insufficient funds";
+        let log = "spendable balance 0ustake is smaller than 5000ustake: insufficient funds";
         assert_eq!(own_sentence(log), log);
     }
 

@@ -74,7 +74,7 @@ impl Default for Config {
             rpc: SocketAddr::from(([127, 0, 0, 1], 26657)),
             block_time: Duration::from_millis(500),
             chain_id: "fxn-devnet-1".into(),
-            denom: "ugas".into(),
+            denom: "ustake".into(),
             gas_price: Decimal::permille(25),
             accounts: genesis::dev_accounts(),
             market: None,

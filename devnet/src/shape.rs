@@ -131,14 +131,14 @@ mod tests {
     #[test]
     fn funds_of_an_execution_show_before_it() {
         let raw = vec![event("execute", &[]), event("wasm-held", &[("job", "1")])];
-        let events = message(2, "wasm1sender", &execute(vec![Coin::new(5u128, "ugas")]), raw);
+        let events = message(2, "wasm1sender", &execute(vec![Coin::new(5u128, "ustake")]), raw);
         assert_eq!(
             lines(&events),
             [
                 "message action=/cosmwasm.wasm.v1.MsgExecuteContract sender=wasm1sender module=wasm msg_index=2",
-                "coin_spent spender=wasm1sender amount=5ugas msg_index=2",
-                "coin_received receiver=wasm1contract amount=5ugas msg_index=2",
-                "transfer recipient=wasm1contract sender=wasm1sender amount=5ugas msg_index=2",
+                "coin_spent spender=wasm1sender amount=5ustake msg_index=2",
+                "coin_received receiver=wasm1contract amount=5ustake msg_index=2",
+                "transfer recipient=wasm1contract sender=wasm1sender amount=5ustake msg_index=2",
                 "execute msg_index=2",
                 "wasm-held job=1 msg_index=2",
             ]
@@ -149,16 +149,16 @@ mod tests {
     fn a_reply_has_no_mode_and_a_contracts_transfer_shows_both_sides() {
         let raw = vec![
             event("reply", &[("mode", "handle_success"), ("k", "v")]),
-            event("transfer", &[("recipient", "b"), ("sender", "a"), ("amount", "1ugas")]),
+            event("transfer", &[("recipient", "b"), ("sender", "a"), ("amount", "1ustake")]),
         ];
         let events = message(0, "s", &execute(vec![]), raw);
         assert_eq!(
             lines(&events)[1..],
             [
                 "reply k=v msg_index=0",
-                "coin_spent spender=a amount=1ugas msg_index=0",
-                "coin_received receiver=b amount=1ugas msg_index=0",
-                "transfer recipient=b sender=a amount=1ugas msg_index=0",
+                "coin_spent spender=a amount=1ustake msg_index=0",
+                "coin_received receiver=b amount=1ustake msg_index=0",
+                "transfer recipient=b sender=a amount=1ustake msg_index=0",
             ]
         );
     }

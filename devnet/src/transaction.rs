@@ -124,7 +124,7 @@ impl Tx {
             public_key: signer.public_key.as_ref().map(public_key).transpose()?,
             sequence: signer.sequence,
             gas_wanted: fee.gas_limit,
-            // A fee of "0ugas" is no fee to the chain either.
+            // A fee of "0ustake" is no fee to the chain either.
             fee: coins(
                 &fee.amount
                     .into_iter()

@@ -153,13 +153,9 @@ fn receipts_of_another_item_are_worth_nothing() {
 
 type Change = fn(usize, &mut Receipt, &mut Option<Acknowledgement>);
 
-#[test]
-fn what_is_signed_for_something_else_is_refused_by_its_rule() {
-    let mut protocol = Protocol::with_market();
-    let (_, item) = single(&mut protocol);
-    let deployment = protocol.item(item).spans[0].deployment;
-    let contract = protocol.domain().contract;
-    let cases: [(Change, Refusal); 9] = [
+/// Signed for something else: by which change, refused by which rule.
+fn misnamed(deployment: u64, contract: &str) -> Vec<(Change, Refusal)> {
+    vec![
         (
             |_, r, _| r.domain.chain_id = "fxn-test-2".into(),
             Refusal::OtherChain {
@@ -182,6 +178,12 @@ fn what_is_signed_for_something_else_is_refused_by_its_rule() {
                 expected: deployment,
             },
         ),
+    ]
+}
+
+/// Joined in the wrong place.
+fn misjoined() -> Vec<(Change, Refusal)> {
+    vec![
         (
             |index, r, _| {
                 if index == 0 {
@@ -232,8 +234,16 @@ fn what_is_signed_for_something_else_is_refused_by_its_rule() {
             },
             Refusal::OtherAcknowledgement { span: 1 },
         ),
-    ];
-    for (change, refusal) in cases {
+    ]
+}
+
+#[test]
+fn what_is_signed_for_something_else_is_refused_by_its_rule() {
+    let mut protocol = Protocol::with_market();
+    let (_, item) = single(&mut protocol);
+    let deployment = protocol.item(item).spans[0].deployment;
+    let contract = protocol.domain().contract;
+    for (change, refusal) in misnamed(deployment, &contract).into_iter().chain(misjoined()) {
         let attestation = Attestation {
             item,
             attempt: 0,

@@ -10,129 +10,16 @@ use proptest::prelude::*;
 use schema::{
     escrow::{self, HoldResponse, Reason},
     orchestrator::{self, ItemStatus, JobStatus},
-    price::Units,
     receipt::Attestation,
     registry, staking, Event, ItemId,
 };
 
 const DEVELOPERS: [&str; 2] = [DEVELOPER, "dirk"];
 
-#[derive(Debug, Clone)]
-enum Step {
-    Submit {
-        developer: usize,
-        shards: usize,
-        replicas: u8,
-        millis: u128,
-    },
-    Attest {
-        nth: usize,
-        proof: Proof,
-    },
-    AttestEverything,
-    Evidence {
-        nth: usize,
-        links: usize,
-        acknowledged: bool,
-    },
-    Expire {
-        nth: usize,
-    },
-    ExpireOverdue,
-    Pass {
-        seconds: u64,
-    },
-    Halt {
-        seconds: u64,
-    },
-    Deposit {
-        developer: usize,
-        amount: u128,
-    },
-    Withdraw {
-        developer: usize,
-        amount: Option<u128>,
-    },
-    ReleaseExpired {
-        nth: usize,
-    },
-    Distribute {
-        parent: bool,
-    },
-    ChangePayout {
-        parent: bool,
-        bps: u16,
-    },
-    Unbond {
-        provider: usize,
-        amount: u128,
-    },
-    TakeBond {
-        provider: usize,
-    },
-    Drain {
-        provider: usize,
-    },
-    Deploy {
-        provider: usize,
-    },
-    Pause {
-        paused: bool,
-    },
-    Hostile {
-        nth: usize,
-    },
-}
+mod hostile;
+mod steps;
 
-#[derive(Debug, Clone, Copy)]
-enum Proof {
-    Honest,
-    Lie { stage: u8 },
-    Greedy,
-    Forged,
-    Incomplete,
-    OldAttempt,
-}
-
-fn proofs() -> impl Strategy<Value = Proof> {
-    prop_oneof![
-        6 => Just(Proof::Honest),
-        1 => (0..3u8).prop_map(|stage| Proof::Lie { stage }),
-        1 => Just(Proof::Greedy),
-        1 => Just(Proof::Forged),
-        1 => Just(Proof::Incomplete),
-        1 => Just(Proof::OldAttempt),
-    ]
-}
-
-fn steps() -> impl Strategy<Value = Step> {
-    let nth = || 0..50usize;
-    let provider = || 0..PROVIDERS.len();
-    prop_oneof![
-        6 => (0..2usize, 1..4usize, 1..=3u8, 300..1_200u128)
-            .prop_map(|(developer, shards, replicas, millis)| Step::Submit { developer, shards, replicas, millis }),
-        9 => (nth(), proofs()).prop_map(|(nth, proof)| Step::Attest { nth, proof }),
-        2 => Just(Step::AttestEverything),
-        3 => (nth(), 0..4usize, any::<bool>())
-            .prop_map(|(nth, links, acknowledged)| Step::Evidence { nth, links, acknowledged }),
-        2 => nth().prop_map(|nth| Step::Expire { nth }),
-        4 => Just(Step::ExpireOverdue),
-        6 => (1..40u64).prop_map(|seconds| Step::Pass { seconds }),
-        1 => (1..2_000u64).prop_map(|seconds| Step::Pass { seconds }),
-        1 => (1..100u64).prop_map(|seconds| Step::Halt { seconds }),
-        1 => (0..2usize, 0..5 * FUNC).prop_map(|(developer, amount)| Step::Deposit { developer, amount }),
-        2 => (0..2usize, prop::option::of(0..5 * FUNC)).prop_map(|(developer, amount)| Step::Withdraw { developer, amount }),
-        2 => nth().prop_map(|nth| Step::ReleaseExpired { nth }),
-        2 => any::<bool>().prop_map(|parent| Step::Distribute { parent }),
-        1 => (any::<bool>(), 1..10_000u16).prop_map(|(parent, bps)| Step::ChangePayout { parent, bps }),
-        1 => (provider(), 0..500 * FUNC).prop_map(|(provider, amount)| Step::Unbond { provider, amount }),
-        1 => provider().prop_map(|provider| Step::TakeBond { provider }),
-        1 => provider().prop_map(|provider| Step::Drain { provider }),
-        1 => provider().prop_map(|provider| Step::Deploy { provider }),
-        1 => any::<bool>().prop_map(|paused| Step::Pause { paused }),
-        4 => nth().prop_map(|nth| Step::Hostile { nth }),
-    ]
-}
+use steps::{steps, Proof, Step};
 
 struct Story {
     protocol: Protocol,
@@ -158,6 +45,14 @@ impl Story {
                     ..Serving::stages(stage, stage)
                 },
             );
+        }
+        // Bond that no slot needs can be taken out.
+        let staking = protocol.contracts.provider_staking.clone();
+        for name in PROVIDERS {
+            protocol.fund(name, 400 * FUNC);
+            protocol
+                .send(name, &staking, 400 * FUNC, &staking::ReceiveMsg::Bond {})
+                .unwrap();
         }
         protocol.deposits("dirk", 20 * FUNC);
         Self { protocol, jobs: vec![] }
@@ -193,19 +88,25 @@ impl Story {
                 let attestation = self.proof(self.pick(nth)?, proof);
                 nobody(self.protocol.attests(vec![attestation]))
             }
-            Step::AttestEverything => {
+            Step::AttestEverything { lie } => {
                 let open = self.open().into_iter().take(32);
-                let all: Vec<Attestation> = open
-                    .map(|item| self.protocol.attestation(item, Work::honest(400)))
-                    .collect();
+                let work = |item: ItemId| match lie {
+                    Some(stage) if item.replica == 0 => Work::honest(400).lying_from(stage, 1),
+                    _ => Work::honest(400),
+                };
+                let all: Vec<Attestation> = open.map(|item| self.protocol.attestation(item, work(item))).collect();
                 nobody(self.protocol.attests(all))
             }
             Step::Evidence {
                 nth,
                 links,
                 acknowledged,
+                punctual,
             } => {
                 let item = self.pick(nth)?;
+                if punctual && self.protocol.now() <= self.protocol.item(item).deadline {
+                    self.protocol.deadline_passes(item);
+                }
                 let mut all = self.protocol.links(item, Work::honest(400));
                 all.truncate(links);
                 if let (Some(last), false) = (all.last_mut(), acknowledged) {
@@ -221,12 +122,8 @@ impl Story {
                 let item = *self.overdue().first()?;
                 nobody(self.protocol.expires(item))
             }
-            Step::Pass { seconds } => {
-                self.protocol.seconds_pass(seconds);
-                None
-            }
-            Step::Halt { seconds } => {
-                self.protocol.halts_for(seconds);
+            Step::Pass { .. } | Step::PassWindow { .. } | Step::Halt { .. } => {
+                self.wait(step);
                 None
             }
             Step::ReleaseExpired { nth } => {
@@ -237,7 +134,7 @@ impl Story {
                 )
             }
             Step::Hostile { nth } => {
-                let outcome = self.attack(nth);
+                let outcome = hostile::attack(&mut self.protocol, self.jobs.last().copied().unwrap_or(1), nth);
                 assert!(outcome.is_err(), "a hostile message went through: {outcome:?}");
                 nobody(outcome)
             }
@@ -246,6 +143,19 @@ impl Story {
             Step::Unbond { .. } | Step::TakeBond { .. } | Step::Drain { .. } | Step::Deploy { .. } => {
                 self.provide(step)
             }
+        }
+    }
+
+    fn wait(&mut self, step: &Step) {
+        match *step {
+            Step::Pass { seconds } => self.protocol.seconds_pass(seconds),
+            Step::Halt { seconds } => self.protocol.halts_for(seconds),
+            Step::PassWindow { nth, evidence } => match self.pick(nth) {
+                Some(item) if evidence => self.protocol.deadline_passes(item),
+                Some(item) => self.protocol.evidence_window_passes(item),
+                None => {}
+            },
+            _ => {}
         }
     }
 
@@ -341,7 +251,8 @@ impl Story {
             }
             Step::Deploy { provider } => {
                 let stage = [0, 0, 1, 1, 2, 2][provider];
-                self.protocol.deploys(PROVIDERS[provider], &Serving::stages(stage, stage))
+                self.protocol
+                    .deploys(PROVIDERS[provider], &Serving::stages(stage, stage))
             }
             _ => return None,
         };
@@ -379,104 +290,6 @@ impl Story {
         let answer: orchestrator::OverdueResponse =
             self.protocol.ask(&self.protocol.contracts.job_orchestrator, &question);
         answer.items
-    }
-
-    /// Mallory tries everything that only siblings, admins and owners may do.
-    fn attack(&mut self, nth: usize) -> Outcome {
-        let job = self.jobs.last().copied().unwrap_or(1);
-        let item = ItemId {
-            job,
-            shard: 0,
-            replica: 0,
-        };
-        let mallory = self.protocol.addr("mallory").into_string();
-        let amount = Uint128::new(FUNC);
-        let model: schema::ModelId = PARENT.parse().unwrap();
-        let settle = escrow::Settlement {
-            item,
-            units: Units {
-                requests: 1,
-                units_in: 1,
-                units_out: 0,
-            },
-            spans: vec![escrow::SettledSpan {
-                provider: mallory.clone(),
-                deployment: 1,
-                compute_share_bps: 10_000,
-                ask: Serving::stages(0, 2).ask(),
-            }],
-        };
-        let payout = vec![registry::Share {
-            address: mallory.clone(),
-            bps: 10_000,
-        }];
-        let protocol = &mut self.protocol;
-        match nth % 11 {
-            0 => protocol.escrow(
-                "mallory",
-                &escrow::ExecuteMsg::Settle {
-                    settlements: vec![settle],
-                },
-            ),
-            1 => protocol.escrow("mallory", &escrow::ExecuteMsg::Release { job }),
-            2 => protocol.escrow("mallory", &escrow::ExecuteMsg::Withdraw { amount: Some(amount) }),
-            3 => {
-                let parents = vec![];
-                protocol.escrow(
-                    "mallory",
-                    &escrow::ExecuteMsg::DistributeUnder { model, payout, parents },
-                )
-            }
-            4 => {
-                let penalty = staking::Penalty {
-                    deployment: 1,
-                    price: amount,
-                    beneficiary: mallory,
-                };
-                let vacancy = staking::Vacancy {
-                    item,
-                    deployments: vec![1],
-                    penalty: Some(penalty),
-                };
-                protocol.staking("mallory", &staking::ExecuteMsg::Vacate { items: vec![vacancy] })
-            }
-            5 => {
-                let occupation = staking::Occupation {
-                    item,
-                    deployments: vec![1],
-                };
-                protocol.staking(
-                    "mallory",
-                    &staking::ExecuteMsg::Occupy {
-                        items: vec![occupation],
-                    },
-                )
-            }
-            6 => protocol.staking("mallory", &staking::ExecuteMsg::Unbond { amount }),
-            7 => protocol.registry("mallory", &registry::ExecuteMsg::SetPayout { model, payout }),
-            8 => {
-                let usage = registry::Usage {
-                    model,
-                    units: Units::default(),
-                    paid: amount,
-                    sunk: amount,
-                };
-                protocol.registry("mallory", &registry::ExecuteMsg::Record { usages: vec![usage] })
-            }
-            9 => {
-                let params = protocol.params.escrow.clone();
-                protocol.escrow("mallory", &escrow::ExecuteMsg::UpdateParams { params })
-            }
-            _ => {
-                let penalty = escrow::ReceiveMsg::Penalty {
-                    beneficiary: mallory,
-                    item,
-                };
-                protocol.fund("mallory", FUNC);
-                let escrow = protocol.contracts.royalty_escrow.clone();
-                protocol.send("mallory", &escrow, FUNC, &penalty)
-            }
-        }
     }
 
     /// A job's hold is what was held less what was paid, for as long as it is there.
@@ -527,11 +340,23 @@ fn assert_settlements_are_whole(events: &[Event]) {
     }
 }
 
+/// 64 cases, unless `PROPTEST_CASES` says otherwise.
+fn config() -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok());
+    ProptestConfig {
+        cases: cases.unwrap_or(64),
+        max_shrink_iters: 200,
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
-    fn random_messages_never_create_lose_or_strand_money(steps in prop::collection::vec(steps(), 1..45)) {
+    fn random_messages_never_create_lose_or_strand_money(steps in prop::collection::vec(steps(), 10..70)) {
         let mut story = Story::begin();
         for step in &steps {
             let before = story.protocol.books();

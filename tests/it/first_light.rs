@@ -45,6 +45,21 @@ fn expected(protocol: &Protocol, item: ItemId) -> Expected {
     expected
 }
 
+/// Providers: ask x units, less protocol and burn.
+fn assert_providers_have_what_they_asked(protocol: &Protocol, all: &[Expected]) {
+    let mut earned: BTreeMap<String, u128> = BTreeMap::new();
+    for item in all {
+        for (provider, amount) in &item.providers {
+            *earned.entry(provider.clone()).or_default() += amount;
+        }
+    }
+    for name in PROVIDERS {
+        let address = protocol.addr(name);
+        let amount = earned.get(address.as_str()).copied().unwrap_or(0);
+        assert_eq!(protocol.earned(&address, Reason::Compute), amount, "{name}");
+    }
+}
+
 #[test]
 fn four_shards_of_two_replicas_are_run_paid_and_split_to_the_last_ufunc() {
     let mut protocol = Protocol::with_market();
@@ -59,18 +74,7 @@ fn four_shards_of_two_replicas_are_run_paid_and_split_to_the_last_ufunc() {
     let events = protocol.proves_all(job, Work::honest(UNITS_IN));
     protocol.assert_conserved();
 
-    // Providers: ask x units, less protocol and burn.
-    let mut earned: BTreeMap<String, u128> = BTreeMap::new();
-    for item in &all {
-        for (provider, amount) in &item.providers {
-            *earned.entry(provider.clone()).or_default() += amount;
-        }
-    }
-    for name in PROVIDERS {
-        let address = protocol.addr(name);
-        let amount = earned.get(address.as_str()).copied().unwrap_or(0);
-        assert_eq!(protocol.earned(&address, Reason::Compute), amount, "{name}");
-    }
+    assert_providers_have_what_they_asked(&protocol, &all);
     let sum = |of: fn(&Expected) -> u128| all.iter().map(of).sum::<u128>();
     let (paid, burnt) = (sum(|item| item.paid), sum(|item| item.burnt));
     assert_eq!(protocol.money("treasury"), (sum(|item| item.protocol), 0));

@@ -2,7 +2,7 @@
 
 use fxn_tests::{refused, Protocol, Work, DEVELOPER, FUNC};
 use schema::{
-    escrow::{ExecuteMsg, MoneyResponse, QueryMsg},
+    escrow::{ExecuteMsg, MoneyResponse, QueryMsg, ReceiveMsg},
     orchestrator::{FailureReason, ItemStatus, JobStatus},
 };
 
@@ -82,5 +82,18 @@ fn money_that_is_not_held_can_be_taken_out_while_a_job_runs() {
         .unwrap();
     let paid = protocol.job(job).paid.u128();
     assert_eq!(protocol.balance(&protocol.addr(DEVELOPER)), 100 * FUNC - paid);
+    protocol.assert_conserved();
+}
+
+#[test]
+fn a_deposit_for_somebody_else_is_his() {
+    let mut protocol = Protocol::with_market();
+    protocol.fund("sponsor", FUNC);
+    let gift = ReceiveMsg::Deposit {
+        beneficiary: Some(protocol.addr("erin").into_string()),
+    };
+    let escrow = protocol.contracts.royalty_escrow.clone();
+    protocol.send("sponsor", &escrow, FUNC, &gift).unwrap();
+    assert_eq!((protocol.money("sponsor"), protocol.money("erin")), ((0, 0), (FUNC, 0)));
     protocol.assert_conserved();
 }

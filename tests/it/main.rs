@@ -2,7 +2,8 @@
 
 #![allow(
     clippy::arithmetic_side_effects,
-    reason = "expected values are written as plain formulas"
+    clippy::unwrap_used,
+    reason = "expected values are written as plain formulas, and what cannot be unwrapped fails its story"
 )]
 
 mod attestations;
@@ -12,4 +13,5 @@ mod failover;
 mod first_light;
 mod holds;
 mod orders;
+mod parameters;
 mod permissions;

@@ -16,6 +16,18 @@ const GENESIS_SECONDS: u64 = 1_800_000_000;
 /// What a message led to: all events of ours in order, or why it was refused.
 pub type Outcome = anyhow::Result<Vec<Event>>;
 
+type Chain = App<BankKeeper, MockApiBech32>;
+
+macro_rules! contract {
+    ($name:ident) => {
+        ContractWrapper::new(
+            $name::contract::execute,
+            $name::contract::instantiate,
+            $name::contract::query,
+        )
+    };
+}
+
 /// Where everything is.
 #[derive(Debug, Clone)]
 pub struct Contracts {
@@ -28,7 +40,7 @@ pub struct Contracts {
 
 /// A network of its own.
 pub struct Protocol {
-    app: App<BankKeeper, MockApiBech32>,
+    app: Chain,
     pub contracts: Contracts,
     pub params: Params,
 }
@@ -183,7 +195,7 @@ impl Protocol {
         info.total_supply.u128()
     }
 
-    pub(crate) fn chain(&mut self) -> &mut App<BankKeeper, MockApiBech32> {
+    pub(crate) fn chain(&mut self) -> &mut Chain {
         &mut self.app
     }
 
@@ -218,82 +230,48 @@ where
     assert_eq!(error.downcast_ref::<E>(), Some(&expected), "{error:?}");
 }
 
-fn deploy(app: &mut App<BankKeeper, MockApiBech32>, params: &Params) -> Contracts {
-    let name = |app: &App<BankKeeper, MockApiBech32>, name: &str| app.api().addr_make(name).into_string();
+fn deploy(app: &mut Chain, params: &Params) -> Contracts {
+    let name = |app: &Chain, name: &str| app.api().addr_make(name).into_string();
     let (admin, faucet, treasury) = (name(app, "admin"), name(app, "faucet"), name(app, "treasury"));
-    let func_token = start(
-        app,
-        Box::new(ContractWrapper::new(
-            func_token::contract::execute,
-            func_token::contract::instantiate,
-            func_token::contract::query,
-        )),
-        &token::InstantiateMsg {
-            initial_balances: vec![Cw20Coin {
-                address: faucet,
-                amount: Uint128::new(TOTAL_SUPPLY),
-            }],
-            marketing: None,
-        },
-    );
-    let model_registry = start(
-        app,
-        Box::new(ContractWrapper::new(
-            model_registry::contract::execute,
-            model_registry::contract::instantiate,
-            model_registry::contract::query,
-        )),
-        &registry::InstantiateMsg {
-            admin: admin.clone(),
-            func_token: func_token.to_string(),
-            params: params.registry.clone(),
-        },
-    );
-    let provider_staking = start(
-        app,
-        Box::new(ContractWrapper::new(
-            provider_staking::contract::execute,
-            provider_staking::contract::instantiate,
-            provider_staking::contract::query,
-        )),
-        &staking::InstantiateMsg {
-            admin: admin.clone(),
-            func_token: func_token.to_string(),
-            model_registry: model_registry.to_string(),
-            params: params.staking.clone(),
-        },
-    );
-    let royalty_escrow = start(
-        app,
-        Box::new(ContractWrapper::new(
-            royalty_escrow::contract::execute,
-            royalty_escrow::contract::instantiate,
-            royalty_escrow::contract::query,
-        )),
-        &escrow::InstantiateMsg {
-            admin: admin.clone(),
-            func_token: func_token.to_string(),
-            model_registry: model_registry.to_string(),
-            treasury,
-            params: params.escrow.clone(),
-        },
-    );
-    let orchestrator = ContractWrapper::new(
-        job_orchestrator::contract::execute,
-        job_orchestrator::contract::instantiate,
-        job_orchestrator::contract::query,
-    );
-    let job_orchestrator = start(
-        app,
-        Box::new(orchestrator.with_reply(job_orchestrator::contract::reply)),
-        &orchestrator::InstantiateMsg {
-            admin,
-            model_registry: model_registry.to_string(),
-            provider_staking: provider_staking.to_string(),
-            royalty_escrow: royalty_escrow.to_string(),
-            params: params.orchestrator.clone(),
-        },
-    );
+    let initial_balances = vec![Cw20Coin {
+        address: faucet,
+        amount: Uint128::new(TOTAL_SUPPLY),
+    }];
+    let msg = token::InstantiateMsg {
+        initial_balances,
+        marketing: None,
+    };
+    let func_token = start(app, contract!(func_token), &msg);
+    let msg = registry::InstantiateMsg {
+        admin: admin.clone(),
+        func_token: func_token.to_string(),
+        params: params.registry.clone(),
+    };
+    let model_registry = start(app, contract!(model_registry), &msg);
+    let msg = staking::InstantiateMsg {
+        admin: admin.clone(),
+        func_token: func_token.to_string(),
+        model_registry: model_registry.to_string(),
+        params: params.staking.clone(),
+    };
+    let provider_staking = start(app, contract!(provider_staking), &msg);
+    let msg = escrow::InstantiateMsg {
+        admin: admin.clone(),
+        func_token: func_token.to_string(),
+        model_registry: model_registry.to_string(),
+        treasury,
+        params: params.escrow.clone(),
+    };
+    let royalty_escrow = start(app, contract!(royalty_escrow), &msg);
+    let msg = orchestrator::InstantiateMsg {
+        admin,
+        model_registry: model_registry.to_string(),
+        provider_staking: provider_staking.to_string(),
+        royalty_escrow: royalty_escrow.to_string(),
+        params: params.orchestrator.clone(),
+    };
+    let replying = contract!(job_orchestrator).with_reply(job_orchestrator::contract::reply);
+    let job_orchestrator = start(app, replying, &msg);
     Contracts {
         func_token,
         model_registry,
@@ -303,13 +281,9 @@ fn deploy(app: &mut App<BankKeeper, MockApiBech32>, params: &Params) -> Contract
     }
 }
 
-fn start(
-    app: &mut App<BankKeeper, MockApiBech32>,
-    contract: Box<dyn Contract<cosmwasm_std::Empty>>,
-    msg: &impl Serialize,
-) -> Addr {
+fn start(app: &mut Chain, contract: impl Contract<cosmwasm_std::Empty> + 'static, msg: &impl Serialize) -> Addr {
     let deployer = app.api().addr_make("deployer");
-    let code = app.store_code_with_creator(deployer.clone(), contract);
+    let code = app.store_code_with_creator(deployer.clone(), Box::new(contract));
     app.instantiate_contract(code, deployer, msg, &[], "suite", None)
         .expect("local parameters are inside all bounds")
 }

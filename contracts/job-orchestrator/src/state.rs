@@ -93,8 +93,9 @@ impl Job {
             .expires_at
             .checked_sub(now)?
             .checked_sub(self.params.inclusion_seconds.saturating_add(window))?;
-        // Evidence must end before the hold does.
-        let left = left.checked_sub(1)?;
+        // The draw gives each span its part rounded up, and evidence must end before the hold does.
+        let stages = u64::try_from(self.compute_shares.len()).ok()?;
+        let left = left.checked_sub(stages)?;
         Some(self.seconds_max.map_or(left, |seconds| seconds.min(left)))
     }
 

@@ -542,4 +542,6 @@ impl Stream {
 }
 
 #[cfg(test)]
+mod stalls;
+#[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ fn tx(change: impl FnOnce(&mut TxBody, &mut AuthInfo, &mut TxRaw)) -> Result<Tx,
     let send = MsgSend {
         from_address: "wasm1from".into(),
         to_address: "wasm1to".into(),
-        amount: vec![proto_coin("ugas", "5")],
+        amount: vec![proto_coin("ustake", "5")],
     };
     let mut body = TxBody {
         messages: vec![any(&send)],

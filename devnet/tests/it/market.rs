@@ -87,7 +87,7 @@ async fn all_func_is_with_the_development_accounts_and_the_faucet() {
     for name in DEV_ACCOUNTS.into_iter().chain([FAUCET]) {
         let address = Wallet::dev(name).address("wasm");
         assert_eq!(address, dev_address(name));
-        assert!(market.client.balance(&address, "ugas").await.unwrap() > 1_000_000_000);
+        assert!(market.client.balance(&address, "ustake").await.unwrap() > 1_000_000_000);
         let func = market.client.token().balance(&address).await.unwrap();
         assert!(func >= 1_000_000 * UFUNC);
         sum += func;

@@ -75,7 +75,7 @@ fn execute(deps: DepsMut, env: Env, info: MessageInfo, msg: Do) -> StdResult<Res
         }
         Do::Pay { to, amount } => Ok(Response::new().add_message(BankMsg::Send {
             to_address: to,
-            amount: coins(amount.into(), "ugas"),
+            amount: coins(amount.into(), "ustake"),
         })),
     }
 }
@@ -142,7 +142,7 @@ pub(crate) fn network(rpc: &str) -> Network {
     Network {
         chain_id: "fxn-devnet-1".into(),
         rpc: rpc.into(),
-        denom: "ugas".into(),
+        denom: "ustake".into(),
         gas_price: "0.025".parse().unwrap(),
         bech32_prefix: "wasm".into(),
         contracts: Contracts {
@@ -169,7 +169,7 @@ impl Chain {
     }
 
     pub(crate) async fn gas_coin(&self, address: &str) -> u128 {
-        self.client.balance(address, "ugas").await.unwrap()
+        self.client.balance(address, "ustake").await.unwrap()
     }
 
     pub(crate) async fn sequence(&self, address: &str) -> u64 {

@@ -124,7 +124,7 @@ async fn spending_more_than_there_is_is_refused_with_both_amounts() {
     let balance = chain.gas_coin(alice.address()).await;
     let (_, _, message) = refused(alice.execute(&[Call::send(PROBE, balance + 1)]).await.unwrap_err());
     let expected = format!(
-        "spendable balance {balance}ugas is smaller than {}ugas: insufficient funds",
+        "spendable balance {balance}ustake is smaller than {}ustake: insufficient funds",
         balance + 1
     );
     assert!(message.contains(&expected), "{message}");

@@ -68,7 +68,7 @@ async fn events_are_those_of_wasmd_in_its_order() {
         amount: 3,
     });
     let outcome = alice
-        .execute(&[nested, paid.with_funds(coins(10, "ugas"))])
+        .execute(&[nested, paid.with_funds(coins(10, "ustake"))])
         .await
         .unwrap();
     let fee = chain.client.tx(outcome.hash).await.unwrap().unwrap();
@@ -95,13 +95,13 @@ async fn events_are_those_of_wasmd_in_its_order() {
         format!("wasm-withdrawn _contract_address={PROBE} account={PROBE} amount=5 msg_index=0"),
         format!("reply _contract_address={PROBE} msg_index=0"),
         action(1),
-        format!("coin_spent spender={me} amount=10ugas msg_index=1"),
-        format!("coin_received receiver={PROBE} amount=10ugas msg_index=1"),
-        format!("transfer recipient={PROBE} sender={me} amount=10ugas msg_index=1"),
+        format!("coin_spent spender={me} amount=10ustake msg_index=1"),
+        format!("coin_received receiver={PROBE} amount=10ustake msg_index=1"),
+        format!("transfer recipient={PROBE} sender={me} amount=10ustake msg_index=1"),
         format!("execute _contract_address={PROBE} msg_index=1"),
-        format!("coin_spent spender={PROBE} amount=3ugas msg_index=1"),
-        format!("coin_received receiver={me} amount=3ugas msg_index=1"),
-        format!("transfer recipient={me} sender={PROBE} amount=3ugas msg_index=1"),
+        format!("coin_spent spender={PROBE} amount=3ustake msg_index=1"),
+        format!("coin_received receiver={me} amount=3ustake msg_index=1"),
+        format!("transfer recipient={me} sender={PROBE} amount=3ustake msg_index=1"),
     ];
     assert_eq!(all[7..], expected);
 }

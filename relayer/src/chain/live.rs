@@ -5,21 +5,15 @@ use std::time::Duration;
 use client::{events, events::Block, Account, Call, ClientError, TxHash, TxOutcome};
 use futures::{Stream, StreamExt};
 use schema::{
-    orchestrator::{
-        self, ConfigResponse, ItemResponse, ItemsResponse, JobStatus, JobsResponse, LinksResponse, OverdueResponse,
-    },
+    orchestrator::{ItemResponse, JobStatus},
     receipt::Link,
-    staking::{self, DeploymentsResponse},
     ItemId,
 };
-use serde::de::DeserializeOwned;
 
 use super::{Batch, Chain, ChainError, ChainResult, Head, Identity, Moment, Outcome, Signed};
 
 /// Largest page that the contracts give out.
 const PAGE: u32 = 30;
-/// Pages read of one list at most. A provider has at most 32 deployments and a job at most 64 items.
-const PAGES_MAX: usize = 32;
 
 /// An account on a network.
 #[derive(Debug, Clone)]
@@ -40,27 +34,6 @@ impl LiveChain {
 
     fn orchestrator(&self) -> &str {
         &self.account.client().contracts().job_orchestrator
-    }
-
-    async fn ask<R: DeserializeOwned>(&self, query: orchestrator::QueryMsg) -> ChainResult<R> {
-        Ok(self.account.client().query(self.orchestrator(), &query).await?)
-    }
-
-    async fn items_of(&self, job: u64) -> ChainResult<Vec<ItemResponse>> {
-        let mut items: Vec<ItemResponse> = vec![];
-        for _ in 0..PAGES_MAX {
-            let query = orchestrator::QueryMsg::Items {
-                job,
-                start_after: items.last().map(|item| item.item),
-                limit: Some(PAGE),
-            };
-            let page: ItemsResponse = self.ask(query).await?;
-            if page.items.is_empty() {
-                break;
-            }
-            items.extend(page.items);
-        }
-        Ok(items)
     }
 
     fn outcome(&self, tx: TxOutcome) -> ChainResult<Outcome> {
@@ -91,7 +64,7 @@ impl Chain for LiveChain {
         ] {
             names.push((name, client.cw2(address).await?.contract));
         }
-        let config: ConfigResponse = self.ask(orchestrator::QueryMsg::Config {}).await?;
+        let config = client.orchestrator().config().await?;
         let siblings = vec![
             ("model_registry", file.model_registry.clone(), config.model_registry),
             (
@@ -129,60 +102,40 @@ impl Chain for LiveChain {
     }
 
     async fn grace_seconds(&self) -> ChainResult<u64> {
-        let config: ConfigResponse = self.ask(orchestrator::QueryMsg::Config {}).await?;
+        let config = self.account.client().orchestrator().config().await?;
         Ok(config.params.grace_seconds)
     }
 
     async fn deployments(&self, provider: &str) -> ChainResult<Vec<u64>> {
-        let client = self.account.client();
-        let mut numbers: Vec<u64> = vec![];
-        for _ in 0..PAGES_MAX {
-            let query = staking::QueryMsg::Deployments {
-                provider: Some(provider.to_owned()),
-                start_after: numbers.last().copied(),
-                limit: Some(PAGE),
-            };
-            let page: DeploymentsResponse = client.query(&client.contracts().provider_staking, &query).await?;
-            if page.deployments.is_empty() {
-                break;
-            }
-            numbers.extend(page.deployments.iter().map(|deployment| deployment.deployment));
-        }
-        Ok(numbers)
+        let deployments = self.account.client().staking().all_deployments(Some(provider)).await?;
+        Ok(deployments.iter().map(|deployment| deployment.deployment).collect())
     }
 
     async fn item(&self, item: ItemId) -> ChainResult<ItemResponse> {
-        self.ask(orchestrator::QueryMsg::Item { item }).await
+        Ok(self.account.client().orchestrator().item(item).await?)
     }
 
     async fn running(&self, jobs_max: u32) -> ChainResult<Vec<ItemResponse>> {
+        let orchestrator = self.account.client().orchestrator();
         let mut items = vec![];
         let mut start_before = None;
         for _ in 0..jobs_max.div_ceil(PAGE) {
-            let query = orchestrator::QueryMsg::Jobs {
-                developer: None,
-                start_before,
-                limit: Some(PAGE),
-            };
-            let page: JobsResponse = self.ask(query).await?;
-            let Some(oldest) = page.jobs.last() else { break };
+            let jobs = orchestrator.jobs(None, start_before, Some(PAGE)).await?;
+            let Some(oldest) = jobs.last() else { break };
             start_before = Some(oldest.job);
-            for job in page.jobs.iter().filter(|job| job.status == JobStatus::Running) {
-                items.extend(self.items_of(job.job).await?);
+            for job in jobs.iter().filter(|job| job.status == JobStatus::Running) {
+                items.extend(orchestrator.all_items(job.job).await?);
             }
         }
         Ok(items)
     }
 
     async fn links(&self, item: ItemId, attempt: u8) -> ChainResult<Vec<Link>> {
-        let answer: LinksResponse = self.ask(orchestrator::QueryMsg::Links { item, attempt }).await?;
-        Ok(answer.links)
+        Ok(self.account.client().orchestrator().links(item, attempt).await?.links)
     }
 
     async fn overdue(&self, limit: u32) -> ChainResult<Vec<ItemId>> {
-        let limit = Some(limit);
-        let answer: OverdueResponse = self.ask(orchestrator::QueryMsg::Overdue { limit }).await?;
-        Ok(answer.items)
+        Ok(self.account.client().orchestrator().overdue(Some(limit)).await?)
     }
 
     async fn prepare(&self, batch: &Batch) -> ChainResult<Signed> {

@@ -6,6 +6,7 @@
 mod attestation;
 mod checkpoint;
 mod crash;
+mod devnet;
 mod evidence;
 mod expiry;
 mod fake_chain;

@@ -317,3 +317,28 @@ fn a_penalty_of_nothing_is_none() {
     assert_eq!(give(&mut storage, number, Some(0)), None);
     assert_eq!(load(&storage, number).unwrap().busy, 0, "its slot is free all the same");
 }
+
+#[test]
+fn the_draw_reads_a_long_market_page_by_page_without_gaps_or_repeats() {
+    let mut storage = empty();
+    let mut expected = vec![];
+    for name in 0..3 {
+        join(&mut storage, name, 120_000);
+        for slots in 1..=15 {
+            let number = list(&mut storage, name, 0, slots, &params()).unwrap();
+            expected.push((load(&storage, number).unwrap().rank, number));
+        }
+    }
+    expected.sort_unstable();
+    let model = "demo/base".parse().unwrap();
+    let mut market = StoredMarket::new(&storage, &model, 1);
+    let read = (0..).map_while(|nth| market.nth("cpu", 0, nth).unwrap());
+    let read: Vec<u64> = read.map(|listing| listing.deployment).collect();
+    assert_eq!(read, expected.iter().map(|(_, number)| *number).collect::<Vec<_>>());
+    let mut next = StoredMarket::new(&storage, &model, 2);
+    assert_eq!(
+        (next.classes().unwrap().len(), next.nth("cpu", 0, 0).unwrap()),
+        (0, None),
+        "another version"
+    );
+}

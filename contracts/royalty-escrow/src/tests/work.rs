@@ -108,6 +108,18 @@ fn a_settlement_credits_everybody_at_once_burns_once_and_records_once() {
             (addr("registry").into_string(), serde_json::to_value(record).unwrap())
         ]
     );
+}
+
+#[test]
+fn a_settlement_says_what_was_paid_and_why_everybody_was_credited() {
+    let mut escrow = Escrow::new();
+    escrow.deposit("dave", 100_000);
+    escrow.hold(1, 90_000).unwrap();
+    let response = escrow
+        .settle(vec![settlement(1, 0, 5_000), settlement(1, 1, 5_000)])
+        .unwrap();
+    let peter = 15_020 - 300 - 150u128;
+    let paid = 5_020 + 15_020 + 652 + 1_602 + 251 + 751u128;
     let settled: Vec<Event> = events(&response)
         .into_iter()
         .filter(|event| matches!(event, Event::Settled { .. }))

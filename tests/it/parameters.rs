@@ -1,0 +1,108 @@
+//! What the admin may change, within which bounds, and for whom.
+
+use fxn_tests::{refused, Outcome, Protocol, Work, DEVELOPER};
+use job_orchestrator::ContractError;
+use schema::{
+    orchestrator::{ConfigResponse, ExecuteMsg, JobStatus, QueryMsg},
+    params::OrchestratorParams,
+    ItemId,
+};
+
+fn update(protocol: &mut Protocol, change: impl Fn(&mut OrchestratorParams)) -> Outcome {
+    let mut params = protocol.params.orchestrator.clone();
+    change(&mut params);
+    protocol.orchestrator("admin", &ExecuteMsg::UpdateParams { params })
+}
+
+#[test]
+fn parameters_of_jobs_have_bounds() {
+    let mut protocol = Protocol::with_market();
+    for attempts in [0, 11] {
+        let outcome = update(&mut protocol, |params| params.attempts_max = attempts);
+        refused(outcome, ContractError::AttemptsOutOfBounds { attempts, max: 10 });
+    }
+    let short = ContractError::EvidenceTooShort {
+        evidence_seconds: 2,
+        grace_seconds: 3,
+    };
+    refused(update(&mut protocol, |params| params.grace_seconds = 3), short);
+    for seconds in [7, 2_592_001] {
+        let outcome = update(&mut protocol, |params| params.job_seconds_max = seconds);
+        let bounds = ContractError::JobSecondsOutOfBounds {
+            seconds,
+            min: 4 + 2 + 2,
+            max: 2_592_000,
+        };
+        refused(outcome, bounds);
+    }
+    update(&mut protocol, |params| params.attempts_max = 10).unwrap();
+}
+
+#[test]
+fn new_parameters_are_for_jobs_submitted_from_then_on() {
+    let mut protocol = Protocol::with_market();
+    let old = protocol.starts(Protocol::order(1, 4, 1));
+    update(&mut protocol, |params| params.attempts_max = 1).unwrap();
+    let new = protocol.starts(Protocol::order(1, 4, 1));
+    let item = |job| ItemId {
+        job,
+        shard: 0,
+        replica: 0,
+    };
+    protocol.evidence_window_passes(item(old));
+    protocol.expires(item(old)).unwrap();
+    protocol.expires(item(new)).unwrap();
+    assert_eq!(protocol.item(item(old)).attempt, 1);
+    assert_eq!(protocol.job(new).status, JobStatus::Incomplete);
+    protocol.proves_all(old, Work::honest(100));
+    assert_eq!(protocol.job(old).status, JobStatus::Completed);
+}
+
+#[test]
+fn a_job_that_could_be_held_too_long_is_refused_by_the_escrow() {
+    let mut protocol = Protocol::with_market();
+    update(&mut protocol, |params| params.job_seconds_max = 3_601).unwrap();
+    let now = protocol.now();
+    let refusal = royalty_escrow::ContractError::HoldDate {
+        expires_at: now + 3_601,
+        now,
+        latest: now + 3_600,
+    };
+    refused(protocol.submits(DEVELOPER, Protocol::order(1, 1, 1)), refusal);
+}
+
+#[test]
+fn a_chain_that_the_hold_would_not_outlive_is_no_supply() {
+    let mut protocol = Protocol::with_market();
+    // 4 s of inclusion, 2 s of evidence and 3 s of rounding leave 24 s; the outer stages get 8 s each of them and promise 7.
+    update(&mut protocol, |params| params.job_seconds_max = 33).unwrap();
+    let job = protocol.starts(Protocol::order(1, 4, 1));
+    let item = protocol.items(job).remove(0);
+    assert!(item.evidence_until < protocol.job(job).expires_at);
+    update(&mut protocol, |params| params.job_seconds_max = 26).unwrap();
+    let outcome = protocol.submits(DEVELOPER, Protocol::order(1, 4, 1));
+    refused(outcome, ContractError::NoSupply);
+}
+
+#[test]
+fn the_admin_is_handed_over_in_two_steps() {
+    let mut protocol = Protocol::with_market();
+    let heir = protocol.addr("heir").into_string();
+    let offer = ExecuteMsg::ProposeAdmin {
+        admin: Some(heir.clone()),
+    };
+    let unauthorized = |protocol: &Protocol, name| ContractError::Unauthorized {
+        sender: protocol.addr(name).into_string(),
+    };
+    let refusal = unauthorized(&protocol, "heir");
+    refused(protocol.orchestrator("heir", &offer), refusal);
+    protocol.orchestrator("admin", &offer).unwrap();
+    let refusal = unauthorized(&protocol, "stranger");
+    refused(protocol.orchestrator("stranger", &ExecuteMsg::AcceptAdmin {}), refusal);
+    protocol.orchestrator("heir", &ExecuteMsg::AcceptAdmin {}).unwrap();
+    let refusal = unauthorized(&protocol, "admin");
+    refused(update(&mut protocol, |_| {}), refusal);
+    let config: ConfigResponse = protocol.ask(&protocol.contracts.job_orchestrator, &QueryMsg::Config {});
+    assert_eq!((config.admin.admin, config.admin.proposed), (heir, None));
+    assert_eq!(config.domain, protocol.domain());
+}

@@ -14,9 +14,11 @@ use crate::{
     output::Table,
     progress::Progress,
     work::{
-        order::{self, Batch, Order, Quote, Supply},
+        order::{self, Batch, Order, Quote},
         prepare::Reader,
-        shards, texts,
+        shards,
+        supply::Supply,
+        texts,
     },
 };
 

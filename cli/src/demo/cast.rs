@@ -37,6 +37,17 @@ pub(crate) struct Provider {
     pub(crate) ask: Ask,
 }
 
+impl Provider {
+    /// Role of its host among the processes.
+    pub(crate) fn host_role(&self) -> String {
+        format!("{}/host", self.owner.name)
+    }
+
+    pub(crate) fn relayer_role(&self) -> String {
+        format!("{}/relayer", self.owner.name)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Cast {
     pub(crate) creator: Actor,
@@ -125,6 +136,16 @@ impl Cast {
                 .map(|provider| Call::send(&provider.relayer, plan::GAS)),
         );
         Ok(calls)
+    }
+
+    /// Owners and their deployments; `hosts` names the host process of each deployment.
+    pub(crate) fn listed(&self, hosts: &BTreeMap<u64, String>) -> Vec<(Account, u64)> {
+        let owner_of = |role: &str| self.providers.iter().find(|provider| provider.host_role() == role);
+        let listed = hosts.iter().filter_map(|(deployment, role)| {
+            let owner = owner_of(role)?;
+            Some((owner.owner.account.clone(), *deployment))
+        });
+        listed.collect()
     }
 
     /// Names of all accounts, for people.

@@ -6,10 +6,13 @@ use std::{
 };
 
 use anyhow::{bail, Context as _};
+use schema::Digest;
 
 use crate::home;
 
 const LOCK: &str = "lock";
+/// Files in HOME that are ours to remove, with the digest of what they held.
+const LAID_OUT: &str = "laid-out.json";
 
 #[derive(Debug)]
 pub(crate) struct Folder {
@@ -37,13 +40,44 @@ impl Folder {
                 return Err(error).with_context(|| format!("failed to lock {}", lock_path.display()))
             }
         }
-        for entry in fs::read_dir(&path).with_context(|| format!("failed to read {}", path.display()))? {
+        let folder = Self { path, _lock: lock };
+        // A demonstration that was killed could not take its things away.
+        folder.take_away();
+        let path = &folder.path;
+        for entry in fs::read_dir(path).with_context(|| format!("failed to read {}", path.display()))? {
             let entry = entry.with_context(|| format!("failed to read {}", path.display()))?;
             if entry.file_name() != LOCK {
                 remove(&entry.path()).with_context(|| format!("failed to remove {}", entry.path().display()))?;
             }
         }
-        Ok(Self { path, _lock: lock })
+        Ok(folder)
+    }
+
+    /// Notes files outside of the folder that were made by the demonstration.
+    pub(crate) fn remember<const N: usize>(&self, paths: [PathBuf; N]) -> anyhow::Result<()> {
+        let mut held: Vec<(PathBuf, Digest)> = vec![];
+        for path in paths {
+            let content = fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
+            held.push((path, Digest::of(&content)));
+        }
+        let note = self.path.join(LAID_OUT);
+        let text = serde_json::to_vec(&held).context("failed to write what was laid out")?;
+        fs::write(&note, text).with_context(|| format!("failed to write {}", note.display()))
+    }
+
+    /// Removes those files, if nobody has changed them meanwhile.
+    pub(crate) fn take_away(&self) {
+        let note = self.path.join(LAID_OUT);
+        let held: Vec<(PathBuf, Digest)> = fs::read(&note)
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or_default();
+        for (path, digest) in held {
+            if fs::read(&path).is_ok_and(|content| Digest::of(&content) == digest) {
+                // What cannot be removed stays; the next demonstration then only prints flags.
+                let _ = fs::remove_file(&path);
+            }
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -78,5 +112,20 @@ mod tests {
             .map(|entry| entry.unwrap().file_name())
             .collect();
         assert_eq!(left, [LOCK]);
+    }
+
+    #[test]
+    fn what_a_killed_demonstration_laid_out_is_taken_away_and_what_was_changed_stays() {
+        let home = tempfile::tempdir().unwrap();
+        let [ours, changed] = ["ours.json", "changed.json"].map(|name| home.path().join(name));
+        fs::write(&ours, "ours").unwrap();
+        fs::write(&changed, "ours").unwrap();
+        Folder::prepare(home.path())
+            .unwrap()
+            .remember([ours.clone(), changed.clone()])
+            .unwrap();
+        fs::write(&changed, "somebody's").unwrap();
+        let _next = Folder::prepare(home.path()).unwrap();
+        assert!(!ours.exists() && changed.exists());
     }
 }

@@ -1,18 +1,14 @@
 //! Leaving the demonstration running: what other commands need lies in HOME, unless something of somebody lies there already.
 
-use std::{fmt::Write as _, fs, path::PathBuf};
-
-use schema::Digest;
+use std::{fmt::Write as _, path::PathBuf};
 
 use super::{cast::seal, folder::Folder, processes::Told, story::Played};
 use crate::{context::Context, home};
 
 const KEY: &str = "developer";
 
-/// Files in HOME that are ours to remove, with what they held.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    ours: Vec<(PathBuf, Digest)>,
     /// Flags that other commands need.
     flags: String,
     model: String,
@@ -24,7 +20,6 @@ impl Kept {
     pub(crate) fn lay_out(context: &Context, folder: &Folder, played: &Played) -> anyhow::Result<Self> {
         let developer_home = folder.path().join(KEY);
         let mut kept = Self {
-            ours: vec![],
             flags: format!(" --home {}", developer_home.display()),
             model: played.model.to_string(),
             network: developer_home.join("network.json"),
@@ -38,14 +33,11 @@ impl Kept {
         played.network.save(&network)?;
         seal(&context.home, KEY, &played.developer)?;
         let keys = context.home.join("keys");
-        for path in [
+        folder.remember([
             network.clone(),
             keys.join(format!("{KEY}.json")),
             keys.join(format!("{KEY}.passphrase")),
-        ] {
-            let content = fs::read(&path)?;
-            kept.ours.push((path, Digest::of(&content)));
-        }
+        ])?;
         kept.flags = match context.is_usual_home() {
             true => String::new(),
             false => format!(" --home {}", context.home.display()),
@@ -78,15 +70,5 @@ impl Kept {
         let Self { flags, model, .. } = self;
         let _ = writeln!(text, "In a second terminal:\n  echo 'a first sentence' | fxn embed{flags} --model {model} -\n  fxn job list{flags}");
         text
-    }
-
-    /// Removes what was put into HOME, if nobody has changed it meanwhile.
-    pub(crate) fn take_away(&self) {
-        for (path, digest) in &self.ours {
-            if fs::read(path).is_ok_and(|content| Digest::of(&content) == *digest) {
-                // What cannot be removed stays; the next demonstration then only prints flags.
-                let _ = fs::remove_file(path);
-            }
-        }
     }
 }

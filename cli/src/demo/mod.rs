@@ -19,9 +19,9 @@ mod story;
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::bail;
+use anyhow::{bail, Context as _};
 use clap::Args;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{folder::Folder, keep::Kept, processes::Crew};
 use crate::{context::Context, engine::Library, progress::Progress, services::stop};
@@ -77,19 +77,25 @@ async fn tell(
     folder: &Folder,
     crew: &mut Crew,
     played: story::Played,
-    stop: &tokio_util::sync::CancellationToken,
+    stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    if !demo.keep {
-        return context.output.print(&played.report);
-    }
-    let kept = Kept::lay_out(context, folder, &played)?;
+    let kept = demo.keep.then(|| Kept::lay_out(context, folder, &played)).transpose()?;
     context.output.print(&played.report)?;
-    eprint!("\n{}", kept.told(&crew.told()));
-    let failed = tokio::select! {
-        () = stop.cancelled() => None,
-        role = crew.first_to_end() => Some(role),
-    };
-    kept.take_away();
+    let mut failed = None;
+    if let Some(kept) = &kept {
+        eprint!("\n{}", kept.told(&crew.told()));
+        tokio::select! {
+            () = stop.cancelled() => {}
+            role = crew.first_to_end() => failed = Some(role),
+        }
+        folder.take_away();
+    }
+    if context.named_network().is_some() {
+        played
+            .leave()
+            .await
+            .context("the providers could not be taken out of the market")?;
+    }
     match failed {
         Some(role) => bail!("{role} has stopped by itself"),
         None => Ok(()),

@@ -8,11 +8,9 @@ use std::{
 
 use anyhow::{bail, Context as _};
 use client::{Account, Client, Network, Wallet};
+use futures::future::try_join_all;
 use partition::Runtime;
-use schema::{
-    registry::{Parent, Share, Task},
-    ModelId, TOTAL_SUPPLY,
-};
+use schema::{ModelId, TOTAL_SUPPLY};
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -30,12 +28,14 @@ use super::{
 use crate::{
     context::Context,
     market,
-    model::{claim_call, claim_fee, pass_on, split_with, Publication},
+    model::{pass_on, split_with},
     progress::Progress,
+    provider::drain,
     wallet::{deposit_call, FAUCET},
 };
 
 mod providers;
+mod publishing;
 
 /// What is left of a story that went well.
 #[derive(Debug)]
@@ -44,6 +44,20 @@ pub(crate) struct Played {
     pub(crate) network: Network,
     pub(crate) developer: Wallet,
     pub(crate) model: ModelId,
+    /// Owners and their deployments.
+    listed: Vec<(Account, u64)>,
+}
+
+impl Played {
+    /// Takes the providers out of the market before they stop, where it lives on without them.
+    pub(crate) async fn leave(&self) -> anyhow::Result<()> {
+        let drains = self
+            .listed
+            .iter()
+            .map(async |(owner, deployment)| drain(owner, *deployment).await);
+        try_join_all(drains).await?;
+        Ok(())
+    }
 }
 
 /// Where the story plays.
@@ -114,7 +128,7 @@ pub(crate) async fn play(
     ));
 
     let uri = scene.serve_bundle(&cast, &bundle).await?;
-    let family = publish(&cast, &bundle, uri.clone()).await?;
+    let family = publishing::publish(&cast, &bundle, uri.clone()).await?;
     progress.done(&format!(
         "{} is published; a part of its royalty goes to {}",
         family.model, family.parent
@@ -192,6 +206,7 @@ pub(crate) async fn play(
         network: client.network().clone(),
         developer: cast.developer.account.wallet().clone(),
         model: family.model,
+        listed: cast.listed(&hosts),
     })
 }
 
@@ -298,73 +313,4 @@ impl Scene<'_> {
             plan::KILLS_MAX
         )
     }
-}
-
-/// Namespaces, the parent with its own payout rule, then the model with its bundle and price.
-async fn publish(cast: &Cast, bundle: &Path, uri: String) -> anyhow::Result<Family> {
-    let (creator, research) = (&cast.creator.account, &cast.research.account);
-    let parent: ModelId = format!(
-        "{}/{}",
-        own_namespace(research, plan::PARENT_NAMESPACE).await?,
-        plan::PARENT
-    )
-    .parse()?;
-    let share = |address: &str, bps| Share {
-        address: address.to_owned(),
-        bps,
-    };
-    let publication = Publication {
-        model: parent.clone(),
-        metadata: plan::metadata(
-            "MiniLM base",
-            "What the demonstration's model was distilled from.",
-            Task::Other,
-        ),
-        payout: vec![
-            share(research.address(), plan::RESEARCH_BPS),
-            share(&cast.archive, plan::ARCHIVE_BPS),
-        ],
-        parents: vec![],
-        version: None,
-        endpoint: None,
-    };
-    publication.publish(research).await?;
-
-    let (manifest, digest) = crate::model::read_manifest(bundle)?;
-    let model: ModelId = format!("{}/{}", own_namespace(creator, plan::NAMESPACE).await?, plan::MODEL).parse()?;
-    let publication = Publication {
-        model: model.clone(),
-        metadata: plan::metadata(
-            "all-MiniLM-L6-v2",
-            "Sentences to 384 numbers; mean pooling, normalised.",
-            Task::Embeddings,
-        ),
-        payout: vec![
-            share(creator.address(), plan::CREATOR_BPS),
-            share(&cast.designer, plan::DESIGNER_BPS),
-        ],
-        parents: vec![Parent {
-            model: parent.clone(),
-            bps: plan::LINEAGE_BPS,
-        }],
-        version: Some(crate::model::version_of(&manifest, digest, vec![uri])?),
-        endpoint: Some((plan::ENDPOINT.to_owned(), plan::endpoint())),
-    };
-    publication.publish(creator).await?;
-    Ok(Family { model, parent })
-}
-
-/// Claims the namespace, or one like it where an earlier demonstration on the same network holds it.
-async fn own_namespace(account: &Account, preferred: &str) -> anyhow::Result<String> {
-    let suffix: String = account.address().chars().rev().take(6).collect();
-    for name in [preferred.to_owned(), format!("{preferred}-{suffix}")] {
-        let namespace = name.parse()?;
-        if let Ok(Some(fee)) = claim_fee(account, &namespace).await {
-            account
-                .execute(&[claim_call(account.client(), &namespace, fee)?])
-                .await?;
-            return Ok(name);
-        }
-    }
-    bail!("the namespace {preferred} is taken, and so is {preferred}-{suffix}")
 }

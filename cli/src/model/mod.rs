@@ -1,6 +1,7 @@
 //! `fxn model`: what creators do, and what there is to use.
 
 mod manage;
+mod publication;
 mod publish;
 mod serve;
 mod show;
@@ -10,7 +11,7 @@ use clap::Subcommand;
 
 pub(crate) use self::{
     manage::pass_on,
-    publish::{claim_call, claim_fee, read_manifest, version_of, Publication, MANIFEST_BYTES_MAX},
+    publication::{claim_call, claim_fee, read_manifest, version_of, Publication, MANIFEST_BYTES_MAX},
     split::{split_with, Split},
 };
 use crate::context::Context;

@@ -24,7 +24,7 @@ use serde::Serialize;
 use tokio::{fs::File, net::TcpListener};
 use tokio_util::{io::ReaderStream, sync::CancellationToken};
 
-use super::publish::read_manifest;
+use super::publication::read_manifest;
 use crate::{context::Context, services::stop};
 
 #[derive(Debug, Args)]

@@ -70,6 +70,12 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
     }
 }
 
+/// The owner's deployment takes no new work any more.
+pub(crate) async fn drain(owner: &Account, deployment: u64) -> anyhow::Result<()> {
+    execute(owner, &ExecuteMsg::Drain { deployment }).await?;
+    Ok(())
+}
+
 /// A change on chain.
 #[derive(Debug, Serialize)]
 struct Changed {

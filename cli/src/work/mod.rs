@@ -4,4 +4,5 @@ pub(crate) mod order;
 pub(crate) mod prepare;
 pub(crate) mod results;
 pub(crate) mod shards;
+pub(crate) mod supply;
 pub(crate) mod texts;

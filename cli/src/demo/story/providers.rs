@@ -23,14 +23,6 @@ use crate::{
 /// Longest wait for a status page.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
-fn host_role(provider: &Provider) -> String {
-    format!("{}/host", provider.owner.name)
-}
-
-fn relayer_role(provider: &Provider) -> String {
-    format!("{}/relayer", provider.owner.name)
-}
-
 fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
@@ -96,7 +88,7 @@ impl Scene<'_> {
         for ((provider, host), deployment) in cast.providers.iter().zip(&endpoints).zip(deployments) {
             self.host_ready(provider, &host.status, deployment).await?;
             self.relayer_ready(provider).await?;
-            hosts.insert(deployment, host_role(provider));
+            hosts.insert(deployment, provider.host_role());
         }
         Ok(hosts)
     }
@@ -125,12 +117,12 @@ impl Scene<'_> {
             arguments.extend(["--onnxruntime", library]);
         }
         let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
-        self.crew.start(&host_role(provider), &provider.owner.home, &arguments)
+        self.crew.start(&provider.host_role(), &provider.owner.home, &arguments)
     }
 
     /// Where the host listens, once it says so itself.
     async fn host_file(&mut self, provider: &Provider) -> anyhow::Result<HostFile> {
-        let role = host_role(provider);
+        let role = provider.host_role();
         let path = provider.owner.home.join("host.json");
         let pid = self.crew.pid(&role)?;
         // A killed host leaves its file behind.
@@ -153,7 +145,7 @@ impl Scene<'_> {
         };
         self.crew
             .until(
-                &host_role(provider),
+                &provider.host_role(),
                 "did not serve its stage",
                 plan::READY_PATIENCE,
                 serves,
@@ -173,14 +165,14 @@ impl Scene<'_> {
             "127.0.0.1:0",
         ];
         self.crew.start(
-            &relayer_role(provider),
+            &provider.relayer_role(),
             &provider.owner.home,
             &arguments.map(str::to_owned),
         )
     }
 
     async fn relayer_ready(&mut self, provider: &Provider) -> anyhow::Result<()> {
-        let role = relayer_role(provider);
+        let role = provider.relayer_role();
         let path = provider.owner.home.join("relayer.json");
         let told = async || read::<relayer::RelayerFile>(&path);
         let file = self
@@ -205,7 +197,7 @@ impl Scene<'_> {
         let provider = cast
             .providers
             .iter()
-            .find(|provider| host_role(provider) == killed.role);
+            .find(|provider| provider.host_role() == killed.role);
         let provider = provider.with_context(|| format!("{} belongs to nobody", killed.role))?;
         let path = provider.owner.home.join("host.json");
         let before: HostFile = read(&path).context("the killed host left no file")?;

@@ -1,17 +1,14 @@
 //! `fxn wallet`: where my money is, and moving it.
 
-use std::fmt;
+mod money;
 
 use clap::{Args, Subcommand};
 use client::{Account, Call, Client, ClientError, Wallet};
 use cosmwasm_std::Uint128;
-use schema::{
-    escrow::{self, HoldResponse, MoneyResponse},
-    staking::{self, ProviderResponse, UnbondingEntry},
-};
+use schema::escrow;
 use serde::Serialize;
 
-use crate::{amount::Func, context::Context, market, output::Table};
+use crate::{amount::Func, context::Context};
 
 /// The development account that holds everything on a devnet.
 pub(crate) const FAUCET: &str = "faucet";
@@ -68,130 +65,11 @@ pub(crate) struct Send {
 
 pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Money { holder } => show_money(context, holder).await,
+        Command::Money { holder } => money::show(context, holder).await,
         Command::Deposit { amount, beneficiary } => deposit(context, amount, beneficiary).await,
         Command::Withdraw { amount } => withdraw(context, amount).await,
         Command::Send(send) => transfer(context, &send).await,
         Command::Faucet { amount } => faucet(context, amount).await,
-    }
-}
-
-/// Everything an account has, by where it is.
-#[derive(Debug, Serialize)]
-struct Money {
-    holder: String,
-    denom: String,
-    /// Gas coin.
-    gas: u128,
-    /// FUNC in the wallet, in ufunc, as all amounts here.
-    wallet: Func,
-    /// In the escrow, free to spend or withdraw.
-    available: Func,
-    /// In the escrow, held for running work.
-    held: Func,
-    holds: Vec<Hold>,
-    bond: Func,
-    unbonding: Vec<UnbondingEntry>,
-}
-
-#[derive(Debug, Serialize)]
-struct Hold {
-    job: u64,
-    amount: Func,
-    /// Block time in seconds after which anyone may release it.
-    expires_at: u64,
-}
-
-impl From<HoldResponse> for Hold {
-    fn from(hold: HoldResponse) -> Self {
-        Self {
-            job: hold.job,
-            amount: hold.amount.into(),
-            expires_at: hold.expires_at,
-        }
-    }
-}
-
-impl fmt::Display for Money {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.holder)?;
-        let mut table = Table::new(["where", ">amount", "", "remarks"]);
-        let func = || "FUNC".to_owned();
-        table.row(["gas".into(), self.gas.to_string(), self.denom.clone(), String::new()]);
-        table.row(["wallet".into(), self.wallet.to_string(), func(), String::new()]);
-        let free = "free to spend or withdraw".to_owned();
-        table.row(["escrow, available".into(), self.available.to_string(), func(), free]);
-        table.row(["escrow, held".into(), self.held.to_string(), func(), String::new()]);
-        for hold in &self.holds {
-            let remark = format!("anyone may release it after {}", hold.expires_at);
-            table.row([
-                format!("  for job {}", hold.job),
-                hold.amount.to_string(),
-                func(),
-                remark,
-            ]);
-        }
-        table.row(["bond".into(), self.bond.to_string(), func(), String::new()]);
-        for entry in &self.unbonding {
-            let remark = format!("may be withdrawn from {}", entry.release_at);
-            table.row([
-                "  unbonding".into(),
-                Func::from(entry.amount).to_string(),
-                func(),
-                remark,
-            ]);
-        }
-        table.fmt(f)
-    }
-}
-
-async fn show_money(context: &Context, holder: Option<String>) -> anyhow::Result<()> {
-    let holder = holder.map_or_else(|| context.address(), Ok)?;
-    let client = context.client().await?;
-    context.output.print(&money(&client, holder).await?)
-}
-
-async fn money(client: &Client, holder: String) -> anyhow::Result<Money> {
-    let query = escrow::QueryMsg::Money {
-        holder: holder.clone(),
-        start_after: None,
-        limit: Some(market::PAGE),
-    };
-    let in_escrow: MoneyResponse = market::escrow(client, &query).await?;
-    let denom = client.network().denom.clone();
-    let is_model = holder.starts_with("model:");
-    let (gas, wallet, provider) = if is_model {
-        (0, Uint128::zero(), None)
-    } else {
-        let gas = client.balance(&holder, &denom).await?;
-        (
-            gas,
-            market::func_balance(client, &holder).await?,
-            bond(client, &holder).await?,
-        )
-    };
-    Ok(Money {
-        holder,
-        denom,
-        gas,
-        wallet: wallet.into(),
-        available: in_escrow.available.into(),
-        held: in_escrow.held.into(),
-        holds: in_escrow.holds.into_iter().map(Hold::from).collect(),
-        bond: provider.as_ref().map_or(Func(0), |provider| provider.bond.into()),
-        unbonding: provider.map_or_else(Vec::new, |provider| provider.unbonding),
-    })
-}
-
-/// None for an account that is no provider.
-async fn bond(client: &Client, address: &str) -> anyhow::Result<Option<ProviderResponse>> {
-    let query = staking::QueryMsg::Provider {
-        provider: address.to_owned(),
-    };
-    match market::staking(client, &query).await {
-        Ok(provider) => Ok(Some(provider)),
-        Err(ClientError::QueryRefused { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -1,0 +1,88 @@
+//! `fxn job`: the on-chain lane, step by step.
+
+mod result;
+mod show;
+mod submit;
+
+use clap::{Args, Subcommand};
+use schema::ModelId;
+
+pub(crate) use self::show::status;
+use crate::{amount::Func, context::Context, work::order::Order};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Submit a file of texts as one job
+    #[command(
+        after_help = "Example:\n  fxn job submit --model demo/all-minilm-l6-v2 --input sentences.txt --shards 4 --replicas 2"
+    )]
+    Submit(submit::Submit),
+    /// A job and its items
+    #[command(after_help = "Example:\n  fxn job show 7")]
+    Show(Number),
+    /// Follow a job until it has ended
+    #[command(after_help = "Example:\n  fxn job watch 7")]
+    Watch(Number),
+    /// Fetch the results from the hosts, verify them against the chain and print them
+    #[command(after_help = "Example:\n  fxn job result 7 --output json")]
+    Result(Number),
+    /// Jobs, newest first
+    #[command(after_help = "Example:\n  fxn job list --all")]
+    List(show::List),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Number {
+    /// Number of the job
+    job: u64,
+}
+
+/// What is ordered, as flags.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct OrderFlags {
+    /// namespace/name
+    #[arg(long)]
+    pub(crate) model: ModelId,
+    /// Version of the model [default: the newest]
+    #[arg(long, value_name = "N")]
+    pub(crate) model_version: Option<u32>,
+    /// Endpoint of the model
+    #[arg(long, default_value = "embeddings")]
+    pub(crate) endpoint: String,
+    /// Independent runs of each part, 1 to 3
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3))]
+    pub(crate) replicas: u8,
+    /// Most that may be held for it, in FUNC [default: twice what the market asks now]
+    #[arg(long, value_name = "FUNC")]
+    pub(crate) max_price: Option<Func>,
+    /// Run everything in this engine class
+    #[arg(long, value_name = "CLASS")]
+    pub(crate) engine_class: Option<String>,
+    /// Only providers whose terms promise to be done in this time
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) deadline: Option<u64>,
+}
+
+impl OrderFlags {
+    pub(crate) fn order(&self) -> Order {
+        Order {
+            model: self.model.clone(),
+            version: self.model_version,
+            endpoint: self.endpoint.clone(),
+            engine_class: self.engine_class.clone(),
+            replicas: self.replicas,
+            deadline_seconds: self.deadline,
+            max_price: self.max_price,
+        }
+    }
+}
+
+pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Submit(submit) => submit::submit(context, &submit).await,
+        Command::Show(Number { job }) => show::show(context, job).await,
+        Command::Watch(Number { job }) => show::watch(context, job).await,
+        Command::Result(Number { job }) => result::result(context, job).await,
+        Command::List(list) => show::list(context, &list).await,
+    }
+}

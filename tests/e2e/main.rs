@@ -3,7 +3,11 @@
 //! `FXN_BIN` names the program; otherwise it is the newest `fxn` of this target folder. The demonstrations run one after the other, because
 //! each of them uses the whole machine.
 
-#![allow(clippy::arithmetic_side_effects, reason = "sums of a test's own numbers")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    reason = "sums of a test's own numbers, and what cannot be unwrapped fails its story"
+)]
 
 mod demo;
 mod ending;

@@ -4,7 +4,9 @@ use std::{fs, io::Write, path::Path, process::Output};
 
 use serde_json::Value;
 
-use crate::{document, fxn, machine, refusal, root, wait_until_gone, Kept};
+use crate::{
+    document, failover::a_dead_middle_host_is_nobodys_proven_fault, fxn, machine, refusal, root, wait_until_gone, Kept,
+};
 
 const MODEL: &str = "demo/all-minilm-l6-v2";
 
@@ -16,6 +18,12 @@ fn embed(home: &Path, content: &[u8]) -> Output {
         .arg(file.path())
         .output()
         .unwrap()
+}
+
+/// The sentences of the demonstration, as a person would send them.
+pub(crate) fn embed_sentences(home: &Path) -> Value {
+    let sentences = fs::read(root().join("tests/fixtures/sentences-64.txt")).unwrap();
+    document(&embed(home, &sentences))
 }
 
 fn vectors(answer: &Value) -> Vec<Vec<f32>> {
@@ -38,6 +46,7 @@ fn a_second_terminal_needs_no_further_flags() {
     any_file_of_lines_is_embedded(home.path(), &kept.report);
     what_cannot_be_embedded_is_refused_and_costs_nothing(home.path());
     the_market_can_be_looked_at(home.path());
+    a_dead_middle_host_is_nobodys_proven_fault(home.path(), &kept.report);
 
     let (code, report) = kept.signal("INT");
     assert_eq!(code, Some(0), "Ctrl-C ends it well");

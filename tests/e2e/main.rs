@@ -11,6 +11,7 @@
 
 mod demo;
 mod ending;
+mod failover;
 mod keep;
 
 use std::{

@@ -3,7 +3,11 @@
 //! `FXN_BIN` names the program; otherwise it is the newest `fxn` of this target folder. The demonstrations run one after the other, because
 //! each of them uses the whole machine.
 
-#![allow(clippy::arithmetic_side_effects, reason = "sums of a test's own numbers")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    reason = "a failed expectation is the message of a test, and its sums are of its own numbers"
+)]
 
 mod demo;
 mod ending;

@@ -149,7 +149,10 @@ mod tests {
     fn a_reply_has_no_mode_and_a_contracts_transfer_shows_both_sides() {
         let raw = vec![
             event("reply", &[("mode", "handle_success"), ("k", "v")]),
-            event("transfer", &[("recipient", "b"), ("sender", "a"), ("amount", "1ustake")]),
+            event(
+                "transfer",
+                &[("recipient", "b"), ("sender", "a"), ("amount", "1ustake")],
+            ),
         ];
         let events = message(0, "s", &execute(vec![]), raw);
         assert_eq!(

@@ -240,7 +240,8 @@ mod tests {
             55941bdaed8adda98f66dfecadd97b1e10d8d74493a80208ef7436f24231e853
             74bbe09727671a2ed752d16cec9de60e2498360a4e1896c8c477763ee00c93a0
             7016109564ec59db80ed60f37fe751a224435ce64de40b35f91b55ed540b265a
-        "#]].assert_eq(&found);
+        "#]]
+        .assert_eq(&found);
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //! each of them uses the whole machine.
 
 #![allow(
-    clippy::unwrap_used,
     clippy::arithmetic_side_effects,
-    reason = "a failed expectation is the message of a test, and its sums are of its own numbers"
+    clippy::unwrap_used,
+    reason = "sums of a test's own numbers, and what cannot be unwrapped fails its story"
 )]
 
 mod demo;

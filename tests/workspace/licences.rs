@@ -21,7 +21,8 @@ const ALLOWED: [&str; 13] = [
 /// True if an SPDX expression can be satisfied by allowed licences: all of its `AND` parts, any of their `OR` parts.
 fn is_allowed(expression: &str) -> bool {
     let flat = expression.replace(['(', ')'], "").replace('/', " OR ");
-    flat.split(" AND ").all(|part| part.split(" OR ").any(|licence| ALLOWED.contains(&licence.trim())))
+    flat.split(" AND ")
+        .all(|part| part.split(" OR ").any(|licence| ALLOWED.contains(&licence.trim())))
 }
 
 #[test]

@@ -8,11 +8,16 @@ use std::{
 const LINES_MAX: usize = 600;
 
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace").to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ lies in the workspace")
+        .to_path_buf()
 }
 
 pub(crate) fn rust_files(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder) else { return vec![] };
+    let Ok(entries) = fs::read_dir(folder) else {
+        return vec![];
+    };
     let mut files = vec![];
     for path in entries.map(|entry| entry.expect("a folder reads").path()) {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -34,10 +39,17 @@ pub(crate) fn names(text: &str, library: &str) -> bool {
 
 /// Shipped files, relative to the root, that name a library.
 fn files_with(library: &str) -> Vec<String> {
-    let shipped = rust_files(&root()).into_iter().filter(|path| path.components().any(|part| part.as_os_str() == "src"));
+    let shipped = rust_files(&root())
+        .into_iter()
+        .filter(|path| path.components().any(|part| part.as_os_str() == "src"));
     let mut found: Vec<String> = shipped
         .filter(|path| fs::read_to_string(path).is_ok_and(|text| names(&text, library)))
-        .map(|path| path.strip_prefix(root()).expect("inside the root").display().to_string())
+        .map(|path| {
+            path.strip_prefix(root())
+                .expect("inside the root")
+                .display()
+                .to_string()
+        })
         .collect();
     found.sort();
     found

@@ -84,10 +84,7 @@ async fn tell(
     let mut failed = None;
     if let Some(kept) = &kept {
         eprint!("\n{}", kept.told(&crew.told()));
-        tokio::select! {
-            () = stop.cancelled() => {}
-            role = crew.first_to_end() => failed = Some(role),
-        }
+        failed = keep_running(crew, stop).await;
         folder.take_away();
     }
     if context.named_network().is_some() {
@@ -99,5 +96,19 @@ async fn tell(
     match failed {
         Some(role) => bail!("{role} has stopped by itself"),
         None => Ok(()),
+    }
+}
+
+/// Until Ctrl-C, or until there is no chain any more. Whoever else ends is missed by the market, as anywhere: people may kill hosts and
+/// relayers and watch.
+async fn keep_running(crew: &mut Crew, stop: &CancellationToken) -> Option<String> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            role = crew.next_to_end() => match role.as_str() {
+                plan::DEVNET => return Some(role),
+                _ => eprintln!("{role} has ended; the others go on"),
+            },
+        }
     }
 }

@@ -12,6 +12,8 @@ use schema::{
 
 use crate::amount::Func;
 
+/// Role of the chain's process.
+pub(crate) const DEVNET: &str = "devnet";
 pub(crate) const STAGES: u8 = 3;
 /// Two on every stage.
 pub(crate) const PROVIDERS: u8 = 6;

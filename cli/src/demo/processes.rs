@@ -46,7 +46,7 @@ pub(crate) struct Told {
     pub(crate) pid: u32,
     pub(crate) home: PathBuf,
     pub(crate) ports: Vec<u16>,
-    /// Killed on purpose, as part of the story.
+    /// Gone before the end: killed as part of the story, or ended while the network was left running.
     pub(crate) killed: bool,
 }
 
@@ -191,17 +191,22 @@ impl Crew {
             .collect()
     }
 
-    /// Waits until a child ends by itself; returns its role.
-    pub(crate) async fn first_to_end(&mut self) -> String {
+    /// Waits until a child ends by itself, strikes it off and returns its role. Cancelling it loses nothing.
+    pub(crate) async fn next_to_end(&mut self) -> String {
+        if self.running.is_empty() {
+            return std::future::pending().await;
+        }
         let ends = self.running.iter_mut().map(|process| {
-            Box::pin(async {
-                // An error means that it cannot be waited for, which is an end too.
-                let _ = process.child.wait().await;
-                process.role.clone()
-            })
+            // An error means that it cannot be waited for, which is an end too.
+            Box::pin(process.child.wait())
         });
-        let (role, ..) = futures::future::select_all(ends).await;
-        role
+        let (_, index, _) = futures::future::select_all(ends).await;
+        let process = self.running.remove(index);
+        self.killed.push(Told {
+            killed: true,
+            ..process.told()
+        });
+        process.role
     }
 
     /// Stops all, the last one started first, so that nobody misses whom it depends on.

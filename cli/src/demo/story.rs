@@ -240,15 +240,15 @@ impl Scene<'_> {
         let home = self.folder.join("devnet");
         crate::home::create_private(&home).context("failed to create the home of the chain")?;
         let arguments = ["devnet", "--rpc", "127.0.0.1:0", "--block-time", plan::BLOCK_TIME];
-        self.crew.start("devnet", &home, &arguments.map(str::to_owned))?;
+        self.crew.start(plan::DEVNET, &home, &arguments.map(str::to_owned))?;
         let path = home.join("network.json");
         let connect = async || Client::connect(Network::load(&path).ok()?).await.ok();
         let client = self
             .crew
-            .until("devnet", "did not answer", plan::START_PATIENCE, connect)
+            .until(plan::DEVNET, "did not answer", plan::START_PATIENCE, connect)
             .await?;
         let rpc = client.network().rpc.clone();
-        self.crew.listens("devnet", &[&rpc])?;
+        self.crew.listens(plan::DEVNET, &[&rpc])?;
         self.progress
             .done(&format!("a chain with the five contracts answers at {rpc}"));
         Ok(Account::new(client, Wallet::dev(FAUCET)))

@@ -11,7 +11,7 @@ use crate::{
     amount::Func,
     context::Context,
     job::OrderFlags,
-    output::Table,
+    output::{counted, Table},
     progress::Progress,
     work::{
         order::{self, Batch, Order, Quote},
@@ -62,11 +62,13 @@ impl fmt::Display for Embedded {
             .tokens
             .iter()
             .fold(0_u64, |sum, tokens| sum.saturating_add(*tokens));
-        let (texts, providers, jobs) = (self.embeddings.len(), self.providers.len(), self.jobs.len());
+        let texts = counted(self.embeddings.len(), "text");
+        let providers = counted(self.providers.len(), "provider");
+        let jobs = counted(self.jobs.len(), "job");
+        let price = self.price;
         write!(
             f,
-            "\n{texts} texts, {tokens} tokens, {} FUNC to {providers} providers and the creators, {jobs} jobs",
-            self.price
+            "\n{texts}, {tokens} tokens, {price} FUNC to {providers} and the creators, {jobs}"
         )
     }
 }
@@ -111,11 +113,8 @@ async fn embedded(account: &Account, order: &Order, texts: &[String], progress: 
         Func(parts.fold(0, u128::saturating_add))
     };
     let (likely, most) = (sum(|quote| quote.likely), sum(|quote| quote.most));
-    progress.step(&format!(
-        "{} texts in {} jobs: about {likely} FUNC, at most {most}",
-        texts.len(),
-        planned.len()
-    ));
+    let (number, jobs) = (counted(texts.len(), "text"), counted(planned.len(), "job"));
+    progress.step(&format!("{number} in {jobs}: about {likely} FUNC, at most {most}"));
     order::check_funds(account, most).await?;
 
     let mut answer = Embedded {
@@ -129,10 +128,8 @@ async fn embedded(account: &Account, order: &Order, texts: &[String], progress: 
     let mut providers = BTreeSet::new();
     let count = planned.len();
     for (planned, number) in planned.drain(..).zip(1_usize..) {
-        progress.step(&format!(
-            "job {number} of {count}: {} shards at work",
-            planned.batch.shards.len()
-        ));
+        let shards = counted(planned.batch.shards.len(), "shard");
+        progress.step(&format!("job {number} of {count}: {shards} at work"));
         let job = carry_out(account, order, &offer, &planned, texts).await?;
         let results = reader.results(account, &job).await?;
         answer.embeddings.extend(results.embeddings);
@@ -192,7 +189,7 @@ async fn carry_out(
     order::patient_quote(client, order, offer, batch).await?;
     let call = order::submit_call(client, order, offer.version, batch, quote.most, texts)?;
     let submitted = order::submit(account, call).await?;
-    let found = crate::market::job(client, submitted.job).await?;
+    let found = client.orchestrator().job(submitted.job).await?;
     let life = found.expires_at.saturating_sub(found.submitted_at);
     let patience = Duration::from_secs(life.saturating_add(PATIENCE_SECONDS));
     order::wait(client, submitted.job, patience, |_| ()).await

@@ -11,7 +11,6 @@ mod engine;
 mod home;
 mod job;
 mod keys;
-mod market;
 mod model;
 mod output;
 mod progress;
@@ -24,6 +23,7 @@ use std::{io::IsTerminal, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use client::ClientError;
 use tracing_subscriber::EnvFilter;
 
 use crate::context::{Context, Globals};
@@ -91,10 +91,22 @@ fn main() -> ExitCode {
     match start(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("fxn: {error:#}");
+            eprintln!("fxn: {}", sentence(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error with its causes. A contract's refusal is its own sentence; which contract said it helps nobody.
+fn sentence(error: &anyhow::Error) -> String {
+    let own = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref() {
+        Some(ClientError::QueryRefused { message, .. }) => message.clone(),
+        _ => cause.to_string(),
+    };
+    let mut parts: Vec<String> = error.chain().map(own).collect();
+    // Transparent errors say the same as their cause.
+    parts.dedup();
+    parts.join(": ")
 }
 
 fn start(cli: Cli) -> anyhow::Result<()> {
@@ -166,6 +178,16 @@ mod tests {
             let error = Cli::try_parse_from(&arguments).unwrap_err();
             assert_eq!((error.kind(), error.exit_code()), (kind, 2), "{arguments:?}");
         }
+    }
+
+    #[test]
+    fn a_refusal_is_the_contracts_own_sentence() {
+        let refused = ClientError::QueryRefused {
+            contract: "wasm1x".into(),
+            message: "there is no job 2".into(),
+        };
+        let error = anyhow::Error::new(refused).context("failed to look");
+        assert_eq!(sentence(&error), "failed to look: there is no job 2");
     }
 
     #[test]

@@ -60,6 +60,12 @@ impl<T> Display for Done<'_, T> {
     }
 }
 
+/// `1 job`, `2 jobs`.
+pub(crate) fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
 /// Bold on a terminal, plain anywhere else and where `NO_COLOR` is set.
 pub(crate) fn bold(text: &str) -> String {
     painted(text, "1")

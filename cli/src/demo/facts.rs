@@ -5,14 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{bail, Context as _};
 use client::{events, Client, TxHash};
 use futures::StreamExt;
-use schema::{
-    escrow::{self, EarningsResponse, Reason, TotalsResponse},
-    staking, Event,
-};
+use schema::{escrow::Reason, token, Event};
 use tokio::time::timeout;
 
 use super::checker::{Books, Facts};
-use crate::market;
 
 /// Times that everything is read anew because a transaction came in between.
 const TRIES: u32 = 20;
@@ -79,20 +75,20 @@ pub(crate) async fn gather(client: &Client, question: &Question) -> anyhow::Resu
 
 async fn read(client: &Client, question: &Question) -> anyhow::Result<Facts> {
     let contracts = client.contracts();
-    let config: escrow::ConfigResponse = market::escrow(client, &escrow::QueryMsg::Config {}).await?;
-    let totals: TotalsResponse = market::escrow(client, &escrow::QueryMsg::Totals {}).await?;
-    let bonds: staking::TotalsResponse = market::staking(client, &staking::QueryMsg::Totals {}).await?;
+    let config = client.escrow().config().await?;
+    let totals = client.escrow().totals().await?;
+    let bonds = client.staking().totals().await?;
     let mut facts = Facts {
         fees: config.params.fees,
         treasury: config.treasury,
         supply_before: question.supply_before,
-        supply: market::func_supply(client).await?.u128(),
-        ledger: market::ledger(client).await?,
+        supply: supply(client).await?,
+        ledger: client.escrow().all_ledger().await?,
         ..Facts::default()
     };
     let sum = |amounts: Vec<u128>| amounts.into_iter().fold(0_u128, u128::saturating_add);
     facts.escrow = Books {
-        cw20_balance: market::func_balance(client, &contracts.royalty_escrow).await?.u128(),
+        cw20_balance: client.token().balance(&contracts.royalty_escrow).await?,
         ledger_sum: sum(facts
             .ledger
             .iter()
@@ -101,13 +97,13 @@ async fn read(client: &Client, question: &Question) -> anyhow::Result<Facts> {
         told_sum: sum(vec![totals.available.u128(), totals.held.u128()]),
     };
     facts.staking = Books {
-        cw20_balance: market::func_balance(client, &contracts.provider_staking).await?.u128(),
+        cw20_balance: client.token().balance(&contracts.provider_staking).await?,
         ledger_sum: sum(providers_bonds(client).await?),
         told_sum: sum(vec![bonds.bonded.u128(), bonds.unbonding.u128()]),
     };
     for job in &question.jobs {
-        facts.jobs.push(market::job(client, *job).await?);
-        facts.items.extend(market::items(client, *job).await?);
+        facts.jobs.push(client.orchestrator().job(*job).await?);
+        facts.items.extend(client.orchestrator().all_items(*job).await?);
     }
     for holder in &question.holders {
         facts.earnings.insert(holder.clone(), earnings(client, holder).await?);
@@ -116,7 +112,7 @@ async fn read(client: &Client, question: &Question) -> anyhow::Result<Facts> {
 }
 
 async fn providers_bonds(client: &Client) -> anyhow::Result<Vec<u128>> {
-    let providers = market::providers(client).await?;
+    let providers = client.staking().all_providers().await?;
     let unbonding = providers
         .iter()
         .flat_map(|provider| &provider.unbonding)
@@ -129,13 +125,15 @@ async fn providers_bonds(client: &Client) -> anyhow::Result<Vec<u128>> {
 }
 
 async fn earnings(client: &Client, holder: &str) -> anyhow::Result<BTreeMap<Reason, u128>> {
-    let query = escrow::QueryMsg::Earnings {
-        holder: holder.to_owned(),
-    };
-    let answer: EarningsResponse = market::escrow(client, &query).await?;
-    Ok(answer
-        .credits
+    let credits = client.escrow().earnings(holder).await?;
+    Ok(credits
         .into_iter()
         .map(|credit| (credit.reason, credit.amount.u128()))
         .collect())
+}
+
+/// FUNC in existence.
+pub(crate) async fn supply(client: &Client) -> anyhow::Result<u128> {
+    let answer: cw20::TokenInfoResponse = client.token().ask(&token::QueryMsg::TokenInfo {}).await?;
+    Ok(answer.total_supply.u128())
 }

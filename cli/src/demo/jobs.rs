@@ -13,7 +13,6 @@ use tokio::time::timeout;
 
 use super::{plan, processes::Crew};
 use crate::{
-    market,
     progress::Progress,
     work::{
         order::{self, Batch, Order},
@@ -166,7 +165,7 @@ pub(crate) struct Killed {
 impl Killed {
     /// Items that the dead host was blamed for. None: it had done its part before it died.
     pub(crate) async fn missed(&self, client: &Client, job: u64) -> anyhow::Result<Vec<ItemResponse>> {
-        let mut items = market::items(client, job).await?;
+        let mut items = client.orchestrator().all_items(job).await?;
         items.retain(|item| {
             let mut attempts = item.history.iter();
             attempts.any(|past| matches!(past.blame, Blame::Miss { deployment, .. } if deployment == self.deployment))
@@ -196,7 +195,7 @@ fn first_hosts(block: &events::Block, developer: &str) -> FirstHosts {
 
 /// How each item of a job ended, for an error.
 async fn fates(client: &Client, job: u64) -> anyhow::Result<String> {
-    let items = market::items(client, job).await?;
+    let items = client.orchestrator().all_items(job).await?;
     let fates: Vec<_> = items
         .iter()
         .map(|item| format!("{} {:?} after {:?}", item.item, item.status, item.history))

@@ -27,7 +27,6 @@ use super::{
 };
 use crate::{
     context::Context,
-    market,
     model::{pass_on, split_with},
     progress::Progress,
     provider::drain,
@@ -114,7 +113,7 @@ pub(crate) async fn play(
     let from_genesis = context.named_network().is_none();
     let supply_before = match from_genesis {
         true => TOTAL_SUPPLY,
-        false => market::func_supply(&client).await?.u128(),
+        false => facts::supply(&client).await?,
     };
     let cast = Cast::assemble(&client, folder.path()).await?;
     faucet

@@ -7,7 +7,7 @@ use schema::{orchestrator::JobStatus, ModelId};
 use serde::Serialize;
 
 use super::status;
-use crate::{amount::Func, context::Context, embed, market, work::prepare::Reader};
+use crate::{amount::Func, context::Context, embed, work::prepare::Reader};
 
 /// Verified results of a job.
 #[derive(Debug, Serialize)]
@@ -37,7 +37,7 @@ impl fmt::Display for Results {
 pub(super) async fn result(context: &Context, job: u64) -> anyhow::Result<()> {
     let account = context.account().await?;
     let client = account.client();
-    let found = market::job(client, job).await?;
+    let found = client.orchestrator().job(job).await?;
     if found.status == JobStatus::Running {
         bail!("job {job} is still at work; `fxn job watch {job}` follows it");
     }

@@ -7,7 +7,7 @@ use clap::Args;
 use client::events;
 use futures::StreamExt;
 use schema::{
-    orchestrator::{self, ItemResponse, ItemStatus, JobResponse, JobStatus, JobsResponse},
+    orchestrator::{ItemResponse, ItemStatus, JobResponse, JobStatus},
     Event,
 };
 use serde::Serialize;
@@ -15,7 +15,6 @@ use serde::Serialize;
 use crate::{
     amount::Func,
     context::Context,
-    market,
     output::{Format, Table},
     work::order,
 };
@@ -114,8 +113,8 @@ fn item_status(status: &ItemStatus) -> (String, Option<u64>, Option<Func>) {
 pub(super) async fn show(context: &Context, job: u64) -> anyhow::Result<()> {
     let client = context.client().await?;
     let shown = Shown {
-        job: market::job(&client, job).await?,
-        items: market::items(&client, job).await?,
+        job: client.orchestrator().job(job).await?,
+        items: client.orchestrator().all_items(job).await?,
     };
     context.output.print(&shown)
 }
@@ -129,7 +128,7 @@ fn job_of(event: &Event) -> Option<u64> {
 
 pub(super) async fn watch(context: &Context, job: u64) -> anyhow::Result<()> {
     let client = context.client().await?;
-    let mut found = market::job(&client, job).await?;
+    let mut found = client.orchestrator().job(job).await?;
     if context.output == Format::Text && found.status == JobStatus::Running {
         let from = client.status().await?.height;
         let told = client.contracts().addresses();
@@ -147,16 +146,16 @@ pub(super) async fn watch(context: &Context, job: u64) -> anyhow::Result<()> {
                 println!("{:>8}  {}", block.height, serde_json::to_string(event)?);
                 ended |= matches!(event, Event::JobEnded { .. });
             }
-            if ended || (block.txs.is_empty() && market::job(&client, job).await?.status != JobStatus::Running) {
+            if ended || (block.txs.is_empty() && client.orchestrator().job(job).await?.status != JobStatus::Running) {
                 break;
             }
         }
-        found = market::job(&client, job).await?;
+        found = client.orchestrator().job(job).await?;
     }
     if found.status == JobStatus::Running {
         found = order::wait(&client, job, Duration::from_secs(WATCH_SECONDS_MAX), |_| ()).await?;
     }
-    let items = market::items(&client, job).await?;
+    let items = client.orchestrator().all_items(job).await?;
     context.output.print(&Shown { job: found, items })
 }
 
@@ -196,11 +195,9 @@ impl fmt::Display for Jobs {
 pub(super) async fn list(context: &Context, list: &List) -> anyhow::Result<()> {
     let developer = if list.all { None } else { Some(context.address()?) };
     let client = context.client().await?;
-    let query = orchestrator::QueryMsg::Jobs {
-        developer,
-        start_before: None,
-        limit: Some(list.limit),
-    };
-    let jobs: JobsResponse = market::orchestrator(&client, &query).await?;
-    context.output.print(&Jobs(jobs.jobs))
+    let jobs = client
+        .orchestrator()
+        .jobs(developer.as_deref(), None, Some(list.limit))
+        .await?;
+    context.output.print(&Jobs(jobs))
 }

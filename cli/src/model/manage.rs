@@ -6,14 +6,14 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 use client::{Account, Call, TxOutcome};
 use schema::{
-    escrow::{self, MoneyResponse},
+    escrow,
     price::RoyaltyRate,
-    registry::{self, EndpointTerms, ExecuteMsg, ModelStatus, Parent, PayoutResponse, Share, Unit},
+    registry::{EndpointTerms, ExecuteMsg, ModelStatus, Parent, Share, Unit},
     Event, ModelId,
 };
 use serde::Serialize;
 
-use crate::{amount::Func, context::Context, market, output::Table};
+use crate::{amount::Func, context::Context, output::Table};
 
 /// What one unit of an endpoint is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -193,14 +193,9 @@ pub(crate) async fn royalties(context: &Context, royalties: Royalties) -> anyhow
     } else {
         context.client().await?
     };
-    let query = registry::QueryMsg::Payout { model: model.clone() };
-    let rule: PayoutResponse = market::registry(&client, &query).await?;
-    let query = escrow::QueryMsg::Money {
-        holder: escrow::Holder::Model(model.clone()).to_string(),
-        start_after: None,
-        limit: None,
-    };
-    let money: MoneyResponse = market::escrow(&client, &query).await?;
+    let rule = client.registry().payout(&model).await?;
+    let holder = escrow::Holder::Model(model.clone()).to_string();
+    let money = client.escrow().money(&holder).await?;
     context.output.print(&Accrued {
         model,
         available: money.available.into(),

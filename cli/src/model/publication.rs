@@ -7,15 +7,12 @@ use client::{Account, Call, Client, ClientError};
 use cosmwasm_std::Decimal;
 use partition::{Bundle, Manifest};
 use schema::{
-    registry::{
-        self, ConfigResponse, EndpointTerms, ExecuteMsg, Metadata, ModelResponse, NamespaceResponse, NewVersion,
-        Parent, ReceiveMsg, Share, StageInfo,
-    },
+    registry::{EndpointTerms, ExecuteMsg, Metadata, ModelResponse, NewVersion, Parent, ReceiveMsg, Share, StageInfo},
     Digest, Event, ModelId, Namespace, BPS,
 };
 use serde::Serialize;
 
-use crate::{amount::Func, market};
+use crate::amount::Func;
 
 /// A manifest beyond this is no manifest that anybody would fetch.
 pub(crate) const MANIFEST_BYTES_MAX: u64 = 16 << 20;
@@ -75,15 +72,12 @@ pub(crate) fn version_of(
 /// What claiming the namespace costs; None if the account owns it already.
 pub(crate) async fn claim_fee(account: &Account, namespace: &Namespace) -> anyhow::Result<Option<Func>> {
     let client = account.client();
-    let query = registry::QueryMsg::Namespace {
-        namespace: namespace.clone(),
-    };
-    let found: NamespaceResponse = market::registry(client, &query).await?;
+    let found = client.registry().namespace(namespace).await?;
     match found.owner {
         Some(owner) if owner == account.address() => Ok(None),
         Some(owner) => bail!("the namespace {namespace} belongs to {owner}"),
         None => {
-            let config: ConfigResponse = market::registry(client, &registry::QueryMsg::Config {}).await?;
+            let config = client.registry().config().await?;
             Ok(Some(config.params.namespace_fee.into()))
         }
     }
@@ -153,7 +147,7 @@ impl Publication {
 }
 
 async fn known(client: &Client, model: &ModelId) -> anyhow::Result<Option<ModelResponse>> {
-    match market::registry(client, &registry::QueryMsg::Model { model: model.clone() }).await {
+    match client.registry().model(model).await {
         Ok(model) => Ok(Some(model)),
         Err(ClientError::QueryRefused { .. }) => Ok(None),
         Err(error) => Err(error.into()),

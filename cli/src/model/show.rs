@@ -4,7 +4,7 @@ use std::fmt;
 
 use clap::Args;
 use schema::{
-    registry::{self, ModelResponse, ModelStatus, Task, Unit, VersionResponse},
+    registry::{ModelResponse, ModelStatus, Task, Unit, VersionResponse},
     ModelId, Namespace,
 };
 use serde::Serialize;
@@ -12,7 +12,6 @@ use serde::Serialize;
 use crate::{
     amount::Func,
     context::Context,
-    market,
     output::{bold, Table},
 };
 
@@ -66,9 +65,13 @@ impl fmt::Display for Models {
 
 pub(crate) async fn list(context: &Context, list: List) -> anyhow::Result<()> {
     let client = context.client().await?;
-    context
-        .output
-        .print(&Models(market::models(&client, list.namespace).await?))
+    let mut models = client.registry().all_models().await?;
+    models.retain(|model| {
+        list.namespace
+            .as_ref()
+            .is_none_or(|namespace| model.model.namespace() == *namespace)
+    });
+    context.output.print(&Models(models))
 }
 
 #[derive(Debug, Serialize)]
@@ -81,16 +84,10 @@ struct Shown {
 
 pub(crate) async fn show(context: &Context, show: Show) -> anyhow::Result<()> {
     let client = context.client().await?;
-    let query = registry::QueryMsg::Model {
-        model: show.model.clone(),
-    };
-    let model: ModelResponse = market::registry(&client, &query).await?;
+    let model = client.registry().model(&show.model).await?;
     let version = match model.versions {
         0 => None,
-        version => {
-            let model = show.model;
-            Some(market::registry(&client, &registry::QueryMsg::Version { model, version }).await?)
-        }
+        version => Some(client.registry().version(&show.model, version).await?),
     };
     context.output.print(&Shown { model, version })
 }

@@ -7,14 +7,13 @@ use clap::Args;
 use client::{Call, Client, ClientError};
 use schema::{
     price::Ask,
-    registry::{self, ModelResponse},
-    staking::{self, ConfigResponse, DeploymentResponse, DeploymentTerms, ExecuteMsg, ReceiveMsg, Sla},
+    staking::{self, DeploymentTerms, ExecuteMsg, ReceiveMsg, Sla},
     Event, ModelId,
 };
 use serde::Serialize;
 
 use super::{changed, execute, staking_send};
-use crate::{amount::Func, context::Context, engine::Library, market};
+use crate::{amount::Func, context::Context, engine::Library};
 
 #[derive(Debug, Args)]
 pub(crate) struct Deploy {
@@ -163,10 +162,7 @@ async fn version(client: &Client, deploy: &Deploy) -> anyhow::Result<u32> {
     if let Some(version) = deploy.model_version {
         return Ok(version);
     }
-    let query = registry::QueryMsg::Model {
-        model: deploy.model.clone(),
-    };
-    let model: ModelResponse = market::registry(client, &query).await?;
+    let model = client.registry().model(&deploy.model).await?;
     if model.versions == 0 {
         bail!("{} has no version to serve yet", deploy.model);
     }
@@ -175,7 +171,7 @@ async fn version(client: &Client, deploy: &Deploy) -> anyhow::Result<u32> {
 
 /// What listing a deployment costs.
 pub(crate) async fn listing_fee(client: &Client) -> Result<Func, ClientError> {
-    let config: ConfigResponse = market::staking(client, &staking::QueryMsg::Config {}).await?;
+    let config = client.staking().config().await?;
     Ok(config.params.listing_fee.into())
 }
 
@@ -195,8 +191,7 @@ pub(crate) struct Drain {
 pub(crate) async fn drain(context: &Context, drain: Drain) -> anyhow::Result<()> {
     let Drain { deployment, remove } = drain;
     let account = context.account().await?;
-    let query = staking::QueryMsg::Deployment { deployment };
-    let found: DeploymentResponse = market::staking(account.client(), &query).await?;
+    let found = account.client().staking().deployment(deployment).await?;
     let mut outcome = None;
     if found.state == staking::DeploymentState::Active {
         outcome = Some(execute(&account, &ExecuteMsg::Drain { deployment }).await?);

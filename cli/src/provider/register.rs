@@ -4,12 +4,12 @@ use anyhow::Context as _;
 use clap::{ArgGroup, Args};
 use client::{Call, Client, ClientError};
 use schema::{
-    staking::{self, ExecuteMsg, Profile, ProviderResponse, ReceiveMsg},
+    staking::{ExecuteMsg, Profile, ReceiveMsg},
     PublicKey,
 };
 
 use super::{changed, staking_send};
-use crate::{amount::Func, context::Context, keys::KeyName, market};
+use crate::{amount::Func, context::Context, keys::KeyName};
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("host").required(true))]
@@ -66,10 +66,7 @@ fn host_key(context: &Context, register: &Register) -> anyhow::Result<PublicKey>
 
 /// Registers a new provider, or changes the profile of one.
 pub(crate) async fn register_call(client: &Client, provider: &str, profile: Profile) -> Result<Call, ClientError> {
-    let query = staking::QueryMsg::Provider {
-        provider: provider.to_owned(),
-    };
-    let message = match market::staking::<ProviderResponse>(client, &query).await {
+    let message = match client.staking().provider(provider).await {
         Ok(_) => ExecuteMsg::UpdateProvider { profile },
         Err(ClientError::QueryRefused { .. }) => ExecuteMsg::RegisterProvider { profile },
         Err(error) => return Err(error),

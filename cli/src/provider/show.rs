@@ -3,13 +3,12 @@
 use std::fmt;
 
 use clap::Args;
-use schema::staking::{self, DeploymentResponse, DeploymentState, ProviderResponse};
+use schema::staking::{DeploymentResponse, DeploymentState, ProviderResponse};
 use serde::Serialize;
 
 use crate::{
     amount::Func,
     context::Context,
-    market,
     output::{bold, Table},
 };
 
@@ -29,12 +28,9 @@ struct Shown {
 pub(crate) async fn show(context: &Context, show: Show) -> anyhow::Result<()> {
     let provider = show.provider.map_or_else(|| context.address(), Ok)?;
     let client = context.client().await?;
-    let query = staking::QueryMsg::Provider {
-        provider: provider.clone(),
-    };
     let shown = Shown {
-        provider: market::staking(&client, &query).await?,
-        listed: market::deployments(&client, Some(provider)).await?,
+        provider: client.staking().provider(&provider).await?,
+        listed: client.staking().all_deployments(Some(&provider)).await?,
     };
     context.output.print(&shown)
 }
@@ -102,7 +98,9 @@ struct Providers(Vec<ProviderResponse>);
 
 pub(crate) async fn list(context: &Context) -> anyhow::Result<()> {
     let client = context.client().await?;
-    context.output.print(&Providers(market::providers(&client).await?))
+    context
+        .output
+        .print(&Providers(client.staking().all_providers().await?))
 }
 
 impl fmt::Display for Providers {

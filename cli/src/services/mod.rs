@@ -6,8 +6,9 @@ mod layers;
 pub(crate) mod relayer;
 pub(crate) mod stop;
 
-use anyhow::Context as _;
+use anyhow::{bail, Context as _};
 use clap::Args;
+use client::{Client, ClientError, Network};
 
 use crate::{context::Context, keys::KeyName};
 
@@ -32,6 +33,7 @@ pub(crate) async fn run_both(context: &Context, run: Run) -> anyhow::Result<()> 
         .as_ref()
         .map_or_else(|| Ok(wallet.clone()), |name| context.wallet(name))?;
     let own_address = wallet.address(&network.bech32_prefix);
+    check_registered(&network, &own_address).await?;
     let host_config = host::configure(context, None, &run.host, &own_address)?;
     let relayer_config = relayer::configure(context, None, &run.relayer, Some(&own_address))?;
     let host = async {
@@ -47,4 +49,14 @@ pub(crate) async fn run_both(context: &Context, run: Run) -> anyhow::Result<()> 
     };
     let (host, relaying) = tokio::join!(host, relaying);
     host.and(relaying)
+}
+
+/// Neither service can do anything for an account that the chain does not know as a provider.
+async fn check_registered(network: &Network, provider: &str) -> anyhow::Result<()> {
+    let client = Client::connect(network.clone()).await?;
+    match client.staking().provider(provider).await {
+        Ok(_) => Ok(()),
+        Err(ClientError::QueryRefused { message, .. }) => bail!("{message}: `fxn provider register` comes first"),
+        Err(error) => Err(error.into()),
+    }
 }

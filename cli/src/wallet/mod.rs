@@ -2,6 +2,7 @@
 
 mod money;
 
+use anyhow::ensure;
 use clap::{Args, Subcommand};
 use client::{Account, Call, Client, ClientError, Wallet};
 use cosmwasm_std::Uint128;
@@ -90,6 +91,9 @@ pub(crate) fn deposit_call(client: &Client, amount: Func, beneficiary: Option<St
 
 async fn deposit(context: &Context, amount: Func, beneficiary: Option<String>) -> anyhow::Result<()> {
     let account = context.account().await?;
+    if let Some(beneficiary) = &beneficiary {
+        check_address(beneficiary, &account.client().network().bech32_prefix)?;
+    }
     let credited = beneficiary.clone().unwrap_or_else(|| account.address().to_owned());
     let outcome = account
         .execute(&[deposit_call(account.client(), amount, beneficiary)?])
@@ -143,6 +147,7 @@ struct Sent {
 async fn transfer(context: &Context, send: &Send) -> anyhow::Result<()> {
     let account = context.account().await?;
     let network = account.client().network();
+    check_address(&send.to, &network.bech32_prefix)?;
     let (amount, call, denom) = if send.gas {
         let amount: u128 = send
             .amount
@@ -197,4 +202,41 @@ async fn faucet(context: &Context, amount: Func) -> anyhow::Result<()> {
     let denom = &faucet.client().network().denom;
     let sentence = format!("{amount} FUNC and {FAUCET_GAS} {denom} sent to {}.", moved.account);
     context.output.done(&moved, sentence)
+}
+
+/// Refuses what cannot be an address, before a contract does it in words that help nobody. The checksum is the chain's to check.
+fn check_address(text: &str, prefix: &str) -> anyhow::Result<()> {
+    let data = text
+        .strip_prefix(prefix)
+        .and_then(|rest| rest.strip_prefix('1'))
+        .unwrap_or_default();
+    let letters = data
+        .bytes()
+        .all(|byte| b"qpzry9x8gf2tvdw0s3jn54khce6mua7l".contains(&byte));
+    // 20 bytes for accounts, 32 for contracts, and six letters of checksum.
+    ensure!(
+        letters && matches!(data.len(), 38 | 58),
+        "{text:?} is no address of this network: those begin with {prefix}1"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_an_address_is_refused() {
+        let good = Wallet::dev("a").address("wasm");
+        assert!(check_address(&good, "wasm").is_ok());
+        for bad in [
+            "",
+            "wasm1bad",
+            &good[1..],
+            &good.to_uppercase(),
+            &good.replace("wasm1", "cosmos1"),
+        ] {
+            assert!(check_address(bad, "wasm").is_err(), "{bad}");
+        }
+    }
 }

@@ -3,14 +3,13 @@
 use std::fmt;
 
 use client::{Client, ClientError};
-use cosmwasm_std::Uint128;
 use schema::{
-    escrow::{self, HoldResponse, MoneyResponse},
-    staking::{self, ProviderResponse, UnbondingEntry},
+    escrow::HoldResponse,
+    staking::{ProviderResponse, UnbondingEntry},
 };
 use serde::Serialize;
 
-use crate::{amount::Func, context::Context, market, output::Table};
+use crate::{amount::Func, context::Context, output::Table};
 
 /// Everything an account has, by where it is.
 #[derive(Debug, Serialize)]
@@ -88,21 +87,16 @@ pub(super) async fn show(context: &Context, holder: Option<String>) -> anyhow::R
 }
 
 async fn money(client: &Client, holder: String) -> anyhow::Result<Money> {
-    let query = escrow::QueryMsg::Money {
-        holder: holder.clone(),
-        start_after: None,
-        limit: Some(market::PAGE),
-    };
-    let in_escrow: MoneyResponse = market::escrow(client, &query).await?;
+    let in_escrow = client.escrow().money(&holder).await?;
     let denom = client.network().denom.clone();
     let is_model = holder.starts_with("model:");
     let (gas, wallet, provider) = if is_model {
-        (0, Uint128::zero(), None)
+        (0, 0, None)
     } else {
         let gas = client.balance(&holder, &denom).await?;
         (
             gas,
-            market::func_balance(client, &holder).await?,
+            client.token().balance(&holder).await?,
             bond(client, &holder).await?,
         )
     };
@@ -110,7 +104,7 @@ async fn money(client: &Client, holder: String) -> anyhow::Result<Money> {
         holder,
         denom,
         gas,
-        wallet: wallet.into(),
+        wallet: Func(wallet),
         available: in_escrow.available.into(),
         held: in_escrow.held.into(),
         holds: in_escrow.holds.into_iter().map(Hold::from).collect(),
@@ -121,10 +115,7 @@ async fn money(client: &Client, holder: String) -> anyhow::Result<Money> {
 
 /// None for an account that is no provider.
 async fn bond(client: &Client, address: &str) -> anyhow::Result<Option<ProviderResponse>> {
-    let query = staking::QueryMsg::Provider {
-        provider: address.to_owned(),
-    };
-    match market::staking(client, &query).await {
+    match client.staking().provider(address).await {
         Ok(provider) => Ok(Some(provider)),
         Err(ClientError::QueryRefused { .. }) => Ok(None),
         Err(error) => Err(error.into()),

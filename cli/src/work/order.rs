@@ -7,17 +7,16 @@ use client::{Account, Call, Client};
 use cosmwasm_std::Binary;
 use rand::RngCore;
 use schema::{
-    escrow::{self, MoneyResponse},
     orchestrator::{ExecuteMsg, JobResponse, JobStatus, NewJob, NewShard},
     price::Units,
-    registry::{self, OfferResponse},
-    staking::{self, Chain, ConfigResponse, DrawRequest, DrawResponse, DrawShard},
+    registry::OfferResponse,
+    staking::{Chain, DrawRequest, DrawShard},
     Digest, Event, ModelId,
 };
 use tokio::time::{sleep, Instant};
 
 use super::{shards::Weight, supply::Supply};
-use crate::{amount::Func, market};
+use crate::amount::Func;
 
 /// How much dearer than the drawn chains the real ones may be: the draw of the job has another seed.
 const PRICE_MARGIN: u128 = 2;
@@ -78,12 +77,10 @@ pub(crate) struct Quote {
 
 /// What the registry promises for new work; its own sentence if there can be none.
 pub(crate) async fn offer(client: &Client, order: &Order) -> anyhow::Result<OfferResponse> {
-    let query = registry::QueryMsg::Offer {
-        model: order.model.clone(),
-        version: order.version,
-        endpoint: order.endpoint.clone(),
-    };
-    Ok(market::registry(client, &query).await?)
+    Ok(client
+        .registry()
+        .offer(&order.model, order.version, &order.endpoint)
+        .await?)
 }
 
 /// Asks the market for chains. None: no supply right now.
@@ -93,14 +90,14 @@ pub(crate) async fn quote(
     offer: &OfferResponse,
     batch: &Batch,
 ) -> anyhow::Result<Option<Quote>> {
-    let config: ConfigResponse = market::staking(client, &staking::QueryMsg::Config {}).await?;
+    let config = client.staking().config().await?;
     let slot = config.params.bond_per_slot;
     let items = batch.items(order.replicas).max(1);
     let cap = order.max_price.map_or(slot.u128(), |most| {
         slot.u128().min(most.0.checked_div(items).unwrap_or(0))
     });
     let request = draw_request(order, offer, batch, cap);
-    let drawn: DrawResponse = market::staking(client, &staking::QueryMsg::Draw { request }).await?;
+    let drawn = client.staking().draw(request).await?;
     let Some(chains) = drawn.chains else {
         return Ok(None);
     };
@@ -183,12 +180,7 @@ pub(crate) async fn patient_quote(
 
 /// FUNC that an account may spend.
 pub(crate) async fn available(client: &Client, address: &str) -> anyhow::Result<Func> {
-    let query = escrow::QueryMsg::Money {
-        holder: address.to_owned(),
-        start_after: None,
-        limit: Some(1),
-    };
-    let money: MoneyResponse = market::escrow(client, &query).await?;
+    let money = client.escrow().money(address).await?;
     Ok(money.available.into())
 }
 
@@ -271,7 +263,7 @@ pub(crate) async fn wait(
         .checked_add(patience)
         .context("the clock is out of range")?;
     loop {
-        let found = market::job(client, job).await?;
+        let found = client.orchestrator().job(job).await?;
         seen(&found);
         if found.status != JobStatus::Running {
             return Ok(found);

@@ -7,7 +7,7 @@ use client::{Account, Client};
 use inference_host::tokenizer::TextTokenizer;
 use partition::Manifest;
 use schema::{
-    orchestrator::{ConfigResponse, ItemResponse, JobResponse, QueryMsg},
+    orchestrator::{ConfigResponse, ItemResponse, JobResponse},
     registry::OfferResponse,
     ModelId,
 };
@@ -16,7 +16,6 @@ use super::{
     results::{self, Fetch},
     shards::Weight,
 };
-use crate::market;
 
 /// A model version's manifest and tokeniser, verified by digest.
 #[derive(Debug)]
@@ -48,9 +47,9 @@ impl Reader {
 
     async fn of_version(client: &Client, model: &ModelId, version: u32) -> anyhow::Result<Self> {
         let fetch = Fetch::new()?;
-        let found = results::version(client, model, version).await?;
+        let found = client.registry().version(model, version).await?;
         let mut hosts = BTreeSet::new();
-        for deployment in market::deployments(client, None).await? {
+        for deployment in client.staking().all_deployments(None).await? {
             if deployment.terms.model == *model && deployment.terms.version == version {
                 hosts.insert(deployment.provider);
             }
@@ -84,8 +83,8 @@ impl Reader {
     /// Fetches and verifies what a job came to. An error names the first shard without a result.
     pub(crate) async fn results(&self, account: &Account, job: &JobResponse) -> anyhow::Result<Results> {
         let client = account.client();
-        let config: ConfigResponse = market::orchestrator(client, &QueryMsg::Config {}).await?;
-        let items = market::items(client, job.job).await?;
+        let config = client.orchestrator().config().await?;
+        let items = client.orchestrator().all_items(job.job).await?;
         let mut answer = Results {
             embeddings: vec![],
             providers: BTreeSet::new(),

@@ -16,12 +16,11 @@ use schema::{
     merkle,
     orchestrator::{ItemResponse, ItemResult, ItemStatus, JobResponse},
     receipt::{Domain, OutputRequest},
-    registry::{self, VersionResponse},
-    staking::{self, ProviderResponse},
+    registry::VersionResponse,
     Digest,
 };
 
-use crate::{market, model::MANIFEST_BYTES_MAX};
+use crate::model::MANIFEST_BYTES_MAX;
 
 /// Longest wait for one answer.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -155,11 +154,7 @@ pub(crate) fn settled(job: &JobResponse, items: &[ItemResponse]) -> anyhow::Resu
 
 /// Base URL of a provider's host.
 pub(crate) async fn endpoint(client: &Client, provider: &str) -> anyhow::Result<String> {
-    let query = staking::QueryMsg::Provider {
-        provider: provider.to_owned(),
-    };
-    let provider: ProviderResponse = market::staking(client, &query).await?;
-    Ok(provider.profile.endpoint)
+    Ok(client.staking().provider(provider).await?.profile.endpoint)
 }
 
 /// Where the blobs of a version may be had: its own URIs, then hosts that serve it.
@@ -173,14 +168,6 @@ pub(crate) async fn places(
         places.push(endpoint(client, provider).await?);
     }
     Ok(places)
-}
-
-pub(crate) async fn version(client: &Client, model: &schema::ModelId, version: u32) -> anyhow::Result<VersionResponse> {
-    let query = registry::QueryMsg::Version {
-        model: model.clone(),
-        version,
-    };
-    Ok(market::registry(client, &query).await?)
 }
 
 /// The manifest that a version is pinned to.

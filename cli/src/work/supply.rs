@@ -10,7 +10,6 @@ use super::{
     order::Order,
     shards::{Limits, Weight},
 };
-use crate::market;
 
 /// The active deployments that could serve an order.
 #[derive(Debug)]
@@ -20,7 +19,7 @@ pub(crate) struct Supply {
 
 impl Supply {
     pub(crate) async fn of(client: &Client, order: &Order, offer: &OfferResponse) -> anyhow::Result<Self> {
-        let mut deployments = market::deployments(client, None).await?;
+        let mut deployments = client.staking().all_deployments(None).await?;
         deployments.retain(|deployment| {
             let terms = &deployment.terms;
             let class = order
@@ -51,7 +50,7 @@ impl Supply {
             most = most.min(*units.get(wanted).with_context(|| {
                 let Order { model, replicas, .. } = order;
                 format!(
-                    "there is no supply: stage {stage} of {model} is served by {} providers, {replicas} are needed",
+                    "there is no supply: {} providers serve stage {stage} of {model}, {replicas} needed",
                     units.len()
                 )
             })?);

@@ -38,7 +38,7 @@ pub enum ContractError {
     BondCommitted { free: Uint128, requested: Uint128 },
     #[error("at most {max} amounts may be unbonding at a time")]
     TooManyUnbonding { max: usize },
-    #[error("nothing can be withdrawn, next release at {next_release:?}")]
+    #[error("nothing can be withdrawn, {}", upcoming(*next_release))]
     NothingToWithdraw { next_release: Option<u64> },
 
     // A deployment.
@@ -82,4 +82,11 @@ pub enum ContractError {
     Payment(#[from] PaymentError),
     #[error(transparent)]
     Std(#[from] StdError),
+}
+
+fn upcoming(next_release: Option<u64>) -> String {
+    next_release.map_or_else(
+        || "nothing is unbonding".to_owned(),
+        |at| format!("the next release is at {at}"),
+    )
 }

@@ -207,6 +207,13 @@ mod tests {
             stake.withdraw(101),
             Err(ContractError::NothingToWithdraw { next_release })
         );
+        let waiting = ContractError::NothingToWithdraw {
+            next_release: Some(100),
+        };
+        assert_eq!(
+            waiting.to_string(),
+            "nothing can be withdrawn, the next release is at 100"
+        );
     }
 
     #[test]

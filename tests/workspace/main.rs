@@ -2,4 +2,5 @@
 
 mod dependencies;
 mod licences;
+mod readmes;
 mod sources;

@@ -18,4 +18,10 @@ scripts/models.sh
 cargo build --quiet --release --locked -p fxn-cli
 export FXN_BIN="${CARGO_TARGET_DIR:-$PWD/target}/release/fxn"
 
+state=$(mktemp -d)
+trap 'rm -rf "$state"' EXIT
+suite "devnet: restarts at any point" cargo test --locked -p fxn-devnet --test it -- state:: kill:: --nocapture
+suite "devnet: 2 000 transactions/s for five minutes, with the log" cargo run --quiet --release --locked -p fxn-devnet --example load -- \
+  --seconds 300 --state "$state/devnet"
+
 printf '\n== done (%d s)\n' "$SECONDS"

@@ -18,4 +18,6 @@ scripts/models.sh
 cargo build --quiet --release --locked -p fxn-cli
 export FXN_BIN="${CARGO_TARGET_DIR:-$PWD/target}/release/fxn"
 
+suite "relayer processes killed at 500 random moments" cargo test --locked -p fxn-relayer --test it processes::moments -- --nocapture
+
 printf '\n== done (%d s)\n' "$SECONDS"

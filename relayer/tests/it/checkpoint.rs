@@ -203,7 +203,14 @@ fn is_kept_aside(bytes: &[u8]) {
 fn a_checkpoint_cut_off_at_any_byte_is_kept_aside() {
     let whole = content();
     for length in 0..whole.len() {
-        is_kept_aside(&whole[..length]);
+        assert!(
+            matches!(decode(&whole[..length]), Err(DecodeError::Damaged(_))),
+            "{length}"
+        );
+        // A disk syncs slowly: some of them as files.
+        if length % 50 == 0 {
+            is_kept_aside(&whole[..length]);
+        }
     }
 }
 
@@ -221,7 +228,9 @@ fn a_checkpoint_with_any_bit_turned_is_kept_aside_or_stops_the_program_and_never
                 assert!(Store::open(home.path(), owner()).is_err());
                 assert_eq!(fs::read(home.path().join(FILE)).unwrap(), bytes);
             }
-            _ => is_kept_aside(&bytes),
+            Err(DecodeError::Damaged(_)) if bit % 401 == 0 => is_kept_aside(&bytes),
+            Err(DecodeError::Damaged(_)) => {}
+            Ok(_) => panic!("bit {bit} makes no difference"),
         }
     }
 }

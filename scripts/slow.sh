@@ -23,5 +23,6 @@ trap 'rm -rf "$state"' EXIT
 suite "devnet: restarts at any point" cargo test --locked -p fxn-devnet --test it -- state:: kill:: --nocapture
 suite "devnet: 2 000 transactions/s for five minutes, with the log" cargo run --quiet --release --locked -p fxn-devnet --example load -- \
   --seconds 300 --state "$state/devnet"
+suite "relayer processes killed at 500 random moments" cargo test --locked -p fxn-relayer --test it processes::moments -- --nocapture
 
 printf '\n== done (%d s)\n' "$SECONDS"

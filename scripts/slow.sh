@@ -18,4 +18,6 @@ scripts/models.sh
 cargo build --quiet --release --locked -p fxn-cli
 export FXN_BIN="${CARGO_TARGET_DIR:-$PWD/target}/release/fxn"
 
+suite "hosts killed at every place and 100 moments" cargo test --quiet --locked -p inference-host --test it crash::
+
 printf '\n== done (%d s)\n' "$SECONDS"

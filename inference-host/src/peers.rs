@@ -168,9 +168,8 @@ impl Peers {
     ) -> Result<SignedAcknowledgement, PushError> {
         let mut pause = PAUSE_FIRST;
         let mut last = "none was finished".to_owned();
-        let mut asked = Duration::ZERO;
         for tries in 1_u64.. {
-            match tokio::time::timeout_at(deadline, self.push_once(push)).await {
+            let asked = match tokio::time::timeout_at(deadline, self.push_once(push)).await {
                 Ok(Ok(acknowledgement)) => {
                     metrics.pushes_sent(1);
                     metrics.push_sent_bytes(push.bytes());
@@ -179,11 +178,11 @@ impl Peers {
                 // A provider that has moved leaves somebody else behind: only what a fresh look-up led to is believed.
                 Ok(Err((error, Route::Fresh))) if !error.may_pass() => return Err(error),
                 Ok(Err((error, _))) => {
-                    asked = error.retry_after();
                     last = error.to_string();
+                    error.retry_after()
                 }
                 Err(_) => return Err(PushError::Deadline { tries, last }),
-            }
+            };
             metrics.push_retries(1);
             let attempt = push.assignment.attempt;
             tracing::debug!(item = %push.assignment.item, attempt, span = push.span, last, "push is tried again");

@@ -108,12 +108,17 @@ impl Chain for FakeChain {
     fn time(&self) -> BoxFuture<'_, Result<BlockTime, ChainError>> {
         let mut facts = self.0.lock().unwrap();
         facts.blocks += 1;
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let reason = "the node is down".to_owned();
         let block = BlockTime {
             height: facts.blocks,
-            unix_millis: (now() as i64 + facts.ahead_seconds) as u64 * 1000,
+            unix_millis: (since.as_millis() as i64 + facts.ahead_seconds * 1000) as u64,
         };
-        let answer = if facts.down { Err(ChainError::Unreachable { reason }) } else { Ok(block) };
+        let answer = if facts.down {
+            Err(ChainError::Unreachable { reason })
+        } else {
+            Ok(block)
+        };
         Box::pin(async move { answer })
     }
 

@@ -118,7 +118,7 @@ impl Connections {
         };
         let told = async move {
             // An answer that comes before the question is no answer to many clients.
-            stream.read(&mut [0; 1024]).await?;
+            let _asked = stream.read(&mut [0; 1024]).await?;
             stream.write_all(FULL).await?;
             stream.shutdown().await?;
             // What the peer has sent already is read, or closing would take the answer away from it.

@@ -72,7 +72,12 @@ fn a_record_that_is_cut_anywhere_or_has_one_wrong_bit_is_set_aside_and_reported(
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, &bytes).unwrap();
         let found = journal.read_all().unwrap();
-        assert_eq!(found.records, [sound.clone()], "{}", String::from_utf8_lossy(&bytes));
+        assert_eq!(
+            found.records,
+            std::slice::from_ref(&sound),
+            "{}",
+            String::from_utf8_lossy(&bytes)
+        );
         assert_eq!(aside.count(Kind::Record), count as u64 + 1);
         let kept = aside.reports().remove(0).kept_at.unwrap();
         assert_eq!(

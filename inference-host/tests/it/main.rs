@@ -8,12 +8,19 @@
 )]
 
 mod blobs;
+mod clock;
+mod crash;
+mod full;
 mod kit;
+mod library;
+mod lies;
 mod minilm;
 mod onnx_session;
 mod outputs;
+mod overload;
 mod partition_proof;
 mod pipeline;
+mod process;
 mod refusals;
 mod survive;
 mod tiny;

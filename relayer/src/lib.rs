@@ -69,7 +69,7 @@ pub enum RelayerError {
         found: String,
     },
     #[error("cannot offer the status: {0}")]
-    Status(std::io::Error),
+    Status(#[source] std::io::Error),
     #[error("the {task} task is gone: {reason}")]
     Task { task: &'static str, reason: String },
 }

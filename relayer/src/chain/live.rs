@@ -192,6 +192,7 @@ impl From<ClientError> for ChainError {
             }
             ClientError::ChainIdMismatch { .. }
             | ClientError::UnknownContract { .. }
+            | ClientError::WrongContract { .. }
             | ClientError::Pruned { .. }
             | ClientError::ChainWentBack { .. }
             | ClientError::Network(_)

@@ -13,6 +13,7 @@ use crate::{
     job::OrderFlags,
     output::{counted, Table},
     progress::Progress,
+    refusal::unless_interrupted,
     work::{
         order::{self, Batch, Order, Quote},
         prepare::Reader,
@@ -86,8 +87,10 @@ pub(crate) fn write_vectors(f: &mut fmt::Formatter<'_>, vectors: &[Vec<f32>]) ->
 pub(crate) async fn run(context: &Context, embed: Embed) -> anyhow::Result<()> {
     let texts = texts::read(&embed.file)?;
     let account = context.account().await?;
-    let progress = Progress::new();
-    let embedded = embedded(&account, &embed.order.order(), &texts, &progress).await?;
+    let progress = Progress::for_people();
+    let order = embed.order.order();
+    let work = embedded(&account, &order, &texts, &progress);
+    let embedded = unless_interrupted(work, || progress.goes_on()).await?;
     progress.finish();
     context.output.print(&embedded)
 }
@@ -130,7 +133,7 @@ async fn embedded(account: &Account, order: &Order, texts: &[String], progress: 
     for (planned, number) in planned.drain(..).zip(1_usize..) {
         let shards = counted(planned.batch.shards.len(), "shard");
         progress.step(&format!("job {number} of {count}: {shards} at work"));
-        let job = carry_out(account, order, &offer, &planned, texts).await?;
+        let job = carry_out(account, order, &offer, &planned, texts, progress).await?;
         let results = reader.results(account, &job).await?;
         answer.embeddings.extend(results.embeddings);
         answer.price = Func(answer.price.0.saturating_add(job.paid.u128()));
@@ -182,6 +185,7 @@ async fn carry_out(
     offer: &OfferResponse,
     planned: &Planned,
     texts: &[String],
+    progress: &Progress,
 ) -> anyhow::Result<JobResponse> {
     let client = account.client();
     let Planned { batch, quote } = planned;
@@ -189,6 +193,7 @@ async fn carry_out(
     order::patient_quote(client, order, offer, batch).await?;
     let call = order::submit_call(client, order, offer.version, batch, quote.most, texts)?;
     let submitted = order::submit(account, call).await?;
+    progress.at_work(submitted.job);
     let found = client.orchestrator().job(submitted.job).await?;
     let life = found.expires_at.saturating_sub(found.submitted_at);
     let patience = Duration::from_secs(life.saturating_add(PATIENCE_SECONDS));

@@ -361,8 +361,8 @@ fn library_version(path: &Path) -> Result<String, LibraryError> {
     Ok(format!("unknown-{bytes}"))
 }
 
-/// What the kernels choose by, coarse to fine.
-fn instruction_set() -> String {
+/// What the kernels of this machine choose by, coarse to fine.
+pub fn instruction_set() -> String {
     #[cfg(target_arch = "x86_64")]
     {
         let mut set = if is_x86_feature_detected!("avx512f") {

@@ -78,7 +78,7 @@ pub enum RelayerError {
         found: String,
     },
     #[error("cannot offer the status: {0}")]
-    Status(std::io::Error),
+    Status(#[source] std::io::Error),
     #[error("{path}: {source}", path = path.display())]
     File { path: PathBuf, source: std::io::Error },
     #[error("the {task} task is gone: {reason}")]

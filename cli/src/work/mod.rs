@@ -6,3 +6,4 @@ pub(crate) mod results;
 pub(crate) mod shards;
 pub(crate) mod supply;
 pub(crate) mod texts;
+mod why;

@@ -3,7 +3,7 @@
 use std::{ops::Range, time::Duration};
 
 use anyhow::{bail, Context as _};
-use client::{Account, Call, Client};
+use client::{Account, Call, Client, ClientError};
 use cosmwasm_std::Binary;
 use rand::RngCore;
 use schema::{
@@ -15,7 +15,7 @@ use schema::{
 };
 use tokio::time::{sleep, Instant};
 
-use super::{shards::Weight, supply::Supply};
+use super::{shards::Weight, supply::Supply, why};
 use crate::amount::Func;
 
 /// How much dearer than the drawn chains the real ones may be: the draw of the job has another seed.
@@ -77,10 +77,11 @@ pub(crate) struct Quote {
 
 /// What the registry promises for new work; its own sentence if there can be none.
 pub(crate) async fn offer(client: &Client, order: &Order) -> anyhow::Result<OfferResponse> {
-    Ok(client
-        .registry()
-        .offer(&order.model, order.version, &order.endpoint)
-        .await?)
+    let registry = client.registry();
+    match registry.offer(&order.model, order.version, &order.endpoint).await {
+        Err(refused @ ClientError::QueryRefused { .. }) => Err(why::no_offer(client, order, refused).await),
+        offer => Ok(offer?),
+    }
 }
 
 /// Asks the market for chains. None: no supply right now.
@@ -112,7 +113,7 @@ pub(crate) async fn quote(
     }))
 }
 
-fn draw_request(order: &Order, offer: &OfferResponse, batch: &Batch, item_price_max: u128) -> DrawRequest {
+pub(super) fn draw_request(order: &Order, offer: &OfferResponse, batch: &Batch, item_price_max: u128) -> DrawRequest {
     let mut seed = [0; 32];
     rand::thread_rng().fill_bytes(&mut seed);
     let shard = |shard: &Range<usize>| DrawShard {
@@ -138,7 +139,7 @@ fn draw_request(order: &Order, offer: &OfferResponse, batch: &Batch, item_price_
     }
 }
 
-fn price(chain: &Chain) -> anyhow::Result<u128> {
+pub(super) fn price(chain: &Chain) -> anyhow::Result<u128> {
     let mut sum = 0_u128;
     for span in &chain.spans {
         sum = sum.saturating_add(span.price_max.total()?.u128());
@@ -156,9 +157,15 @@ pub(crate) async fn patient_quote(
     let give_up = Instant::now()
         .checked_add(BUSY_PATIENCE)
         .context("the clock is out of range")?;
+    let mut explained = false;
     loop {
         if let Some(quote) = quote(client, order, offer, batch).await? {
             return Ok(quote);
+        }
+        if !explained {
+            let slot = client.staking().config().await?.params.bond_per_slot;
+            why::no_chains(client, order, offer, batch, slot).await?;
+            explained = true;
         }
         let units_max = Supply::of(client, order, offer).await?.units_max(order, offer)?;
         if units_max < batch.units_max {
@@ -169,7 +176,7 @@ pub(crate) async fn patient_quote(
         }
         if Instant::now() >= give_up {
             bail!(
-                "all providers of {} are busy or too dear, for {} s now",
+                "all providers of {} have been busy for {} s: try again later",
                 order.model,
                 BUSY_PATIENCE.as_secs()
             );

@@ -206,6 +206,7 @@ impl From<ClientError> for ChainError {
             }
             ClientError::ChainIdMismatch { .. }
             | ClientError::UnknownContract { .. }
+            | ClientError::WrongContract { .. }
             | ClientError::Pruned { .. }
             | ClientError::ChainWentBack { .. }
             | ClientError::Network(_)

@@ -84,7 +84,8 @@ fn against_network(error: &NetworkError) -> Option<&'static str> {
 
 fn one_line(text: &str) -> String {
     // `Permission denied (os error 13)`: the number helps nobody.
-    let words = without_numbers(text);
+    // What cosmwasm-std says before errors that have no type.
+    let words = without_numbers(&text.replace("Generic error: ", ""));
     let words = words
         .split(|letter: char| letter.is_control() || letter == ' ')
         .filter(|word| !word.is_empty());

@@ -18,4 +18,7 @@ scripts/models.sh
 cargo build --quiet --release --locked -p fxn-cli
 export FXN_BIN="${CARGO_TARGET_DIR:-$PWD/target}/release/fxn"
 
+suite "laws: every message of every contract in 20 000 stories" cargo test -p fxn-tests --test it laws
+suite "garbage: disturbed messages and queries" cargo test -p fxn-tests --test it garbage
+
 printf '\n== done (%d s)\n' "$SECONDS"

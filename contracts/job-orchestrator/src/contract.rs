@@ -206,7 +206,7 @@ fn submit_job(deps: DepsMut<'_>, env: &Env, developer: Addr, new: NewJob) -> Res
 /// What a query that failed has said, without the layers around it.
 fn reason(err: StdError) -> String {
     match err {
-        StdError::GenericErr { msg, .. } => msg,
+        StdError::GenericErr { msg, .. } => msg.trim_start_matches("Querier contract error: ").to_owned(),
         other => other.to_string(),
     }
 }

@@ -14,7 +14,7 @@ use schema::{
 
 use crate::{draw::Listing, index::market_key, stake::Stake, ContractError};
 
-const CLASS_BYTES_MAX: usize = 128;
+pub(crate) const CLASS_BYTES_MAX: usize = 128;
 const SLOTS_MAX: u16 = 1_000;
 const UNITS_MAX: u64 = 1_000_000_000;
 

@@ -320,7 +320,8 @@ fn payout_rule(deps: Deps<'_>, model: &ModelId) -> Result<PayoutResponse, Contra
 
 fn ask_payout(querier: &QuerierWrapper<'_>, registry: &Addr, model: &ModelId) -> Result<PayoutResponse, ContractError> {
     let question = registry::QueryMsg::Payout { model: model.clone() };
-    Ok(querier.query_wasm_smart(registry, &question)?)
+    let answer = querier.query_wasm_smart(registry, &question);
+    answer.map_err(|_| ContractError::NoPayoutRule { model: model.clone() })
 }
 
 /// Divides what a model has earned as a parent. None: nothing has accrued.

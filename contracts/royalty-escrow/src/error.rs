@@ -52,6 +52,8 @@ pub enum ContractError {
 
     #[error("nothing has accrued to model {model}")]
     NothingAccrued { model: ModelId },
+    #[error("there is no payout rule of model {model}")]
+    NoPayoutRule { model: ModelId },
     #[error("model {model} has no recipients")]
     NoRecipients { model: ModelId },
 

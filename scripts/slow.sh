@@ -18,4 +18,6 @@ scripts/models.sh
 cargo build --quiet --release --locked -p fxn-cli
 export FXN_BIN="${CARGO_TARGET_DIR:-$PWD/target}/release/fxn"
 
+suite "foreign models" cargo test --locked -p inference-host --test it foreign_models -- --nocapture
+
 printf '\n== done (%d s)\n' "$SECONDS"

@@ -8,8 +8,10 @@
 )]
 
 mod blobs;
+mod foreign_models;
 mod kit;
 mod minilm;
+mod onnx_file;
 mod onnx_session;
 mod outputs;
 mod partition_proof;

@@ -42,5 +42,10 @@ if nodes[-1].op_type == "Softmax":
     graph.output[0].type.tensor_type.ClearField("shape")
 del graph.node[:]
 graph.node.extend(nodes)
+# Since version 4 an initialiser that is listed as an input may be overridden, and nothing is folded into it.
+constant = {tensor.name for tensor in graph.initializer}
+inputs = [value for value in graph.input if value.name not in constant]
+del graph.input[:]
+graph.input.extend(inputs)
 model.ir_version = max(model.ir_version, 4)
 onnx.save(model, target)

@@ -305,6 +305,8 @@ fn input_specs(inputs: &[&ValueInfoProto]) -> Result<(Vec<TensorSpec>, BatchAxis
         input: String::new(),
         problem: "the graph has no inputs",
     })?;
+    // Before anything is said about axes: that rows can carry it at all.
+    inputs.iter().try_for_each(|input| dtype_of(input).map(drop))?;
     let batch = first_axis(first)?;
     let axis = if batch.is_some() {
         BatchAxis::Symbolic
@@ -340,6 +342,13 @@ fn tensor_of(input: &ValueInfoProto) -> Result<&type_proto::Tensor, SplitError> 
     }
 }
 
+fn dtype_of(input: &ValueInfoProto) -> Result<DType, SplitError> {
+    DType::from_code(tensor_of(input)?.elem_type()).ok_or_else(|| SplitError::Input {
+        input: input.name().to_owned(),
+        problem: "has an element type that rows cannot carry",
+    })
+}
+
 fn dims(tensor: &type_proto::Tensor) -> &[Dimension] {
     tensor
         .shape
@@ -357,9 +366,7 @@ fn input_spec(input: &ValueInfoProto, batch: Option<&str>) -> Result<TensorSpec,
         input: name.clone(),
         problem,
     };
-    let tensor = tensor_of(input)?;
-    let dtype =
-        DType::from_code(tensor.elem_type()).ok_or_else(|| refuse("has an element type that rows cannot carry"))?;
+    let (tensor, dtype) = (tensor_of(input)?, dtype_of(input)?);
     if first_axis(input)? != batch {
         return Err(SplitError::NoBatchAxis { input: name });
     }

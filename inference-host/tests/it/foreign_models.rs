@@ -316,6 +316,7 @@ fn class(error: &SplitError) -> &'static str {
         SplitError::Input { .. } => "input that rows cannot carry",
         SplitError::TooManyStages { .. } => "nothing to cut",
         SplitError::NotATensor { .. } => "sequences",
+        SplitError::NotRunnable { .. } => "refused by the runtime as a whole",
         SplitError::OutputShape { .. } => "output that is no row",
         SplitError::MissingOutput { .. } | SplitError::ConstantOutput { .. } => "output without input",
         _ => "unexpected",
@@ -368,5 +369,12 @@ fn every_small_graph_is_split_bit_equal_or_refused_with_its_reason() {
         writeln!(text, "{class}: {}", names.len()).unwrap();
     }
     assert!(!classes.contains_key("unexpected"), "{:?}", classes["unexpected"]);
-    expect_test::expect![[r""]].assert_eq(&text);
+    expect_test::expect![[r#"
+        fixed batch of several rows: 98
+        input that rows cannot carry: 6
+        no common batch axis: 2
+        nothing to cut: 24
+        refused by the runtime as a whole: 2
+        sequences: 8
+    "#]].assert_eq(&text);
 }

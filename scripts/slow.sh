@@ -32,6 +32,7 @@ state=$(mktemp -d)
 trap 'rm -rf "$state"' EXIT
 suite "laws: every message of every contract in 20 000 stories" cargo test --quiet --locked -p fxn-tests --test it laws
 suite "garbage: disturbed messages and queries" cargo test --quiet --locked -p fxn-tests --test it garbage
+suite "foreign models" cargo test --locked -p inference-host --test it foreign_models -- --nocapture
 suite "devnet: restarts at any point" cargo test --locked -p fxn-devnet --test it -- state:: kill:: --nocapture
 suite "devnet: 2 000 transactions/s for five minutes, with the log" cargo run --quiet --release --locked -p fxn-devnet --example load -- \
   --seconds 300 --state "$state/devnet"

@@ -121,7 +121,7 @@ fn require(source_dir: &Path, name: &str) -> Result<Value, SplitError> {
 fn number(source_dir: &Path, name: &str, config: &Value, key: &str) -> Result<u64, SplitError> {
     config[key]
         .as_u64()
-        .ok_or_else(|| invalid(source_dir, name, format!("{key} is not a number")))
+        .ok_or_else(|| invalid(source_dir, name, format!("{key} is not a whole number of 0 or more")))
 }
 
 fn pooling(source_dir: &Path, folder: &str) -> Result<Pooling, SplitError> {

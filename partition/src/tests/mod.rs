@@ -7,4 +7,5 @@ mod hostile;
 mod interpreter;
 mod models;
 mod refusals;
+mod sentences;
 mod splitting;

@@ -129,8 +129,20 @@ impl Signed {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     pub height: u64,
-    /// Its events of the orchestrator, or the sentence with which it failed.
-    pub result: Result<Vec<Event>, String>,
+    /// Its events of the orchestrator, or why it changed nothing.
+    pub result: Result<Vec<Event>, Failure>,
+}
+
+/// Why a transaction that is in a block changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// What came before it in the block made the same messages dearer than they were when simulated: a settlement that completes a shard
+    /// costs a multiple of one that does not. Simulated anew it may pass.
+    #[error("out of gas: {0}")]
+    OutOfGas(String),
+    /// A contract or the chain said no.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// Why the chain did not do what was asked.

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     book::Book,
-    chain::{Batch, Chain, ChainError, Outcome, TxHash},
+    chain::{Batch, Chain, ChainError, Failure, Outcome, TxHash},
     checkpoint::{Stage, Store, Transaction},
     crash::{self, Point},
     queue::{self, Job, Pending, Queue, Request, Verdict, BATCH_BYTES_MAX},
@@ -336,7 +336,8 @@ impl<C: Chain> Submitter<C> {
         crash::pass(Point::Concluded);
         Ok(match outcome.result {
             Ok(events) => Attempt::InBlock(tx_hash, events),
-            Err(reason) => Attempt::Refused(reason),
+            Err(failure @ Failure::OutOfGas(_)) => Attempt::Again(failure.to_string()),
+            Err(Failure::Refused(reason)) => Attempt::Refused(reason),
         })
     }
 

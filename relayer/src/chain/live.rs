@@ -10,12 +10,14 @@ use schema::{
     ItemId,
 };
 
-use super::{Batch, Chain, ChainError, ChainResult, Head, Identity, Moment, Outcome, Signed};
+use super::{Batch, Chain, ChainError, ChainResult, Failure, Head, Identity, Moment, Outcome, Signed};
 
 /// Largest page that the contracts give out.
 const PAGE: u32 = 30;
 /// Codes of the SDK for an account that cannot pay the fee, and for a fee below the node's least.
 const CANNOT_PAY: [u32; 2] = [5, 13];
+/// Code of the SDK for a transaction that needed more gas than it had paid for.
+const OUT_OF_GAS: u32 = 11;
 
 /// An account on a network.
 #[derive(Debug, Clone)]
@@ -47,7 +49,8 @@ impl LiveChain {
                 let emitted = emitted.map_err(|error| ChainError::Fatal(error.to_string()))?;
                 Ok(emitted.into_iter().map(|emitted| emitted.event).collect())
             }
-            _ => Err(tx.message()),
+            OUT_OF_GAS if tx.codespace == "sdk" => Err(Failure::OutOfGas(tx.message())),
+            _ => Err(Failure::Refused(tx.message())),
         };
         Ok(Outcome { height, result })
     }

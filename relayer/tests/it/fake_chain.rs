@@ -9,7 +9,7 @@ use std::{
 use client::events::{Block, Emitted, TxEvents};
 use futures::Stream;
 use relayer::chain::{
-    Batch, Chain, ChainError, ChainResult, Evidence, Head, Identity, Moment, Outcome, Signed, TxHash,
+    Batch, Chain, ChainError, ChainResult, Evidence, Failure, Head, Identity, Moment, Outcome, Signed, TxHash,
 };
 use schema::{
     event::DeploymentList,
@@ -60,6 +60,8 @@ pub struct World {
     pub transactions: Vec<(Batch, bool)>,
     pub sequences: BTreeMap<String, u64>,
     pub broken: BTreeSet<ItemId>,
+    /// So many of the next transactions need more gas in their block than they had in their simulation.
+    pub out_of_gas: u32,
     pub hold: Option<Point>,
     pub held: u32,
     pub item_queries: u32,
@@ -225,7 +227,12 @@ impl World {
             }
             *next += 1;
             let mut after = self.clone();
-            let result = after.execute(&batch);
+            let result = match self.out_of_gas {
+                0 => after.execute(&batch).map_err(Failure::Refused),
+                _ => Err(Failure::OutOfGas("wanted 1, used 2".into())),
+            };
+            self.out_of_gas = self.out_of_gas.saturating_sub(1);
+            after.out_of_gas = self.out_of_gas;
             if result.is_ok() {
                 *self = after;
             }

@@ -247,11 +247,7 @@ fn every_light_model_is_split_bit_equal_or_refused_as_the_table_says() {
 #[test]
 fn vision_models_with_real_numbers_for_weights_keep_their_bits() {
     let slow = std::env::var_os("FXN_SLOW").is_some();
-    let names: &[&str] = if slow {
-        &LIGHT
-    } else {
-        &["densenet121", "resnet50", "shufflenet"]
-    };
+    let names: &[&str] = if slow { &LIGHT } else { &["densenet121", "resnet50"] };
     let python = project().join(".runtime/venv/bin/python");
     let script = project().join("scripts/real_weights.py");
     for name in names {
@@ -376,5 +372,6 @@ fn every_small_graph_is_split_bit_equal_or_refused_with_its_reason() {
         nothing to cut: 24
         refused by the runtime as a whole: 2
         sequences: 8
-    "#]].assert_eq(&text);
+    "#]]
+    .assert_eq(&text);
 }

@@ -16,4 +16,5 @@ mod partition_proof;
 mod pipeline;
 mod refusals;
 mod survive;
+mod tensors;
 mod tiny;

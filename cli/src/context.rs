@@ -12,6 +12,7 @@ use client::{Account, Client, Network, Wallet};
 use crate::{
     home,
     keys::{passphrase::Passphrases, KeyName, KeyStore},
+    logs::LogFormat,
     output::Format,
 };
 
@@ -40,6 +41,9 @@ pub(crate) struct Globals {
     /// Form of the answer on stdout
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) output: Format,
+    /// Form of the logs of services on stderr
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", env = "FXN_LOG_FORMAT", default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
     /// Do not ask before something that cannot be undone
     #[arg(short, long, global = true)]
     pub(crate) yes: bool,
@@ -108,7 +112,10 @@ impl Context {
     }
 
     pub(crate) async fn client(&self) -> anyhow::Result<Client> {
-        Ok(Client::connect(self.network()?).await?)
+        let client = Client::connect(self.network()?).await?;
+        // Money sent to the wrong contract would be lost.
+        client.check_contracts().await?;
+        Ok(client)
     }
 
     /// The key's account on the network.
@@ -168,8 +175,7 @@ impl Context {
         if !io::stdin().is_terminal() {
             bail!("{question} Nobody can be asked here: say --yes");
         }
-        eprint!("{question} [y/N] ");
-        io::stderr().flush().context("failed to ask")?;
+        write!(io::stderr(), "{question} [y/N] ").context("failed to ask")?;
         let mut answer = String::new();
         io::stdin()
             .lock()

@@ -15,6 +15,7 @@ use crate::{
     job::OrderFlags,
     output::{counted, Table},
     progress::Progress,
+    refusal::unless_interrupted,
     work::{
         order::{self, Batch, Order, Quote},
         prepare::Reader,
@@ -89,8 +90,10 @@ pub(crate) fn write_vectors(f: &mut fmt::Formatter<'_>, vectors: &[Vec<f32>]) ->
 pub(crate) async fn run(context: &Context, embed: Embed) -> anyhow::Result<()> {
     let texts = texts::read(&embed.file)?;
     let account = context.account().await?;
-    let progress = Progress::new();
-    let embedded = embedded(&account, &embed.order.order(), &texts, &progress).await?;
+    let progress = Progress::for_people();
+    let order = embed.order.order();
+    let work = embedded(&account, &order, &texts, &progress);
+    let embedded = unless_interrupted(work, || progress.goes_on()).await?;
     progress.finish();
     context.output.print(&embedded)
 }
@@ -139,7 +142,7 @@ async fn embedded(account: &Account, order: &Order, texts: &[String], progress: 
     for (planned, number) in planned.drain(..).zip(1_usize..) {
         let shards = counted(planned.batch.shards.len(), "shard");
         progress.step(&format!("job {number} of {count}: {shards} at work"));
-        let job = carry_out(account, order, &offer, &planned, rows).await?;
+        let job = carry_out(account, order, &offer, &planned, rows, progress).await?;
         let results = reader.results(account, &job).await?;
         answer.embeddings.extend(results.embeddings()?);
         answer.price = Func(answer.price.0.saturating_add(job.paid.u128()));
@@ -191,6 +194,7 @@ async fn carry_out(
     offer: &OfferResponse,
     planned: &Planned,
     rows: &[Row],
+    progress: &Progress,
 ) -> anyhow::Result<JobResponse> {
     let client = account.client();
     let Planned { batch, quote } = planned;
@@ -198,6 +202,7 @@ async fn carry_out(
     order::patient_quote(client, order, offer, batch).await?;
     let call = order::submit_call(client, order, offer.version, batch, quote.most, rows)?;
     let submitted = order::submit(account, call).await?;
+    progress.at_work(submitted.job);
     let found = client.orchestrator().job(submitted.job).await?;
     let life = found.expires_at.saturating_sub(found.submitted_at);
     let patience = Duration::from_secs(life.saturating_add(PATIENCE_SECONDS));

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
+use anyhow::{bail, Context as _};
 
 /// `~/.fxn`.
 pub(crate) fn default() -> anyhow::Result<PathBuf> {
@@ -23,6 +23,10 @@ pub(crate) fn create_private(folder: &Path) -> io::Result<()> {
 
 /// The folder as an absolute path, created if needed.
 pub(crate) fn prepared(folder: &Path) -> anyhow::Result<PathBuf> {
-    create_private(folder).with_context(|| format!("failed to create {}", folder.display()))?;
+    if fs::metadata(folder).is_ok_and(|found| !found.is_dir()) {
+        bail!("{} is not a folder: give another --home DIR", folder.display());
+    }
+    create_private(folder)
+        .with_context(|| format!("give another --home DIR: {} cannot be created", folder.display()))?;
     fs::canonicalize(folder).with_context(|| format!("failed to open {}", folder.display()))
 }

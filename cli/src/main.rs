@@ -4,27 +4,29 @@
 //! document and nothing else; logs, questions and progress go to stderr.
 
 mod amount;
+mod completions;
 mod context;
 mod demo;
+mod doctor;
 mod embed;
 mod engine;
 mod home;
 mod job;
 mod keys;
+mod logs;
 mod model;
 mod output;
 mod progress;
 mod provider;
+mod refusal;
 mod services;
 mod wallet;
 mod work;
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use client::ClientError;
-use tracing_subscriber::EnvFilter;
 
 use crate::context::{Context, Globals};
 
@@ -48,19 +50,25 @@ enum Command {
     /// The whole network on this machine, with a real model
     Demo(demo::Demo),
     /// Encrypted key files
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  fxn keys new alice\n  fxn keys list")]
     Keys(keys::Command),
     /// Balances, escrow deposits, transfers
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  fxn wallet money\n  fxn wallet deposit 12.5")]
     Wallet(wallet::Command),
     /// Split, publish and find models
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  fxn model list\n  fxn model show demo/all-minilm-l6-v2"
+    )]
     Model(model::Command),
     /// Register, bond, deploy, and run a provider's services
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  fxn provider list\n  fxn provider run --host-key-name host"
+    )]
     Provider(provider::Command),
     /// Work on the on-chain lane, step by step
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  fxn job list\n  fxn job watch 7")]
     Job(job::Command),
     /// Texts to vectors, verified against the chain
     Embed(embed::Embed),
@@ -70,6 +78,10 @@ enum Command {
     Host(services::host::Options),
     /// The service that carries facts between chain and host
     Relayer(services::relayer::Options),
+    /// Look at this machine and the network, and say how to fix what is wrong
+    Doctor(doctor::Doctor),
+    /// Completions for a shell
+    Completions(completions::Completions),
 }
 
 impl Command {
@@ -91,49 +103,33 @@ fn main() -> ExitCode {
     match start(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("fxn: {}", sentence(&error));
+            refusal::note(format_args!("fxn: {}", refusal::sentence(&error)));
             ExitCode::FAILURE
         }
     }
 }
 
-/// The error with its causes. A contract's refusal is its own sentence; which contract said it helps nobody.
-fn sentence(error: &anyhow::Error) -> String {
-    let own = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref() {
-        Some(ClientError::QueryRefused { message, .. }) => message.clone(),
-        _ => cause.to_string(),
-    };
-    let mut parts: Vec<String> = error.chain().map(own).collect();
-    // Transparent errors say the same as their cause.
-    parts.dedup();
-    parts.join(": ")
-}
-
 fn start(cli: Cli) -> anyhow::Result<()> {
-    logs(&cli.command)?;
-    let context = Context::new(cli.globals)?;
+    // A command's failure is told once, as its sentence.
+    let usual = if cli.command.is_service() { "info" } else { "off" };
+    logs::start(cli.globals.log_format, usual)?;
     let runtime = tokio::runtime::Runtime::new().context("failed to start the runtime")?;
-    let result = runtime.block_on(run(&context, cli.command));
+    let result = runtime.block_on(run(cli.globals, cli.command));
     // A thread that waits for stdin would keep the runtime from ending.
     runtime.shutdown_background();
     result
 }
 
-/// Logs go to stderr; `RUST_LOG` overrides what they tell.
-fn logs(command: &Command) -> anyhow::Result<()> {
-    // A command's failure is told once, as its sentence.
-    let default = if command.is_service() { "info" } else { "off" };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .try_init()
-        .map_err(|error| anyhow::anyhow!("failed to start the logs: {error}"))
-}
-
-async fn run(context: &Context, command: Command) -> anyhow::Result<()> {
+async fn run(globals: Globals, command: Command) -> anyhow::Result<()> {
+    // These two make nothing, not even the home.
+    let command = match command {
+        Command::Doctor(doctor) => return doctor::run(globals, &doctor).await,
+        Command::Completions(completions) => return completions::print(&completions),
+        other => other,
+    };
+    let context = &Context::new(globals)?;
     match command {
+        Command::Doctor(_) | Command::Completions(_) => Ok(()),
         Command::Demo(demo) => demo::run(context, demo).await,
         Command::Keys(command) => keys::run(context, command),
         Command::Wallet(command) => wallet::run(context, command).await,
@@ -165,7 +161,7 @@ mod tests {
             (vec!["fxn", "embed"], ErrorKind::MissingRequiredArgument),
             (vec!["fxn", "embed", "--model", "no-slash"], ErrorKind::ValueValidation),
             (vec!["fxn", "keys", "show", "../evil"], ErrorKind::ValueValidation),
-            (vec!["fxn", "wallet", "deposit", "-5"], ErrorKind::UnknownArgument),
+            (vec!["fxn", "wallet", "deposit", "-5"], ErrorKind::ValueValidation),
             (
                 vec!["fxn", "wallet", "money", "--output", "xml"],
                 ErrorKind::InvalidValue,
@@ -180,14 +176,76 @@ mod tests {
         }
     }
 
+    /// All commands with the words that lead to them.
+    fn commands(command: &clap::Command, words: &str, found: &mut Vec<(String, clap::Command)>) {
+        let words = format!("{words} {}", command.get_name()).trim().to_owned();
+        found.push((words.clone(), command.clone()));
+        for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+            commands(inner, &words, found);
+        }
+    }
+
+    /// The command lines of a help text: what a person would type, without pipes, redirections and remarks.
+    fn examples(help: &str) -> Vec<Vec<String>> {
+        let joined = help.replace("\\\n      ", "");
+        let indented = joined.lines().filter(|line| line.starts_with("  "));
+        let typed = indented.filter_map(|line| {
+            let start = line.find("fxn ")?;
+            let mut words = shell_words(line.get(start..)?);
+            if let Some(end) = words
+                .iter()
+                .position(|word| matches!(word.as_str(), "|" | "<" | ">" | ">>" | ""))
+            {
+                words.truncate(end);
+            }
+            Some(words)
+        });
+        typed.collect()
+    }
+
+    /// Words as a shell reads them; an empty one stands where several spaces begin a remark.
+    fn shell_words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote) = (vec![], String::new(), None);
+        for letter in line.split("  ").next().unwrap_or_default().chars().chain([' ']) {
+            match (quote, letter) {
+                (None, '\'' | '"') => quote = Some(letter),
+                (Some(open), close) if open == close => quote = None,
+                (None, ' ') => words.extend((!word.is_empty()).then(|| std::mem::take(&mut word))),
+                _ => word.push(letter),
+            }
+        }
+        words
+    }
+
     #[test]
-    fn a_refusal_is_the_contracts_own_sentence() {
-        let refused = ClientError::QueryRefused {
-            contract: "wasm1x".into(),
-            message: "there is no job 2".into(),
-        };
-        let error = anyhow::Error::new(refused).context("failed to look");
-        assert_eq!(sentence(&error), "failed to look: there is no job 2");
+    fn every_help_text_has_an_example_of_its_own_and_every_example_parses() {
+        let mut found = vec![];
+        commands(&Cli::command(), "", &mut found);
+        assert!(found.len() > 40, "{}", found.len());
+        for (words, command) in found {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples = examples(&help);
+            assert!(
+                examples.iter().any(|example| example.join(" ").starts_with(&words)),
+                "{words} has no example: {help}"
+            );
+            for example in examples {
+                let parsed = Cli::try_parse_from(&example);
+                assert!(parsed.is_ok(), "{example:?} of {words}: {}", parsed.unwrap_err());
+            }
+        }
+    }
+
+    #[test]
+    fn no_option_takes_a_secret() {
+        let mut found = vec![];
+        commands(&Cli::command(), "", &mut found);
+        for (words, command) in found {
+            let longs: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+            for secret in ["passphrase", "password", "mnemonic", "secret", "token"] {
+                assert!(!longs.contains(&secret), "{words} --{secret}");
+            }
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
 use anyhow::Context as _;
 use clap::ValueEnum;
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 /// Form of the answer on stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -22,19 +23,15 @@ pub(crate) enum Format {
 impl Format {
     /// Prints an answer. Its `Display` is the text form.
     pub(crate) fn print<T: Serialize + Display>(self, answer: &T) -> anyhow::Result<()> {
-        let mut text = match self {
+        // Some answers are secrets.
+        let mut text = Zeroizing::new(match self {
             Self::Text => answer.to_string(),
             Self::Json => serde_json::to_string(answer).context("failed to write the answer as JSON")?,
-        };
+        });
         if !text.ends_with('\n') {
             text.push('\n');
         }
-        let mut stdout = io::stdout().lock();
-        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-            // A reader that has seen enough (`| head`) is no failure.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            result => result.context("failed to write the answer to stdout"),
-        }
+        write_out(text.as_bytes())
     }
 
     /// Prints a sentence about something done; as JSON the fields say it.
@@ -43,6 +40,15 @@ impl Format {
             fields,
             sentence: sentence.into(),
         })
+    }
+}
+
+/// Writes to stdout. A reader that has seen enough (`| head`) is no failure.
+pub(crate) fn write_out(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("failed to write the answer to stdout"),
     }
 }
 
@@ -74,6 +80,16 @@ pub(crate) fn bold(text: &str) -> String {
 /// Green on a terminal.
 pub(crate) fn green(text: &str) -> String {
     painted(text, "32")
+}
+
+/// Yellow on a terminal.
+pub(crate) fn yellow(text: &str) -> String {
+    painted(text, "33")
+}
+
+/// Red on a terminal.
+pub(crate) fn red(text: &str) -> String {
+    painted(text, "31")
 }
 
 fn painted(text: &str, code: &str) -> String {

@@ -65,6 +65,11 @@ pub struct ContractVersion {
     pub version: String,
 }
 
+/// Where the chain of a node stands, whichever chain it is.
+pub async fn node_status(rpc: &str, timeout: Duration) -> Result<Status, ClientError> {
+    Rpc::new(rpc, timeout)?.status().await
+}
+
 /// A connection to one network. Cloning it is cheap.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -152,6 +157,22 @@ impl Client {
         let stored = self.raw(contract, b"contract_info").await?;
         let stored = stored.ok_or_else(|| missing(format!("{contract} recorded no version")))?;
         serde_json::from_slice(&stored).map_err(|error| missing(error.to_string()))
+    }
+
+    /// Makes sure that every contract is the one that the network file says it is. Their names and versions, by address.
+    pub async fn check_contracts(&self) -> Result<Vec<(String, ContractVersion)>, ClientError> {
+        let checks = self.contracts().by_name().map(|(expected, address)| async move {
+            let recorded = self.cw2(address).await?;
+            match recorded.contract == expected {
+                true => Ok((address.to_owned(), recorded)),
+                false => Err(ClientError::WrongContract {
+                    address: address.to_owned(),
+                    expected,
+                    found: recorded.contract,
+                }),
+            }
+        });
+        futures::future::try_join_all(checks).await
     }
 
     /// Code, creator and admin of a contract.

@@ -33,6 +33,16 @@ pub enum ClientError {
         /// The address.
         address: String,
     },
+    /// There is a contract at the address, but another one than the network file says.
+    #[error("the contract at {address} is {found}, the network file says that it is {expected}")]
+    WrongContract {
+        /// The address.
+        address: String,
+        /// The name that it must have recorded of itself.
+        expected: &'static str,
+        /// The name that it has recorded.
+        found: String,
+    },
     /// The contract answered the query with an error.
     #[error("{contract} refused the query: {message}")]
     QueryRefused {

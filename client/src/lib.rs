@@ -22,9 +22,9 @@ mod wallet;
 
 pub use account::{Account, Prepared};
 pub use call::Call;
-pub use client::{AccountInfo, Client, ContractInfo, ContractVersion, Status};
+pub use client::{node_status, AccountInfo, Client, ContractInfo, ContractVersion, Status};
 pub use error::ClientError;
 pub use network::{Beacon, Contracts, Network, NetworkError};
 pub use outcome::{ParseTxHashError, TxHash, TxOutcome};
 pub use queries::{Escrow, Orchestrator, Registry, Staking, Token, ROWS_MAX};
-pub use wallet::{address_of, verify_digest, Wallet, WalletError};
+pub use wallet::{address_of, is_address, verify_digest, Wallet, WalletError};

@@ -59,6 +59,17 @@ pub struct Contracts {
 }
 
 impl Contracts {
+    /// The contracts that every network has, by the names that they record of themselves (cw2).
+    pub fn by_name(&self) -> [(&'static str, &str); 5] {
+        [
+            ("func-token", &self.func_token),
+            ("model-registry", &self.model_registry),
+            ("provider-staking", &self.provider_staking),
+            ("royalty-escrow", &self.royalty_escrow),
+            ("job-orchestrator", &self.job_orchestrator),
+        ]
+    }
+
     /// Every address of the deployment, in the order of the fields.
     pub fn addresses(&self) -> Vec<String> {
         let always = [

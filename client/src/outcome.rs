@@ -155,6 +155,16 @@ pub(crate) fn own_sentence(log: &str) -> String {
     if let Some(at) = ends.iter().filter_map(|end| text.rfind(end.as_str())).max() {
         text = text.get(..at).unwrap_or(text);
     }
+    // What the SDK adds to its own refusals, and cosmwasm-std to errors that have no type.
+    text = text.strip_suffix(": unknown request").unwrap_or(text);
+    if let Some((before, gas)) = text.rsplit_once(" with gas used: '") {
+        let is_gas = gas.strip_suffix('\'').is_some_and(|gas| gas.parse::<u64>().is_ok());
+        text = if is_gas { before } else { text };
+    }
+    let wrappings = ["Generic error: ", "Querier contract error: "];
+    while let Some(rest) = wrappings.iter().find_map(|wrapping| text.strip_prefix(wrapping)) {
+        text = rest;
+    }
     text.to_owned()
 }
 
@@ -176,6 +186,8 @@ mod tests {
             "failed to execute message; message index: 0: dispatch: submessages: dispatch: submessages: reply: no such model: execute wasm contract failed",
             "rpc error: code = Unknown desc = failed to execute message; message index: 0: no such model: execute wasm contract failed [wasm/keeper.go:437] with gas used: '99': unknown request",
             "no such model: query wasm contract failed: unknown request",
+            "Generic error: Querier contract error: no such model: execute wasm contract failed",
+            "no such model with gas used: '67460': unknown request",
             "failed to execute message; message index: 0: no such model: instantiate wasm contract failed",
         ];
         for log in logs {

@@ -172,6 +172,11 @@ pub fn verify_digest(public_key: &[u8], digest: &[u8; 32], signature: &[u8]) -> 
     signature.normalize_s().is_none() && key.verify_prehash(digest, &signature).is_ok()
 }
 
+/// Whether the text is an address with this prefix, checksum included.
+pub fn is_address(text: &str, prefix: &str) -> bool {
+    cosmos::is_address(text, prefix)
+}
+
 /// The address of a compressed public key.
 pub fn address_of(public_key: &[u8], prefix: &str) -> Result<String, WalletError> {
     let key = VerifyingKey::from_sec1_bytes(public_key).map_err(|_| WalletError::PublicKey {

@@ -2,7 +2,7 @@
 //!
 //! A host only reads. Every call has a time-out; an answer that contradicts itself is an error, not a guess.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use client::{Client, ClientError};
 use futures::future::BoxFuture;
@@ -57,6 +57,14 @@ pub struct ModelVersion {
     pub stages: Vec<Digest>,
 }
 
+/// The newest block that a node knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockTime {
+    pub height: u64,
+    /// The chain's own time.
+    pub unix_millis: u64,
+}
+
 /// Why the chain gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
@@ -84,6 +92,9 @@ pub trait Chain: Send + Sync + std::fmt::Debug {
 
     /// Base URL at which a provider's host is reached.
     fn endpoint<'a>(&'a self, provider: &'a str) -> BoxFuture<'a, Result<String, ChainError>>;
+
+    /// The newest block, by which deadlines are judged.
+    fn time(&self) -> BoxFuture<'_, Result<BlockTime, ChainError>>;
 
     /// The account that a public key belongs to, if it is one.
     fn account_of(&self, public_key: &[u8]) -> Option<String>;
@@ -113,7 +124,11 @@ impl NodeChain {
     }
 
     async fn ask<Q: Serialize + Sync, R: DeserializeOwned>(&self, contract: &str, query: &Q) -> Result<R, ChainError> {
-        match tokio::time::timeout(self.timeout, self.client.query(contract, query)).await {
+        self.in_time(self.client.query(contract, query)).await
+    }
+
+    async fn in_time<R>(&self, answer: impl Future<Output = Result<R, ClientError>>) -> Result<R, ChainError> {
+        match tokio::time::timeout(self.timeout, answer).await {
             Ok(answer) => answer.map_err(ChainError::from),
             Err(_) => Err(ChainError::Unreachable {
                 reason: format!("no answer after {} s", self.timeout.as_secs()),
@@ -228,6 +243,16 @@ impl Chain for NodeChain {
             };
             let found: staking::ProviderResponse = self.staking(&query).await?;
             Ok(found.profile.endpoint)
+        })
+    }
+
+    fn time(&self) -> BoxFuture<'_, Result<BlockTime, ChainError>> {
+        Box::pin(async move {
+            let status = self.in_time(self.client.status()).await?;
+            Ok(BlockTime {
+                height: status.height,
+                unix_millis: status.time_nanos / 1_000_000,
+            })
         })
     }
 

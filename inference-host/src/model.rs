@@ -19,6 +19,7 @@ use crate::{
     blobs::Pinned,
     chain::{Chain, ChainError},
     engine::{Engine, Health},
+    metrics::Metrics,
     queue::Queue,
     request::RowReader,
     serving::{Parts, Proven, Serving},
@@ -59,8 +60,8 @@ pub(crate) enum LoadError {
     Tokenizer(#[from] TokenizerError),
     #[error("no thread for stage {stage}: {source}")]
     Thread { stage: usize, source: std::io::Error },
-    #[error("the loader stopped")]
-    LoaderStopped,
+    #[error("stage {stage}: the runtime panicked while it loaded or tested the graph")]
+    Panicked { stage: usize },
 }
 
 /// The sentence of an error that keeps the interesting part in its source.
@@ -87,6 +88,7 @@ pub(crate) struct Models {
     chain: Arc<dyn Chain>,
     sources: Sources,
     runtime: Arc<dyn Runtime>,
+    metrics: Arc<Metrics>,
     slots: RwLock<HashMap<u64, Slot>>,
     /// Stages that several deployments share are loaded once.
     loaded: Mutex<HashMap<Digest, Weak<Proven>>>,
@@ -160,6 +162,7 @@ impl Models {
         chain: Arc<dyn Chain>,
         sources: Sources,
         runtime: Arc<dyn Runtime>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             provider,
@@ -167,6 +170,7 @@ impl Models {
             chain,
             sources,
             runtime,
+            metrics,
             slots: RwLock::default(),
             loaded: Mutex::default(),
             proving: tokio::sync::Mutex::default(),
@@ -318,6 +322,8 @@ impl Models {
             reader,
             stages,
             pins,
+            deployment: response.deployment,
+            metrics: Arc::clone(&self.metrics),
         };
         let queue = Queue::new(self.policy.queue_rows_max);
         Ok(Serving::start(parts, queue, self.policy.batch_positions_max))
@@ -344,7 +350,7 @@ impl Models {
         }
         let (bundle, runtime) = (bundle.clone(), Arc::clone(&self.runtime));
         let work = tokio::task::spawn_blocking(move || load_and_test(&bundle, stage, runtime.as_ref()));
-        let proven = Arc::new(work.await.map_err(|_| LoadError::LoaderStopped)??);
+        let proven = Arc::new(work.await.map_err(|_| LoadError::Panicked { stage })??);
         let mut loaded = lock(&self.loaded);
         loaded.retain(|_, proven| proven.strong_count() > 0);
         loaded.insert(digest, Arc::downgrade(&proven));

@@ -10,12 +10,14 @@ use partition::{
     Bundle, Dim, Manifest, Row, Standing, TensorSpec,
 };
 use schema::Digest;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     blobs::Pinned,
     engine::{Engine, EngineError, Health},
-    queue::{Limits, Overloaded, Pending, Queue, Ticket},
+    metrics::{Histogram, Metrics},
+    queue::{Limits, Overloaded, Pending, Queue, Ticket, Waiting},
     request::{symbols, Format, RequestError, RowReader},
 };
 
@@ -57,6 +59,8 @@ pub(crate) struct Parts {
     pub(crate) stages: Vec<Arc<Proven>>,
     /// Keeps the blobs in the store.
     pub(crate) pins: Vec<Pinned>,
+    pub(crate) deployment: u64,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// The queue of a deployment and the engines that its batches go through.
@@ -64,7 +68,9 @@ pub(crate) struct Parts {
 struct Lane {
     queue: Queue,
     limits: Limits,
-    stages: Vec<Arc<Proven>>,
+    /// Each with where its runs are counted.
+    stages: Vec<(Arc<Proven>, Arc<Histogram>)>,
+    metrics: Arc<Metrics>,
 }
 
 /// An engine and how it stands.
@@ -81,10 +87,12 @@ impl Serving {
             positions_max,
             batching: parts.bundle.manifest().batching,
         };
+        let counted = |(stage, proven)| (proven, parts.metrics.compute(parts.deployment, stage));
         let lane = Arc::new(Lane {
             queue,
             limits,
-            stages: parts.stages,
+            stages: (parts.span.0..).zip(parts.stages).map(counted).collect(),
+            metrics: Arc::clone(&parts.metrics),
         });
         Self {
             manifest: parts.manifest,
@@ -161,13 +169,14 @@ impl Serving {
 
     /// The first engine that has stopped, if any has.
     pub(crate) fn health(&self) -> Health {
-        let stopped = |stage: &Arc<Proven>| Some(stage.engine.health()).filter(|health| *health != Health::Ready);
+        let stopped =
+            |(stage, _): &(Arc<Proven>, _)| Some(stage.engine.health()).filter(|health| *health != Health::Ready);
         self.lane.stages.iter().find_map(stopped).unwrap_or(Health::Ready)
     }
 
     /// Relative error of the stage that is furthest from the reference, if the manifest does not know this engine class.
     pub(crate) fn newcomer_error_ppb(&self) -> Option<u64> {
-        let error = |stage: &Arc<Proven>| match stage.standing {
+        let error = |(stage, _): &(Arc<Proven>, _)| match stage.standing {
             Standing::Member => None,
             Standing::Newcomer { error_ppb } => Some(error_ppb),
         };
@@ -179,6 +188,7 @@ impl Lane {
     async fn serve(&self) {
         loop {
             let batch = self.queue.next(self.limits).await;
+            self.count(&batch);
             let rows: Vec<Row> = batch.iter().map(|pending| pending.row.clone()).collect();
             match self.run(rows).await {
                 Ok(rows) => finish(batch, rows),
@@ -203,10 +213,19 @@ impl Lane {
     }
 
     async fn run(&self, mut rows: Vec<Row>) -> Result<Vec<Row>, EngineError> {
-        for stage in &self.stages {
+        for (stage, compute) in &self.stages {
+            let begun = Instant::now();
             rows = stage.engine.run(rows).await?;
+            compute.observe_time(begun.elapsed());
         }
         Ok(rows)
+    }
+
+    fn count(&self, batch: &[Pending]) {
+        let longest = batch.iter().map(Waiting::positions).max().unwrap_or(0);
+        let rows = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+        self.metrics.batched(rows, rows.saturating_mul(longest));
+        batch.iter().for_each(|row| self.metrics.waited(row.waited()));
     }
 }
 

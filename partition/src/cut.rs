@@ -179,7 +179,7 @@ impl<'a> Links<'a> {
             if *last >= self.nodes {
                 return None;
             }
-            let seen = shapes.get(*name)?;
+            let seen = shapes.get(name)?;
             crossing.push(seen.spec(name)?);
             bytes = bytes.saturating_add(seen.row_bytes());
         }

@@ -50,6 +50,8 @@ pub enum SplitError {
         bytes: u64,
         expected: u64,
     },
+    #[error("initialiser {name} has the impossible shape {shape:?}")]
+    InitializerShape { name: String, shape: Vec<i64> },
     #[error("initialiser {name} has element type {code}, which cannot be stored as bytes")]
     InitializerType { name: String, code: i32 },
 

@@ -305,6 +305,8 @@ fn input_specs(inputs: &[&ValueInfoProto]) -> Result<(Vec<TensorSpec>, BatchAxis
         input: String::new(),
         problem: "the graph has no inputs",
     })?;
+    // Before anything is said about axes: that rows can carry it at all.
+    inputs.iter().try_for_each(|input| dtype_of(input).map(drop))?;
     let batch = first_axis(first)?;
     let axis = if batch.is_some() {
         BatchAxis::Symbolic
@@ -317,7 +319,7 @@ fn input_specs(inputs: &[&ValueInfoProto]) -> Result<(Vec<TensorSpec>, BatchAxis
 
 /// Symbol of the first axis; none where it is a fixed 1.
 fn first_axis(input: &ValueInfoProto) -> Result<Option<&str>, SplitError> {
-    match dims(input).first().and_then(|dim| dim.value.as_ref()) {
+    match dims(tensor_of(input)?).first().and_then(|dim| dim.value.as_ref()) {
         Some(dimension::Value::DimParam(symbol)) if !symbol.is_empty() => Ok(Some(symbol)),
         Some(dimension::Value::DimValue(1)) => Ok(None),
         Some(dimension::Value::DimValue(rows)) => Err(SplitError::FixedBatch {
@@ -330,12 +332,29 @@ fn first_axis(input: &ValueInfoProto) -> Result<Option<&str>, SplitError> {
     }
 }
 
-fn dims(input: &ValueInfoProto) -> &[Dimension] {
+fn tensor_of(input: &ValueInfoProto) -> Result<&type_proto::Tensor, SplitError> {
     match input.r#type.as_ref().and_then(|kind| kind.value.as_ref()) {
-        Some(type_proto::Value::TensorType(tensor)) => tensor.shape.as_ref().map(|shape| shape.dim.as_slice()),
-        _ => None,
+        Some(type_proto::Value::TensorType(tensor)) => Ok(tensor),
+        _ => Err(SplitError::Input {
+            input: input.name().to_owned(),
+            problem: "is not a tensor",
+        }),
     }
-    .unwrap_or_default()
+}
+
+fn dtype_of(input: &ValueInfoProto) -> Result<DType, SplitError> {
+    DType::from_code(tensor_of(input)?.elem_type()).ok_or_else(|| SplitError::Input {
+        input: input.name().to_owned(),
+        problem: "has an element type that rows cannot carry",
+    })
+}
+
+fn dims(tensor: &type_proto::Tensor) -> &[Dimension] {
+    tensor
+        .shape
+        .as_ref()
+        .map(|shape| shape.dim.as_slice())
+        .unwrap_or_default()
 }
 
 fn input_spec(input: &ValueInfoProto, batch: Option<&str>) -> Result<TensorSpec, SplitError> {
@@ -347,19 +366,15 @@ fn input_spec(input: &ValueInfoProto, batch: Option<&str>) -> Result<TensorSpec,
         input: name.clone(),
         problem,
     };
-    let Some(type_proto::Value::TensorType(tensor)) = input.r#type.as_ref().and_then(|kind| kind.value.as_ref()) else {
-        return Err(refuse("is not a tensor"));
-    };
-    let dtype =
-        DType::from_code(tensor.elem_type()).ok_or_else(|| refuse("has an element type that rows cannot carry"))?;
+    let (tensor, dtype) = (tensor_of(input)?, dtype_of(input)?);
     if first_axis(input)? != batch {
         return Err(SplitError::NoBatchAxis { input: name });
     }
-    if dims(input).len() > row::RANK_MAX.saturating_add(1) {
+    if dims(tensor).len() > row::RANK_MAX.saturating_add(1) {
         return Err(refuse("has more axes than a row can have"));
     }
     let mut shape = vec![Dim::Batch];
-    for dim in dims(input).iter().skip(1) {
+    for dim in dims(tensor).iter().skip(1) {
         shape.push(match &dim.value {
             Some(dimension::Value::DimParam(symbol)) if batch == Some(symbol.as_str()) => {
                 return Err(refuse("has a second batch axis"));

@@ -1,12 +1,16 @@
 //! Chooses among the positions: a dynamic programme over (stages, position).
 //!
 //! First the smallest possible cost of the largest stage; then, among all plans within a twentieth of it, the one over whose borders the
-//! fewest bytes cross, and of those the most balanced. Without the second step, a plan would move into the middle of a layer to win half a per cent.
+//! fewest bytes cross, and of those the most balanced, without stages that do next to nothing. Without the second step, a plan would move into the middle of a layer to win half a per cent.
 
 use crate::{cut::Position, error::SplitError};
 
 /// How far from the best balance a plan may be to save bytes on the wire: a twentieth.
 const SLACK_PARTS: u64 = 20;
+
+/// The least that a stage has to do, in parts of an even share; the first that any plan meets. Where one stage cannot be made smaller, the
+/// others would otherwise go to where the fewest bytes cross, and do nothing.
+const FLOOR_PARTS: [u64; 4] = [2, 4, 8, 16];
 
 /// The graph as the planner sees it: points 0 (its begin), 1..=positions, and its end.
 #[derive(Debug)]
@@ -78,12 +82,21 @@ fn plan(terrain: &Terrain, stages: usize, bytes_max: u64) -> Option<Vec<usize>> 
         |value: (u64, u64), from: usize, to: usize| fits(from, to).then(|| (value.0.max(terrain.cost(from, to)), 0));
     let (best, _) = best_path(terrain.end(), stages, balance)?;
     let limit = best.0.saturating_add(best.0 / SLACK_PARTS);
-    let bytes = |value: (u64, u64), from: usize, to: usize| {
-        let cost = terrain.cost(from, to);
-        let sum = value.0.saturating_add(terrain.crossing[to]);
-        (fits(from, to) && cost <= limit).then(|| (sum, value.1.max(cost)))
-    };
-    best_path(terrain.end(), stages, bytes).map(|(_, path)| path)
+    let even = terrain
+        .cost(0, terrain.end())
+        .checked_div(u64::try_from(stages).unwrap_or(u64::MAX));
+    let floors = FLOOR_PARTS
+        .iter()
+        .filter_map(|parts| even?.checked_div(*parts))
+        .chain([0]);
+    floors.into_iter().find_map(|floor| {
+        let bytes = |value: (u64, u64), from: usize, to: usize| {
+            let cost = terrain.cost(from, to);
+            let sum = value.0.saturating_add(terrain.crossing[to]);
+            (fits(from, to) && (floor..=limit).contains(&cost)).then(|| (sum, value.1.max(cost)))
+        };
+        best_path(terrain.end(), stages, bytes).map(|(_, path)| path)
+    })
 }
 
 type Value = (u64, u64);
@@ -185,6 +198,16 @@ mod tests {
     fn a_little_balance_is_given_up_for_fewer_bytes() {
         let terrain = terrain(&[99, 1, 1, 99], &[100, 300, 300]);
         assert_eq!(stages(&terrain, 2).unwrap(), [1]);
+    }
+
+    #[test]
+    fn no_stage_is_left_with_nothing_to_do_because_few_bytes_cross_there() {
+        // The first node cannot be divided; the cheapest borders lie around the last two.
+        let terrain = terrain(&[100, 30, 30, 1, 1], &[50, 50, 1, 1]);
+        assert_eq!(stages(&terrain, 3).unwrap(), [1, 2]);
+        // Where there is nothing else, it is done all the same.
+        let terrain = super::tests::terrain(&[100, 1, 1], &[50, 1]);
+        assert_eq!(stages(&terrain, 3).unwrap(), [1, 2]);
     }
 
     #[test]

@@ -161,16 +161,14 @@ impl Weight {
 
 /// Bytes that a tensor of this type and shape is stored in.
 fn stored_bytes(name: &str, code: i32, dims: &[i64]) -> Result<u64, SplitError> {
-    let negative = || SplitError::InitializerSize {
+    let impossible = || SplitError::InitializerShape {
         name: name.to_owned(),
         shape: dims.to_vec(),
-        bytes: 0,
-        expected: 0,
     };
     let elements = dims
         .iter()
         .try_fold(1_u64, |total, &dim| total.checked_mul(u64::try_from(dim).ok()?))
-        .ok_or_else(negative)?;
+        .ok_or_else(impossible)?;
     let bits = match DataType::try_from(code) {
         Ok(DataType::Int4 | DataType::Uint4 | DataType::Float4e2m1) => 4,
         Ok(DataType::Uint8 | DataType::Int8 | DataType::Bool) => 8,
@@ -186,7 +184,7 @@ fn stored_bytes(name: &str, code: i32, dims: &[i64]) -> Result<u64, SplitError> 
             })
         }
     };
-    Ok(elements.checked_mul(bits).ok_or_else(negative)?.div_ceil(8))
+    Ok(elements.checked_mul(bits).ok_or_else(impossible)?.div_ceil(8))
 }
 
 /// The bytes of an initialiser inside the protobuf, from whichever of its fields holds them.
@@ -270,7 +268,10 @@ fn external(
         });
     }
     let (bytes, end) = (metadata.len(), offset.saturating_add(length));
-    if end > bytes || !metadata.is_file() {
+    if !metadata.is_file() {
+        return Err(SplitError::NotAFile { path });
+    }
+    if end > bytes {
         return Err(SplitError::ExternalTruncated {
             name: name.to_owned(),
             location,

@@ -145,6 +145,9 @@ pub enum ChainError {
     /// In no block so far. It may still get into one.
     #[error("{0}")]
     NotConfirmed(String),
+    /// The account does not exist, has too little gas coin, or offers too low a price. Somebody may mend that while we wait.
+    #[error("gas cannot be paid: {0}")]
+    Gas(String),
     /// The contract or the chain said no, in these words.
     #[error("{0}")]
     Refused(String),
@@ -157,7 +160,7 @@ impl ChainError {
     /// What to do about it.
     pub fn decision(&self) -> Decision {
         match self {
-            Self::Unavailable(_) | Self::Sequence(_) | Self::NotConfirmed(_) => Decision::Retry,
+            Self::Unavailable(_) | Self::Sequence(_) | Self::NotConfirmed(_) | Self::Gas(_) => Decision::Retry,
             Self::Refused(_) => Decision::Skip,
             Self::Fatal(_) => Decision::Stop,
         }
@@ -181,12 +184,14 @@ pub trait Chain: Clone + Send + Sync + 'static {
     fn deployments(&self, provider: &str) -> impl Future<Output = ChainResult<Vec<u64>>> + Send;
     /// One item as it is now.
     fn item(&self, item: ItemId) -> impl Future<Output = ChainResult<ItemResponse>> + Send;
-    /// All items of the running ones among the newest jobs.
-    fn running(&self, jobs_max: u32) -> impl Future<Output = ChainResult<Vec<ItemResponse>>> + Send;
+    /// All items of running jobs whose hold has not expired by now, in block time, newest jobs first.
+    fn running(&self, now_seconds: u64, jobs_max: u32) -> impl Future<Output = ChainResult<Vec<ItemResponse>>> + Send;
     /// What was proven about an attempt so far.
     fn links(&self, item: ItemId, attempt: u8) -> impl Future<Output = ChainResult<Vec<Link>>> + Send;
     /// Items that anybody may expire now, oldest first.
     fn overdue(&self, limit: u32) -> impl Future<Output = ChainResult<Vec<ItemId>>> + Send;
+    /// Gas coin of the account that pays.
+    fn balance(&self) -> impl Future<Output = ChainResult<u128>> + Send;
     /// Simulates and signs. Nothing is sent. At most one signed transaction may exist at a time.
     fn prepare(&self, batch: &Batch) -> impl Future<Output = ChainResult<Signed>> + Send;
     /// Sends. `Unavailable` leaves open whether the node has it.

@@ -73,7 +73,7 @@ fn every_command_has_help_with_an_example() {
         ),
         ("job", vec!["submit", "show", "watch", "result", "list"]),
     ];
-    let mut commands: Vec<Vec<&str>> = ["demo", "embed", "devnet", "host", "relayer"]
+    let mut commands: Vec<Vec<&str>> = ["demo", "embed", "devnet", "host", "relayer", "doctor", "completions"]
         .map(|command| vec![command])
         .to_vec();
     for (group, names) in groups {

@@ -398,7 +398,7 @@ fn what_cannot_be_sent_is_refused_and_costs_nothing(town: &Town) {
     let order = ["--key", "developer", "job", "submit", "--model", PAGES, "--input", page];
     let said = town.refused(&order);
     assert!(
-        said.ends_with("demo/page-rotation has no endpoint embeddings; it has classify"),
+        said.ends_with("demo/page-rotation has no endpoint \"embeddings\": it has classify"),
         "{said}"
     );
     let text = town.path("passphrase");

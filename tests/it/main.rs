@@ -7,11 +7,14 @@
 )]
 
 mod attestations;
-mod conservation;
+mod bad_input;
+mod batches;
 mod disputes;
 mod failover;
 mod first_light;
+mod garbage;
 mod holds;
+mod laws;
 mod orders;
 mod parameters;
 mod permissions;

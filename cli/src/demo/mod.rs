@@ -24,7 +24,7 @@ use clap::Args;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{folder::Folder, keep::Kept, processes::Crew};
-use crate::{context::Context, engine::Library, progress::Progress, services::stop};
+use crate::{context::Context, engine::Library, progress::Progress, refusal::note, services::stop};
 
 /// Longest wait for a split or a run of the whole graph that nobody needs any more.
 const COMPUTE_PATIENCE: Duration = Duration::from_secs(30);
@@ -83,7 +83,7 @@ async fn tell(
     context.output.print(&played.report)?;
     let mut failed = None;
     if let Some(kept) = &kept {
-        eprint!("\n{}", kept.told(&crew.told()));
+        note(format_args!("\n{}", kept.told(&crew.told())));
         failed = keep_running(crew, stop).await;
         folder.take_away();
     }
@@ -107,7 +107,7 @@ async fn keep_running(crew: &mut Crew, stop: &CancellationToken) -> Option<Strin
             () = stop.cancelled() => return None,
             role = crew.next_to_end() => match role.as_str() {
                 plan::DEVNET => return Some(role),
-                _ => eprintln!("{role} has ended; the others go on"),
+                _ => note(format_args!("{role} has ended; the others go on")),
             },
         }
     }

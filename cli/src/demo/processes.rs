@@ -26,6 +26,9 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// How often something awaited is looked at.
 const POLL: Duration = Duration::from_millis(50);
 
+/// Variables of the caller that the children see too.
+const KEPT: [&str; 2] = ["FXN_ONNXRUNTIME", "FXN_LOG_FORMAT"];
+
 /// One child.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -77,9 +80,9 @@ impl Crew {
             .try_clone()
             .with_context(|| format!("failed to open {}", log.display()))?;
         let mut command = Command::new(&self.binary);
-        // The caller's settings are not the children's; only where the library lies is.
+        // The caller's settings are not the children's, his passphrase least of all.
         for (variable, _) in std::env::vars_os() {
-            if variable.to_string_lossy().starts_with("FXN_") && variable != "FXN_ONNXRUNTIME" {
+            if variable.to_string_lossy().starts_with("FXN_") && !KEPT.iter().any(|kept| variable == *kept) {
                 command.env_remove(variable);
             }
         }

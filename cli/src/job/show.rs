@@ -15,7 +15,8 @@ use serde::Serialize;
 use crate::{
     amount::Func,
     context::Context,
-    output::{Format, Table},
+    output::{write_out, Format, Table},
+    refusal::unless_interrupted,
     work::order,
 };
 
@@ -127,6 +128,12 @@ fn job_of(event: &Event) -> Option<u64> {
 }
 
 pub(super) async fn watch(context: &Context, job: u64) -> anyhow::Result<()> {
+    let goes_on =
+        || format!("job {job} goes on without being watched; `fxn job result {job}` fetches what it comes to");
+    unless_interrupted(follow(context, job), goes_on).await
+}
+
+async fn follow(context: &Context, job: u64) -> anyhow::Result<()> {
     let client = context.client().await?;
     let mut found = client.orchestrator().job(job).await?;
     if context.output == Format::Text && found.status == JobStatus::Running {
@@ -143,7 +150,7 @@ pub(super) async fn watch(context: &Context, job: u64) -> anyhow::Result<()> {
             let events = block.txs.iter().flat_map(|tx| &tx.events).map(|emitted| &emitted.event);
             let mut ended = false;
             for event in events.filter(|event| job_of(event) == Some(job)) {
-                println!("{:>8}  {}", block.height, serde_json::to_string(event)?);
+                write_out(format!("{:>8}  {}\n", block.height, serde_json::to_string(event)?).as_bytes())?;
                 ended |= matches!(event, Event::JobEnded { .. });
             }
             if ended || (block.txs.is_empty() && client.orchestrator().job(job).await?.status != JobStatus::Running) {

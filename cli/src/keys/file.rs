@@ -1,11 +1,12 @@
 //! Encrypted key files: argon2id makes a key of the passphrase, XChaCha20-Poly1305 seals the secret with it.
 //!
-//! Guarantees: a key file is never overwritten, is complete or absent, and has mode 0600; everything in it that stands in the clear
-//! (public key, parameters) is authenticated by the seal; a file that asks for absurd amounts of memory is refused before any is used.
+//! Guarantees: a key file is never overwritten, is complete or absent, and has mode 0600, whatever lies at its path, whoever writes at the
+//! same time and whenever the machine stops; everything in it that stands in the clear (public key, parameters) is authenticated by the
+//! seal; a file that asks for absurd amounts of memory is refused before any is used; reading changes nothing.
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs::{self, File},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -27,21 +28,27 @@ const ITERATIONS: u32 = 3;
 const MEMORY_KIB_MAX: u32 = 1024 * 1024;
 const ITERATIONS_MAX: u32 = 64;
 const LANES_MAX: u32 = 16;
+/// Argon2 needs eight blocks a lane.
+const MEMORY_KIB_A_LANE_MIN: u32 = 8;
+const SALT_BYTES: usize = 16;
+const NONCE_BYTES: usize = 24;
+/// The secret and the tag.
+const SEALED_BYTES: usize = 32 + 16;
 /// A key file is a few hundred bytes.
 const FILE_BYTES_MAX: u64 = 16 * 1024;
 
 /// Why a key file cannot be written or opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeyFileError {
-    #[error("{path} exists already; keys are never overwritten", path = path.display())]
+    #[error("{path} exists already and keys are never overwritten: take another name, or move the file away", path = path.display())]
     Exists { path: PathBuf },
-    #[error("there is no key {name:?} in {folder}", folder = folder.display())]
+    #[error("there is no key {name:?} in {folder}: `fxn keys list` shows those that are", folder = folder.display())]
     Missing { name: String, folder: PathBuf },
     #[error("{path}: {source}", path = path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("{path} is no key file: {reason}", path = path.display())]
+    #[error("{path} cannot be used as a key file and was left as it is: {reason}", path = path.display())]
     Content { path: PathBuf, reason: String },
-    #[error("the passphrase does not open {path}, or the file was changed", path = path.display())]
+    #[error("the passphrase does not open {path}, or somebody has changed the file", path = path.display())]
     Sealed { path: PathBuf },
     #[error("failed to derive a key from the passphrase: {reason}")]
     Derive { reason: String },
@@ -99,13 +106,18 @@ impl KeyFile {
             path: path.to_owned(),
             reason,
         };
-        let bytes = fs::metadata(path).map_err(failed)?.len();
-        if bytes > FILE_BYTES_MAX {
+        // Opening a pipe would wait for somebody who writes.
+        if !fs::metadata(path).map_err(failed)?.is_file() {
+            return Err(refused("it is not a regular file".to_owned()));
+        }
+        let mut text = vec![];
+        let limit = FILE_BYTES_MAX.saturating_add(1);
+        let read = File::open(path).and_then(|file| file.take(limit).read_to_end(&mut text));
+        if u64::try_from(read.map_err(failed)?).unwrap_or(u64::MAX) > FILE_BYTES_MAX {
             return Err(refused(format!(
-                "it has {bytes} bytes, a key file at most {FILE_BYTES_MAX}"
+                "it has more than the {FILE_BYTES_MAX} bytes of any key file"
             )));
         }
-        let text = fs::read(path).map_err(failed)?;
         let content: Content = serde_json::from_slice(&text).map_err(|error| refused(error.to_string()))?;
         check(&content).map_err(refused)?;
         Ok(Self {
@@ -125,7 +137,7 @@ impl KeyFile {
         };
         let key = derive(&self.content.kdf, passphrase)?;
         let cipher = XChaCha20Poly1305::new(key.as_slice().into());
-        let nonce = decode::<24>(&self.content.nonce).ok_or_else(sealed)?;
+        let nonce = decode::<NONCE_BYTES>(&self.content.nonce).ok_or_else(sealed)?;
         let message = hex::decode(&self.content.sealed).map_err(|_| sealed())?;
         let payload = Payload {
             msg: &message,
@@ -140,7 +152,7 @@ impl KeyFile {
 }
 
 fn seal(wallet: &Wallet, passphrase: &str) -> Result<Content, KeyFileError> {
-    let (mut salt, mut nonce) = ([0_u8; 16], [0_u8; 24]);
+    let (mut salt, mut nonce) = ([0_u8; SALT_BYTES], [0_u8; NONCE_BYTES]);
     OsRng.fill_bytes(&mut salt);
     OsRng.fill_bytes(&mut nonce);
     let mut content = Content {
@@ -191,9 +203,24 @@ fn check(content: &Content) -> Result<(), String> {
             "it asks for {memory_kib} KiB and {iterations} passes, more than any key needs"
         ));
     }
-    decode::<33>(&content.public_key)
-        .map(|_| ())
-        .ok_or_else(|| "its public key is not 33 bytes in hex".to_owned())
+    let least = kdf.lanes.saturating_mul(MEMORY_KIB_A_LANE_MIN);
+    if kdf.lanes == 0 || kdf.iterations == 0 || kdf.memory_kib < least {
+        let Kdf {
+            memory_kib,
+            iterations,
+            lanes,
+            ..
+        } = kdf;
+        return Err(format!(
+            "argon2id cannot be run with {memory_kib} KiB, {iterations} passes and {lanes} lanes"
+        ));
+    }
+    let wrong = |what: &str, bytes: usize| format!("its {what} is not {bytes} bytes in hex");
+    decode::<33>(&content.public_key).ok_or_else(|| wrong("public key", 33))?;
+    decode::<SALT_BYTES>(&kdf.salt).ok_or_else(|| wrong("salt", SALT_BYTES))?;
+    decode::<NONCE_BYTES>(&content.nonce).ok_or_else(|| wrong("nonce", NONCE_BYTES))?;
+    decode::<SEALED_BYTES>(&content.sealed).ok_or_else(|| wrong("sealed secret", SEALED_BYTES))?;
+    Ok(())
 }
 
 fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
@@ -250,9 +277,9 @@ pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<(), KeyFileError>
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
     file.write_all(content).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
-    file.persist_noclobber(path)
-        .map(|_| ())
-        .map_err(|error| failed(error.error))
+    file.persist_noclobber(path).map_err(|error| failed(error.error))?;
+    // The words of a new key are shown once, so its name must not get lost either.
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 
 #[cfg(test)]
@@ -292,6 +319,43 @@ mod tests {
     }
 
     #[test]
+    fn whatever_lies_at_its_path_stays_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("elsewhere");
+        let [link, directory] = ["link.json", "directory.json"].map(|name| folder.path().join(name));
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        fs::create_dir(&directory).unwrap();
+        for path in [link, directory] {
+            let refused = KeyFile::create(&path, &Wallet::dev("a"), "p");
+            assert!(matches!(refused, Err(KeyFileError::Exists { .. })), "{refused:?}");
+        }
+        assert!(!target.exists());
+    }
+
+    #[test]
+    fn of_many_that_make_the_same_key_at_once_one_wins_and_nobody_sees_half_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        let made = std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..8_u8)
+                .map(|number| {
+                    let path = &path;
+                    scope.spawn(move || write_new(path, &[number; 4096]).is_ok())
+                })
+                .collect();
+            writers
+                .into_iter()
+                .filter_map(|writer| writer.join().ok())
+                .filter(|made| *made)
+                .count()
+        });
+        assert_eq!(made, 1);
+        let content = fs::read(&path).unwrap();
+        assert_eq!(content, vec![content[0]; 4096]);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
     fn only_its_owner_may_read_a_key_file() {
         let (_folder, path, _) = sealed();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -318,13 +382,46 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_asks_for_absurd_memory_is_refused_unread() {
+    fn a_file_that_no_program_should_open_is_refused_with_its_reason_and_stays() {
         let (_folder, path, _) = sealed();
-        let mut changed: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        changed["kdf"]["memory_kib"] = u32::MAX.into();
-        fs::write(&path, changed.to_string()).unwrap();
-        assert!(KeyFile::read(&path).unwrap_err().to_string().contains("4294967295 KiB"));
-        fs::write(&path, "{").unwrap();
-        assert!(matches!(KeyFile::read(&path), Err(KeyFileError::Content { .. })));
+        let original: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let changes: [(&str, serde_json::Value, &str); 10] = [
+            ("/kdf/memory_kib", u32::MAX.into(), "4294967295 KiB"),
+            ("/kdf/memory_kib", (64_u64 << 20).into(), "67108864 KiB"),
+            ("/kdf/memory_kib", 1.into(), "cannot be run with 1 KiB"),
+            ("/kdf/memory_kib", (-1).into(), "invalid value"),
+            ("/kdf/iterations", 1_000_000.into(), "1000000 passes"),
+            ("/kdf/lanes", 0.into(), "0 lanes"),
+            ("/kdf/name", "scrypt".into(), "scrypt"),
+            ("/format", 2.into(), "format 2"),
+            ("/nonce", "00".into(), "nonce is not 24 bytes"),
+            ("/sealed", "zz".into(), "sealed secret is not 48 bytes"),
+        ];
+        for (field, value, reason) in changes {
+            let mut changed = original.clone();
+            *changed.pointer_mut(field).unwrap() = value;
+            fs::write(&path, changed.to_string()).unwrap();
+            let refused = KeyFile::read(&path).unwrap_err().to_string();
+            assert!(refused.contains(reason), "{field}: {refused}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), changed.to_string());
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_file_at_all_is_refused() {
+        let (folder, path, _) = sealed();
+        let whole = fs::read(&path).unwrap();
+        for content in [
+            &b""[..],
+            b"{",
+            b"\xff\xfe",
+            &whole[..whole.len() / 2],
+            &[b' '; 20_000][..],
+        ] {
+            fs::write(&path, content).unwrap();
+            assert!(matches!(KeyFile::read(&path), Err(KeyFileError::Content { .. })));
+        }
+        let directory = KeyFile::read(folder.path()).unwrap_err().to_string();
+        assert!(directory.contains("not a regular file"), "{directory}");
     }
 }

@@ -7,16 +7,18 @@ mod store;
 use std::{
     fmt,
     io::{self, IsTerminal, Read},
+    path::PathBuf,
 };
 
-use anyhow::{bail, Context as _};
+use anyhow::{anyhow, bail, Context as _};
 use clap::{Args, Subcommand};
 use client::Wallet;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
 pub(crate) use self::{
     file::write_new,
+    passphrase::VARIABLE as PASSPHRASE_VARIABLE,
     store::{KeyName, KeyStore},
 };
 use crate::{context::Context, output::Table};
@@ -32,8 +34,10 @@ pub(crate) enum Command {
         /// Name of the key: a-z 0-9 . _ -
         name: KeyName,
     },
-    /// Bring a key back from its 24 words or its hex secret, asked for at a prompt or read from stdin
-    #[command(after_help = "Examples:\n  fxn keys import alice\n  fxn keys import alice --hex < secret.txt")]
+    /// Bring a key back from its 24 words or its hex secret, asked for at a prompt or read from a file or stdin
+    #[command(
+        after_help = "Examples:\n  fxn keys import alice\n  fxn keys import alice --file words.txt\n  fxn keys import alice --hex < secret.txt\n\nNo secret is ever an argument: arguments are seen by everybody on this machine."
+    )]
     Import(Import),
     /// All keys with their addresses
     #[command(after_help = "Example:\n  fxn keys list --output json")]
@@ -59,6 +63,9 @@ pub(crate) struct Import {
     /// The secret is 64 hex digits instead of 24 words
     #[arg(long)]
     hex: bool,
+    /// File that holds the secret; only its owner may be able to read it
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
 }
 
 pub(crate) fn run(context: &Context, command: Command) -> anyhow::Result<()> {
@@ -74,6 +81,27 @@ pub(crate) fn run(context: &Context, command: Command) -> anyhow::Result<()> {
     }
 }
 
+/// A secret on its way to the person who asked for it. `Debug` does not show it.
+struct Secret(Zeroizing<String>);
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A key as anybody may see it.
 #[derive(Debug, Serialize)]
 struct Described {
@@ -82,7 +110,7 @@ struct Described {
     public_key: String,
     /// Shown once, by `new`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    mnemonic: Option<String>,
+    mnemonic: Option<Secret>,
 }
 
 impl fmt::Display for Described {
@@ -117,21 +145,20 @@ fn new(context: &Context, name: &KeyName) -> anyhow::Result<()> {
     let passphrase = context.passphrases.for_sealing(name.as_str())?;
     keys.create(name, &wallet, &passphrase)?;
     let mut answer = described(context, name)?;
-    answer.mnemonic = Some(words.to_string());
+    answer.mnemonic = Some(Secret(words));
     context.output.print(&answer)
 }
 
 fn bring_back(context: &Context, import: &Import) -> anyhow::Result<()> {
     let keys = context.keys();
     keys.check_free(&import.name)?;
-    let secret = read_secret(if import.hex {
-        "Secret, 64 hex digits: "
-    } else {
-        "24 words: "
-    })?;
+    let secret = read_secret(import)?;
     let wallet = if import.hex {
-        let bytes = hex::decode(secret.trim()).context("the secret is not hex")?;
-        Wallet::from_secret(&Zeroizing::new(bytes))?
+        let mut bytes = Zeroizing::new([0; 32]);
+        let decoded = hex::decode_to_slice(secret.trim(), bytes.as_mut_slice());
+        // The error would tell a digit of the secret.
+        decoded.map_err(|_| anyhow!("the secret is not 64 hex digits; no key was made"))?;
+        Wallet::from_secret(bytes.as_slice())?
     } else {
         Wallet::from_mnemonic(&secret)?
     };
@@ -140,11 +167,19 @@ fn bring_back(context: &Context, import: &Import) -> anyhow::Result<()> {
     context.output.print(&described(context, &import.name)?)
 }
 
-fn read_secret(question: &str) -> anyhow::Result<Zeroizing<String>> {
-    if io::stdin().is_terminal() {
-        return passphrase::prompt(question);
+fn read_secret(import: &Import) -> anyhow::Result<Zeroizing<String>> {
+    if let Some(file) = &import.file {
+        return passphrase::read_secret_file(file);
     }
-    let mut text = Zeroizing::new(String::new());
+    if io::stdin().is_terminal() {
+        return passphrase::prompt(if import.hex {
+            "Secret, 64 hex digits: "
+        } else {
+            "24 words: "
+        });
+    }
+    let capacity = usize::try_from(SECRET_BYTES_MAX).unwrap_or(0);
+    let mut text = Zeroizing::new(String::with_capacity(capacity));
     let read = io::stdin().take(SECRET_BYTES_MAX).read_to_string(&mut text);
     read.context("failed to read the secret from stdin")?;
     Ok(text)
@@ -176,12 +211,12 @@ fn list(context: &Context) -> anyhow::Result<()> {
 #[derive(Debug, Serialize)]
 struct Exported {
     name: String,
-    secret: String,
+    secret: Secret,
 }
 
 impl fmt::Display for Exported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.secret)
+        self.secret.fmt(f)
     }
 }
 
@@ -192,6 +227,6 @@ fn export(context: &Context, name: &KeyName) -> anyhow::Result<()> {
     let wallet = context.wallet(name)?;
     context.output.print(&Exported {
         name: name.to_string(),
-        secret: hex::encode(*wallet.secret()),
+        secret: Secret(Zeroizing::new(hex::encode(*wallet.secret()))),
     })
 }

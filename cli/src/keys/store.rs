@@ -60,7 +60,8 @@ impl KeyStore {
         }
     }
 
-    fn path(&self, name: &KeyName) -> PathBuf {
+    /// Where a key lies.
+    pub(crate) fn path(&self, name: &KeyName) -> PathBuf {
         self.folder.join(format!("{name}.json"))
     }
 
@@ -71,7 +72,8 @@ impl KeyStore {
 
     pub(crate) fn check_free(&self, name: &KeyName) -> Result<(), KeyFileError> {
         let path = self.path(name);
-        if path.exists() {
+        // A link that leads nowhere is in the way too.
+        if fs::symlink_metadata(&path).is_ok() {
             return Err(KeyFileError::Exists { path });
         }
         Ok(())

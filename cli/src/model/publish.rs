@@ -2,7 +2,7 @@
 
 use std::{fmt, fs, path::PathBuf, str::FromStr};
 
-use anyhow::{bail, Context as _};
+use anyhow::{bail, ensure, Context as _};
 use clap::Args;
 use client::Account;
 use inference_host::request::Format;
@@ -16,7 +16,10 @@ use super::{
     manage::Terms,
     publication::{claim_call, claim_fee, read_manifest, version_of, Publication},
 };
-use crate::context::Context;
+use crate::{
+    context::Context,
+    wallet::{check_address, check_balance},
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct Publish {
@@ -91,7 +94,16 @@ where
 pub(crate) async fn run(context: &Context, publish: Publish) -> anyhow::Result<()> {
     let (manifest, digest) = read_manifest(&publish.bundle)?;
     check_endpoint(&manifest, &publish.terms.endpoint)?;
+    for uri in &publish.uris {
+        ensure!(
+            uri.starts_with("http://") || uri.starts_with("https://"),
+            "{uri:?} is no place to fetch a bundle: --uri takes http:// or https:// URLs"
+        );
+    }
     let account = context.account().await?;
+    for part in &publish.about.payout {
+        check_address(&part.who, &account.client().network().bech32_prefix)?;
+    }
     claim(context, &account, &publish.model.namespace()).await?;
     let publication = publication(&publish, &manifest, digest)?;
     let published = publication.publish(&account).await?;
@@ -173,6 +185,7 @@ async fn claim(context: &Context, account: &Account, namespace: &Namespace) -> a
     if !context.confirm(&question)? {
         bail!("nothing was published: {namespace} belongs to nobody yet");
     }
+    check_balance(account, fee).await?;
     account.execute(&[claim_call(client, namespace, fee)?]).await?;
     Ok(())
 }

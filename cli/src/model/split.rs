@@ -89,7 +89,7 @@ struct Made {
 }
 
 pub(crate) fn run(context: &Context, split: &Split) -> anyhow::Result<()> {
-    let progress = Progress::new();
+    let progress = Progress::for_people();
     progress.step("loading ONNX Runtime");
     let runtime = split.library.load()?;
     progress.step(&format!(

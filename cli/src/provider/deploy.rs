@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, str::FromStr};
 
-use anyhow::{bail, Context as _};
+use anyhow::{bail, ensure, Context as _};
 use clap::Args;
 use client::{Call, Client, ClientError};
 use schema::{
@@ -12,8 +12,8 @@ use schema::{
 };
 use serde::Serialize;
 
-use super::{changed, execute, staking_send};
-use crate::{amount::Func, context::Context, engine::Library};
+use super::{changed, check_registered, execute, staking_send};
+use crate::{amount::Func, context::Context, engine::Library, wallet::check_balance};
 
 #[derive(Debug, Args)]
 pub(crate) struct Deploy {
@@ -126,8 +126,17 @@ pub(crate) async fn deploy(context: &Context, deploy: Deploy) -> anyhow::Result<
     };
     let account = context.account().await?;
     let client = account.client();
+    check_registered(client, account.address()).await?;
+    let version = version(client, &deploy).await?;
+    let stages = client.registry().version(&deploy.model, version).await?.stages.len();
+    ensure!(
+        usize::from(deploy.stages.last) < stages,
+        "version {version} of {} has {stages} stages, counted from 0: there is no stage {}",
+        deploy.model,
+        deploy.stages.last
+    );
     let terms = DeploymentTerms {
-        version: version(client, &deploy).await?,
+        version,
         model: deploy.model,
         first: deploy.stages.first,
         last: deploy.stages.last,
@@ -137,6 +146,7 @@ pub(crate) async fn deploy(context: &Context, deploy: Deploy) -> anyhow::Result<
         sla: deploy.sla,
     };
     let fee = listing_fee(client).await?;
+    check_balance(&account, fee).await?;
     let outcome = account.execute(&[deploy_call(client, fee, terms)?]).await?;
     let mut events = outcome.events.iter().filter_map(|event| Event::from_wasm(event).ok()?);
     let listed = events.find_map(|event| match event {

@@ -4,8 +4,9 @@ mod deploy;
 mod register;
 mod show;
 
+use anyhow::bail;
 use clap::{Args, Subcommand};
-use client::{Account, Call, TxOutcome};
+use client::{Account, Call, Client, ClientError, TxOutcome};
 use schema::staking::{ExecuteMsg, ReceiveMsg};
 use serde::Serialize;
 
@@ -13,7 +14,7 @@ pub(crate) use self::{
     deploy::{deploy_call, listing_fee},
     register::{bond_call, register_call},
 };
-use crate::{amount::Func, context::Context};
+use crate::{amount::Func, context::Context, wallet::check_balance};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -53,6 +54,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Amount {
     /// FUNC, for example 12.5 or 12500000ufunc
+    #[arg(allow_negative_numbers = true)]
     amount: Func,
 }
 
@@ -74,6 +76,15 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
 pub(crate) async fn drain(owner: &Account, deployment: u64) -> anyhow::Result<()> {
     execute(owner, &ExecuteMsg::Drain { deployment }).await?;
     Ok(())
+}
+
+/// Nothing can be done for an account that the chain does not know as a provider.
+pub(crate) async fn check_registered(client: &Client, provider: &str) -> anyhow::Result<()> {
+    match client.staking().provider(provider).await {
+        Ok(_) => Ok(()),
+        Err(ClientError::QueryRefused { message, .. }) => bail!("{message}: `fxn provider register` comes first"),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A change on chain.
@@ -102,6 +113,8 @@ async fn execute(account: &Account, message: &ExecuteMsg) -> anyhow::Result<TxOu
 
 async fn bond(context: &Context, amount: Func) -> anyhow::Result<()> {
     let account = context.account().await?;
+    check_registered(account.client(), account.address()).await?;
+    check_balance(&account, amount).await?;
     let outcome = account.execute(&[bond_call(account.client(), amount)?]).await?;
     context.output.done(
         &changed(&account, Some(amount), &outcome),
@@ -111,6 +124,7 @@ async fn bond(context: &Context, amount: Func) -> anyhow::Result<()> {
 
 async fn unbond(context: &Context, amount: Func) -> anyhow::Result<()> {
     let account = context.account().await?;
+    check_registered(account.client(), account.address()).await?;
     let message = ExecuteMsg::Unbond { amount: amount.into() };
     let outcome = execute(&account, &message).await?;
     let mut events = outcome
@@ -132,6 +146,7 @@ async fn unbond(context: &Context, amount: Func) -> anyhow::Result<()> {
 
 async fn withdraw(context: &Context) -> anyhow::Result<()> {
     let account = context.account().await?;
+    check_registered(account.client(), account.address()).await?;
     let outcome = execute(&account, &ExecuteMsg::Withdraw {}).await?;
     let events = outcome
         .events
@@ -149,11 +164,7 @@ async fn withdraw(context: &Context) -> anyhow::Result<()> {
 }
 
 /// FUNC to staking with what it is for.
-pub(crate) fn staking_send(
-    client: &client::Client,
-    amount: Func,
-    message: &ReceiveMsg,
-) -> Result<Call, client::ClientError> {
+pub(crate) fn staking_send(client: &Client, amount: Func, message: &ReceiveMsg) -> Result<Call, ClientError> {
     let contracts = client.contracts();
     Call::cw20_send(&contracts.func_token, &contracts.provider_staking, amount.0, message)
 }

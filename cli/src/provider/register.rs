@@ -9,7 +9,7 @@ use schema::{
 };
 
 use super::{changed, staking_send};
-use crate::{amount::Func, context::Context, keys::KeyName};
+use crate::{amount::Func, context::Context, keys::KeyName, wallet::check_address};
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("host").required(true))]
@@ -37,6 +37,9 @@ pub(crate) struct Register {
 pub(crate) async fn register(context: &Context, register: Register) -> anyhow::Result<()> {
     let host_key = host_key(context, &register)?;
     let account = context.account().await?;
+    if let Some(operator) = &register.operator {
+        check_address(operator, &account.client().network().bech32_prefix)?;
+    }
     let profile = Profile {
         name: register.name,
         endpoint: register.endpoint,

@@ -10,6 +10,7 @@ use crate::{
     amount::Func,
     context::Context,
     output::{bold, Table},
+    wallet::check_address,
 };
 
 #[derive(Debug, Args)]
@@ -28,6 +29,7 @@ struct Shown {
 pub(crate) async fn show(context: &Context, show: Show) -> anyhow::Result<()> {
     let provider = show.provider.map_or_else(|| context.address(), Ok)?;
     let client = context.client().await?;
+    check_address(&provider, &client.network().bech32_prefix)?;
     let shown = Shown {
         provider: client.staking().provider(&provider).await?,
         listed: client.staking().all_deployments(Some(&provider)).await?,

@@ -9,7 +9,7 @@ use clap::Args;
 use inference_host::Config;
 
 use super::{layers::Layers, stop};
-use crate::{context::Context, engine::Library};
+use crate::{context::Context, engine::Library, wallet::check_address};
 
 #[derive(Debug, Args)]
 #[command(
@@ -77,10 +77,12 @@ pub(crate) fn configure(
 }
 
 pub(crate) async fn run(context: &Context, options: &Options) -> anyhow::Result<()> {
-    let stop = stop::stop_signal()?;
     let network = context.network()?;
     let host_key = context.wallet(&context.key_name()?)?;
+    // After the prompt, where Ctrl-C has to end the program by itself.
+    let stop = stop::stop_signal()?;
     let own_address = host_key.address(&network.bech32_prefix);
     let config = configure(context, options.config.as_deref(), &options.flags, &own_address)?;
+    check_address(&config.provider, &network.bech32_prefix)?;
     inference_host::run(config, network, host_key, stop.cancelled_owned()).await
 }

@@ -5,7 +5,7 @@
 
 use std::{fs, path::Path};
 
-use anyhow::{Context as _, Result};
+use anyhow::{anyhow, Context as _, Result};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
@@ -71,9 +71,14 @@ impl Layers {
     /// The finished configuration.
     pub(crate) fn finish<T: DeserializeOwned>(self) -> Result<T> {
         let service = self.service;
-        self.table
-            .try_into()
-            .with_context(|| format!("the configuration of {service} cannot be used"))
+        self.table.try_into().map_err(|error: toml::de::Error| {
+            // Names of Rust's types help nobody.
+            let mut said = error.to_string();
+            for number in ["usize", "u64", "u32", "u16", "u8"] {
+                said = said.replace(&format!("expected {number}"), "expected a whole number");
+            }
+            anyhow!("the configuration of {service} cannot be used: {said}")
+        })
     }
 }
 

@@ -6,11 +6,10 @@ mod layers;
 pub(crate) mod relayer;
 pub(crate) mod stop;
 
-use anyhow::{bail, Context as _};
+use anyhow::Context as _;
 use clap::Args;
-use client::{Client, ClientError, Network};
 
-use crate::{context::Context, keys::KeyName};
+use crate::{context::Context, keys::KeyName, provider::check_registered};
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
@@ -25,15 +24,20 @@ pub(crate) struct Run {
 
 /// Host and relayer in one process. Whichever ends first ends the other.
 pub(crate) async fn run_both(context: &Context, run: Run) -> anyhow::Result<()> {
-    let stop = stop::stop_signal()?;
     let network = context.network()?;
     let wallet = context.wallet(&context.key_name()?)?;
     let host_key = run
         .host_key_name
         .as_ref()
         .map_or_else(|| Ok(wallet.clone()), |name| context.wallet(name))?;
+    // After the last prompt, where Ctrl-C has to end the program by itself.
+    let stop = stop::stop_signal()?;
     let own_address = wallet.address(&network.bech32_prefix);
-    check_registered(&network, &own_address).await?;
+    let registered = async { check_registered(&context.client().await?, &own_address).await };
+    match stop.run_until_cancelled(registered).await {
+        Some(registered) => registered?,
+        None => return Ok(()),
+    }
     let host_config = host::configure(context, None, &run.host, &own_address)?;
     let relayer_config = relayer::configure(context, None, &run.relayer, Some(&own_address))?;
     let host = async {
@@ -49,14 +53,4 @@ pub(crate) async fn run_both(context: &Context, run: Run) -> anyhow::Result<()> 
     };
     let (host, relaying) = tokio::join!(host, relaying);
     host.and(relaying)
-}
-
-/// Neither service can do anything for an account that the chain does not know as a provider.
-async fn check_registered(network: &Network, provider: &str) -> anyhow::Result<()> {
-    let client = Client::connect(network.clone()).await?;
-    match client.staking().provider(provider).await {
-        Ok(_) => Ok(()),
-        Err(ClientError::QueryRefused { message, .. }) => bail!("{message}: `fxn provider register` comes first"),
-        Err(error) => Err(error.into()),
-    }
 }

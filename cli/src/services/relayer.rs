@@ -60,8 +60,9 @@ pub(crate) fn configure(
 }
 
 pub(crate) async fn run(context: &Context, options: &Options) -> anyhow::Result<()> {
-    let stop = stop::stop_signal()?;
     let wallet = context.wallet(&context.key_name()?)?;
+    // After the prompt, where Ctrl-C has to end the program by itself.
+    let stop = stop::stop_signal()?;
     let config = configure(
         context,
         options.config.as_deref(),

@@ -2,7 +2,7 @@
 
 mod money;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use clap::{Args, Subcommand};
 use client::{Account, Call, Client, ClientError, Wallet};
 use cosmwasm_std::Uint128;
@@ -30,6 +30,7 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  fxn wallet deposit 12.5")]
     Deposit {
         /// FUNC, for example 12.5 or 12500000ufunc
+        #[arg(allow_negative_numbers = true)]
         amount: Func,
         /// Credit another account
         #[arg(long, value_name = "ADDRESS")]
@@ -39,6 +40,7 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  fxn wallet withdraw 3")]
     Withdraw {
         /// FUNC; everything available if absent
+        #[arg(allow_negative_numbers = true)]
         amount: Option<Func>,
     },
     /// Send FUNC, or gas coin, to another account
@@ -48,7 +50,7 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  fxn wallet faucet 500")]
     Faucet {
         /// FUNC
-        #[arg(default_value = "1000")]
+        #[arg(default_value = "1000", allow_negative_numbers = true)]
         amount: Func,
     },
 }
@@ -58,6 +60,7 @@ pub(crate) struct Send {
     /// Address of the receiver
     to: String,
     /// FUNC; with --gas a whole number of gas coin
+    #[arg(allow_negative_numbers = true)]
     amount: String,
     /// Send gas coin instead of FUNC
     #[arg(long)]
@@ -89,8 +92,20 @@ pub(crate) fn deposit_call(client: &Client, amount: Func, beneficiary: Option<St
     Call::cw20_send(&contracts.func_token, &contracts.royalty_escrow, amount.0, &message)
 }
 
+/// Refuses what the token would refuse in words that help nobody.
+pub(crate) async fn check_balance(account: &Account, amount: Func) -> anyhow::Result<()> {
+    let balance = Func(account.client().token().balance(account.address()).await?);
+    ensure!(
+        balance >= amount,
+        "{} has {balance} FUNC in its wallet, {amount} are needed: `fxn wallet faucet` gives some on a devnet",
+        account.address()
+    );
+    Ok(())
+}
+
 async fn deposit(context: &Context, amount: Func, beneficiary: Option<String>) -> anyhow::Result<()> {
     let account = context.account().await?;
+    check_balance(&account, amount).await?;
     if let Some(beneficiary) = &beneficiary {
         check_address(beneficiary, &account.client().network().bech32_prefix)?;
     }
@@ -110,6 +125,16 @@ async fn deposit(context: &Context, amount: Func, beneficiary: Option<String>) -
 
 async fn withdraw(context: &Context, amount: Option<Func>) -> anyhow::Result<()> {
     let account = context.account().await?;
+    let available = Func::from(account.client().escrow().money(account.address()).await?.available);
+    match amount {
+        Some(wanted) if wanted > available => {
+            bail!("{available} FUNC are available in the escrow, {wanted} cannot be withdrawn: `fxn wallet money` shows what is where")
+        }
+        None if available == Func(0) => {
+            bail!("nothing is available in the escrow: `fxn wallet money` shows what is where")
+        }
+        _ => {}
+    }
     let message = escrow::ExecuteMsg::Withdraw {
         amount: amount.map(Uint128::from),
     };
@@ -153,9 +178,12 @@ async fn transfer(context: &Context, send: &Send) -> anyhow::Result<()> {
             .amount
             .parse()
             .map_err(|_| anyhow::anyhow!("{:?} is no whole number of {}", send.amount, network.denom))?;
+        ensure!(amount > 0, "the amount is zero");
         (amount, Call::send(&send.to, amount), network.denom.clone())
     } else {
         let amount: Func = send.amount.parse()?;
+        ensure!(amount > Func(0), "the amount is zero");
+        check_balance(&account, amount).await?;
         let call = Call::cw20_transfer(&network.contracts.func_token, &send.to, amount.0)?;
         (amount.0, call, "ufunc".to_owned())
     };
@@ -204,19 +232,18 @@ async fn faucet(context: &Context, amount: Func) -> anyhow::Result<()> {
     context.output.done(&moved, sentence)
 }
 
-/// Refuses what cannot be an address, before a contract does it in words that help nobody. The checksum is the chain's to check.
-fn check_address(text: &str, prefix: &str) -> anyhow::Result<()> {
-    let data = text
-        .strip_prefix(prefix)
-        .and_then(|rest| rest.strip_prefix('1'))
-        .unwrap_or_default();
-    let letters = data
-        .bytes()
-        .all(|byte| b"qpzry9x8gf2tvdw0s3jn54khce6mua7l".contains(&byte));
-    // 20 bytes for accounts, 32 for contracts, and six letters of checksum.
+/// Refuses what cannot be an address, before a contract does it in words that help nobody.
+pub(crate) fn check_address(text: &str, prefix: &str) -> anyhow::Result<()> {
+    let shown: String = text.chars().take(80).collect();
     ensure!(
-        letters && matches!(data.len(), 38 | 58),
-        "{text:?} is no address of this network: those begin with {prefix}1"
+        text.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('1')),
+        "{shown:?} is no address of this network: those begin with {prefix}1"
+    );
+    // 20 bytes for accounts, 32 for contracts, the separator, and six letters of checksum.
+    let letters = text.len().saturating_sub(prefix.len());
+    ensure!(
+        client::is_address(text, prefix) && matches!(letters, 39 | 59),
+        "{shown:?} is no address: a letter is wrong or missing"
     );
     Ok(())
 }
@@ -235,6 +262,7 @@ mod tests {
             &good[1..],
             &good.to_uppercase(),
             &good.replace("wasm1", "cosmos1"),
+            &good.replace(&good[20..21], if &good[20..21] == "q" { "p" } else { "q" }),
         ] {
             assert!(check_address(bad, "wasm").is_err(), "{bad}");
         }

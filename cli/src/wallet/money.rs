@@ -6,9 +6,11 @@ use client::{Client, ClientError};
 use schema::{
     escrow::HoldResponse,
     staking::{ProviderResponse, UnbondingEntry},
+    ModelId,
 };
 use serde::Serialize;
 
+use super::check_address;
 use crate::{amount::Func, context::Context, output::Table};
 
 /// Everything an account has, by where it is.
@@ -83,6 +85,10 @@ impl fmt::Display for Money {
 pub(super) async fn show(context: &Context, holder: Option<String>) -> anyhow::Result<()> {
     let holder = holder.map_or_else(|| context.address(), Ok)?;
     let client = context.client().await?;
+    match holder.strip_prefix("model:") {
+        Some(model) => drop(model.parse::<ModelId>()?),
+        None => check_address(&holder, &client.network().bech32_prefix)?,
+    }
     context.output.print(&money(&client, holder).await?)
 }
 

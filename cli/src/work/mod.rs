@@ -7,3 +7,4 @@ pub(crate) mod rows;
 pub(crate) mod shards;
 pub(crate) mod supply;
 pub(crate) mod texts;
+mod why;

@@ -15,7 +15,7 @@ use schema::{
 };
 use tokio::time::{sleep, Instant};
 
-use super::{rows::Row, shards::Weight, supply::Supply};
+use super::{rows::Row, shards::Weight, supply::Supply, why};
 use crate::amount::Func;
 
 /// How much dearer than the drawn chains the real ones may be: the draw of the job has another seed.
@@ -78,19 +78,9 @@ pub(crate) struct Quote {
 /// What the registry promises for new work; its own sentence if there can be none, and the endpoints that there are if this one is not.
 pub(crate) async fn offer(client: &Client, order: &Order) -> anyhow::Result<OfferResponse> {
     let registry = client.registry();
-    let refused = match registry.offer(&order.model, order.version, &order.endpoint).await {
-        Err(error @ ClientError::QueryRefused { .. }) => error,
-        answer => return Ok(answer?),
-    };
-    let Ok(model) = registry.model(&order.model).await else {
-        return Err(refused.into());
-    };
-    let names: Vec<&str> = model.endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
-    let Order { model, endpoint, .. } = order;
-    match names.as_slice() {
-        names if names.contains(&endpoint.as_str()) => Err(refused.into()),
-        [] => bail!("{model} has no endpoint yet"),
-        names => bail!("{model} has no endpoint {endpoint}; it has {}", names.join(", ")),
+    match registry.offer(&order.model, order.version, &order.endpoint).await {
+        Err(refused @ ClientError::QueryRefused { .. }) => Err(why::no_offer(client, order, refused).await),
+        offer => Ok(offer?),
     }
 }
 
@@ -123,7 +113,7 @@ pub(crate) async fn quote(
     }))
 }
 
-fn draw_request(order: &Order, offer: &OfferResponse, batch: &Batch, item_price_max: u128) -> DrawRequest {
+pub(super) fn draw_request(order: &Order, offer: &OfferResponse, batch: &Batch, item_price_max: u128) -> DrawRequest {
     let mut seed = [0; 32];
     rand::thread_rng().fill_bytes(&mut seed);
     // As the orchestrator reserves it: what is not a model of embeddings may generate as much as it reads.
@@ -154,7 +144,7 @@ fn draw_request(order: &Order, offer: &OfferResponse, batch: &Batch, item_price_
     }
 }
 
-fn price(chain: &Chain) -> anyhow::Result<u128> {
+pub(super) fn price(chain: &Chain) -> anyhow::Result<u128> {
     let mut sum = 0_u128;
     for span in &chain.spans {
         sum = sum.saturating_add(span.price_max.total()?.u128());
@@ -172,9 +162,15 @@ pub(crate) async fn patient_quote(
     let give_up = Instant::now()
         .checked_add(BUSY_PATIENCE)
         .context("the clock is out of range")?;
+    let mut explained = false;
     loop {
         if let Some(quote) = quote(client, order, offer, batch).await? {
             return Ok(quote);
+        }
+        if !explained {
+            let slot = client.staking().config().await?.params.bond_per_slot;
+            why::no_chains(client, order, offer, batch, slot).await?;
+            explained = true;
         }
         let units_max = Supply::of(client, order, offer).await?.units_max(order, offer)?;
         if units_max < batch.units_max {
@@ -185,7 +181,7 @@ pub(crate) async fn patient_quote(
         }
         if Instant::now() >= give_up {
             bail!(
-                "all providers of {} are busy or too dear, for {} s now",
+                "all providers of {} have been busy for {} s: try again later",
                 order.model,
                 BUSY_PATIENCE.as_secs()
             );

@@ -58,12 +58,8 @@ impl Reader {
     async fn of_version(client: &Client, model: &ModelId, version: u32) -> anyhow::Result<Self> {
         let fetch = Fetch::new()?;
         let found = client.registry().version(model, version).await?;
-        let mut hosts = BTreeSet::new();
-        for deployment in client.staking().all_deployments(None).await? {
-            if deployment.terms.model == *model && deployment.terms.version == version {
-                hosts.insert(deployment.provider);
-            }
-        }
+        let deployments = client.staking().deployments_of(model, version).await?;
+        let hosts = deployments.into_iter().map(|deployment| deployment.provider).collect();
         let places = results::places(client, &found, &hosts).await?;
         let manifest = results::manifest(&fetch, &places, found.manifest).await?;
         let json = results::tokenizer(&fetch, &places, &manifest).await?;

@@ -17,15 +17,15 @@ pub(crate) const FILE_BYTES_MAX: u64 = 64 << 20;
 /// Why a file gives no texts.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TextsError {
-    #[error("failed to read {path}: {source}", path = path.display())]
+    #[error("failed to read {path}", path = path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("the input has more than {} MiB", FILE_BYTES_MAX >> 20)]
+    #[error("the input has more than {} MiB: cut it into several files", FILE_BYTES_MAX >> 20)]
     FileTooLong,
-    #[error("line {line} is not valid UTF-8")]
+    #[error("line {line} is not valid UTF-8: texts in another encoding have to be converted first")]
     NotUtf8 { line: usize },
     #[error("the input is empty: one text a line, or a JSON array of strings, is needed")]
     Empty,
-    #[error("element {number} of the JSON array is not a string")]
+    #[error("element {number} of the JSON array is not a string; nothing was spent")]
     NotText { number: usize },
     #[error("text {number} has {bytes} bytes, at most {INLINE_BYTES_MAX} can ride in a job; nothing was spent")]
     TooLong { number: usize, bytes: usize },
@@ -112,7 +112,10 @@ mod tests {
     fn a_json_array_of_strings_may_hold_line_breaks() {
         assert_eq!(parse(br#" ["a\nb", ""] "#).unwrap(), ["a\nb", ""]);
         let refused = parse(br#"["a", 5]"#).unwrap_err().to_string();
-        assert_eq!(refused, "element 2 of the JSON array is not a string");
+        assert_eq!(
+            refused,
+            "element 2 of the JSON array is not a string; nothing was spent"
+        );
         assert!(matches!(parse(b"[]"), Err(TextsError::Empty)));
     }
 

@@ -8,4 +8,5 @@ mod inputs;
 mod interpreter;
 mod models;
 mod refusals;
+mod sentences;
 mod splitting;

@@ -100,7 +100,7 @@ fn graphs_that_are_not_graphs_are_refused() {
     );
     refused!(
         |model| graph(model).initializer[0].dims = vec![-4, -16],
-        SplitError::InitializerSize { .. }
+        SplitError::InitializerShape { .. }
     );
     refused!(
         |model| graph(model).initializer[0].data_type = Some(8),

@@ -14,6 +14,8 @@ use super::{Batch, Chain, ChainError, ChainResult, Head, Identity, Moment, Outco
 
 /// Largest page that the contracts give out.
 const PAGE: u32 = 30;
+/// Codes of the SDK for an account that cannot pay the fee, and for a fee below the node's least.
+const CANNOT_PAY: [u32; 2] = [5, 13];
 
 /// An account on a network.
 #[derive(Debug, Clone)]
@@ -115,7 +117,7 @@ impl Chain for LiveChain {
         Ok(self.account.client().orchestrator().item(item).await?)
     }
 
-    async fn running(&self, jobs_max: u32) -> ChainResult<Vec<ItemResponse>> {
+    async fn running(&self, now_seconds: u64, jobs_max: u32) -> ChainResult<Vec<ItemResponse>> {
         let orchestrator = self.account.client().orchestrator();
         let mut items = vec![];
         let mut start_before = None;
@@ -125,6 +127,10 @@ impl Chain for LiveChain {
             start_before = Some(oldest.job);
             for job in jobs.iter().filter(|job| job.status == JobStatus::Running) {
                 items.extend(orchestrator.all_items(job.job).await?);
+            }
+            // Holds are equally long, so older jobs have expired too.
+            if jobs.iter().all(|job| job.expires_at < now_seconds) {
+                break;
             }
         }
         Ok(items)
@@ -136,6 +142,11 @@ impl Chain for LiveChain {
 
     async fn overdue(&self, limit: u32) -> ChainResult<Vec<ItemId>> {
         Ok(self.account.client().orchestrator().overdue(Some(limit)).await?)
+    }
+
+    async fn balance(&self) -> ChainResult<u128> {
+        let client = self.account.client();
+        Ok(client.balance(self.address(), &client.network().denom).await?)
     }
 
     async fn prepare(&self, batch: &Batch) -> ChainResult<Signed> {
@@ -182,16 +193,20 @@ impl From<ClientError> for ChainError {
         match error {
             ClientError::SequenceMismatch { .. } => Self::Sequence(text),
             ClientError::NotConfirmed { .. } => Self::NotConfirmed(text),
-            // An account without gas coin, and a node that answers nonsense, can both be mended while we wait.
-            ClientError::Unreachable { .. }
-            | ClientError::Busy { .. }
-            | ClientError::UnknownAccount { .. }
-            | ClientError::BadAnswer { .. } => Self::Unavailable(text),
+            // A node that answers nonsense can be mended while we wait.
+            ClientError::Unreachable { .. } | ClientError::Busy { .. } | ClientError::BadAnswer { .. } => {
+                Self::Unavailable(text)
+            }
+            ClientError::UnknownAccount { .. } => Self::Gas(text),
+            ClientError::Refused { code, codespace, .. } if codespace == "sdk" && CANNOT_PAY.contains(&code) => {
+                Self::Gas(text)
+            }
             ClientError::Refused { .. } | ClientError::QueryRefused { .. } | ClientError::BadCall(_) => {
                 Self::Refused(text)
             }
             ClientError::ChainIdMismatch { .. }
             | ClientError::UnknownContract { .. }
+            | ClientError::WrongContract { .. }
             | ClientError::Pruned { .. }
             | ClientError::ChainWentBack { .. }
             | ClientError::Network(_)

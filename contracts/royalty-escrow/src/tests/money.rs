@@ -56,7 +56,7 @@ fn a_penalty_comes_only_from_staking_and_names_its_item() {
     };
     assert_eq!(
         escrow.send_from("func", "mallory", 5, &penalty),
-        Err(unauthorized("mallory"))
+        Err(not_sibling("mallory", "provider staking"))
     );
     let response = escrow.send_from("func", "staking", 5, &penalty).unwrap();
     assert!(matches!(

@@ -29,6 +29,8 @@ pub struct Assignment {
     pub developer: String,
     pub model: ModelId,
     pub version: u32,
+    /// Says what the rows are.
+    pub endpoint: String,
     /// Digest of the manifest that the job was opened with.
     pub manifest: Digest,
     /// Rows of the shard.
@@ -179,6 +181,7 @@ impl Chain for NodeChain {
                 developer: job.developer,
                 model: job.model,
                 version: job.version,
+                endpoint: job.endpoint,
                 manifest: job.manifest,
                 rows: shard.rows,
                 root: shard.root,

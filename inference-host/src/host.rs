@@ -33,6 +33,7 @@ use crate::{
     peers::Peers,
     queue::Ticket,
     refusal::Refusal,
+    request::Format,
     serving::Serving,
     span::Pushed,
     work::{Entry, Record, Work, WorkKey},
@@ -206,18 +207,18 @@ impl Host {
     async fn input_from_chain(&self, assignment: &Assignment, serving: &Arc<Serving>) -> Result<Input, Refusal> {
         let item = assignment.item;
         let input = self.chain.input(item.job, item.shard).await;
-        let texts = input.map_err(|error| Refusal::chain(item, error))?;
-        let (found, expected) = (count(texts.len()), u64::from(assignment.rows));
+        let rows = input.map_err(|error| Refusal::chain(item, error))?;
+        let (found, expected) = (count(rows.len()), u64::from(assignment.rows));
         if found != expected {
             return Err(Refusal::RowCount { found, expected });
         }
-        let (found, expected) = (merkle::root(&texts), assignment.root);
+        let (found, expected) = (merkle::root(&rows), assignment.root);
         if found != expected {
             return Err(Refusal::RowDigest { found, expected });
         }
-        let serving = Arc::clone(serving);
-        let tokenized = tokio::task::spawn_blocking(move || tokenize(&serving, &texts)).await;
-        let input = tokenized.map_err(|_| Refusal::Stopping)??;
+        let (serving, endpoint) = (Arc::clone(serving), assignment.endpoint.clone());
+        let read = tokio::task::spawn_blocking(move || read(&serving, &endpoint, &rows)).await;
+        let input = read.map_err(|_| Refusal::Stopping)??;
         if input.units > assignment.units_max {
             let (found, max) = (input.units, assignment.units_max);
             return Err(crate::links::LinkError::TooManyUnits { span: 0, found, max }.into());
@@ -405,25 +406,25 @@ fn sent_bytes(serving: &Serving, rows: u64, units: u64) -> u64 {
         .saturating_add(serving.sent_bytes(0).saturating_mul(rows))
 }
 
-/// Texts as rows. Bytes that are no UTF-8 are replaced the same way everywhere: a host cannot be blamed for what a developer sent.
-fn tokenize(serving: &Serving, texts: &[Vec<u8>]) -> Result<Input, Refusal> {
+/// A developer's rows, as the endpoint of the job says.
+fn read(serving: &Serving, endpoint: &str, rows: &[Vec<u8>]) -> Result<Input, Refusal> {
     let mut input = Input {
-        rows: Vec::with_capacity(texts.len()),
+        rows: Vec::with_capacity(rows.len()),
         units: 0,
     };
-    for (row, text) in texts.iter().enumerate() {
-        let tokenized = serving.tokenize(&String::from_utf8_lossy(text));
-        let (tensors, tokens) = tokenized.map_err(|error| Refusal::Row {
+    for (row, bytes) in rows.iter().enumerate() {
+        let read = Format::of(endpoint).and_then(|format| serving.read(format, bytes));
+        let (tensors, units) = read.map_err(|error| Refusal::Row {
             row,
             reason: error.to_string(),
         })?;
-        input.units = input.units.saturating_add(tokens);
-        input.rows.push((tensors, tokens));
+        input.units = input.units.saturating_add(units);
+        input.rows.push((tensors, units));
     }
     Ok(input)
 }
 
-/// Boundary rows as tensors. Rows without an axis of positions count no units.
+/// Boundary rows as tensors. Rows that do not tell their positions count no units.
 fn decode<T: AsRef<[u8]>>(serving: &Serving, rows: &[T]) -> Result<Input, Refusal> {
     let mut input = Input {
         rows: Vec::with_capacity(rows.len()),

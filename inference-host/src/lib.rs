@@ -32,6 +32,7 @@ pub mod onnx;
 mod peers;
 mod queue;
 mod refusal;
+pub mod request;
 mod rows;
 mod running;
 mod server;

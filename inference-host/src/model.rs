@@ -21,9 +21,10 @@ use crate::{
     engine::{Engine, Health},
     metrics::Metrics,
     queue::Queue,
+    request::RowReader,
     serving::{Parts, Proven, Serving},
     sources::{Length, SourceError, Sources},
-    tokenizer::{TextTokenizer, TokenizerError},
+    tokenizer::TokenizerError,
 };
 
 /// Largest manifest.
@@ -45,8 +46,6 @@ pub(crate) enum LoadError {
         found: Digest,
         expected: Digest,
     },
-    #[error("the manifest names no tokenizer, without which the first stage cannot read texts")]
-    NoTokenizer,
     #[error(transparent)]
     Chain(#[from] ChainError),
     #[error(transparent)]
@@ -308,8 +307,8 @@ impl Models {
                 pins.push(self.sources.get(digest, Length::Exactly(blob.bytes)).await?);
             }
         }
-        let tokenizer = match first {
-            0 => Some(self.tokenizer(bundle.manifest(), &mut pins).await?),
+        let reader = match first {
+            0 => Some(self.reader(bundle.manifest(), &mut pins).await?),
             _ => None,
         };
         let mut stages = Vec::new();
@@ -320,7 +319,7 @@ impl Models {
             manifest: version.manifest,
             bundle,
             span: (first, last),
-            tokenizer,
+            reader,
             stages,
             pins,
             deployment: response.deployment,
@@ -330,12 +329,15 @@ impl Models {
         Ok(Serving::start(parts, queue, self.policy.batch_positions_max))
     }
 
-    async fn tokenizer(&self, manifest: &Manifest, pins: &mut Vec<Pinned>) -> Result<TextTokenizer, LoadError> {
-        let blob = manifest.tokenizer.as_ref().ok_or(LoadError::NoTokenizer)?;
+    /// What reads a developer's rows. A model without a tokenizer is served like any other, but takes no texts.
+    async fn reader(&self, manifest: &Manifest, pins: &mut Vec<Pinned>) -> Result<RowReader, LoadError> {
+        let Some(blob) = &manifest.tokenizer else {
+            return Ok(RowReader::new(manifest, None)?);
+        };
         let digest = Digest(blob.sha256.to_bytes());
         let (pin, bytes) = self.sources.read(digest, Length::Exactly(blob.bytes)).await?;
         pins.push(pin);
-        Ok(TextTokenizer::new(&bytes, manifest.max_positions)?)
+        Ok(RowReader::new(manifest, Some(&bytes))?)
     }
 
     /// Loads a stage on a thread of its own and lets it prove itself, unless another deployment has it already.

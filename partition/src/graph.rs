@@ -188,7 +188,7 @@ pub(crate) fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a Attri
     node.attribute.iter().find(|attribute| attribute.name() == name)
 }
 
-fn label(node: &NodeProto) -> String {
+pub(crate) fn label(node: &NodeProto) -> String {
     match node.name() {
         "" => format!("making {}", node.output.first().map_or("nothing", String::as_str)),
         name => name.to_owned(),

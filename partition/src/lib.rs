@@ -13,6 +13,7 @@ mod emit;
 mod error;
 mod fused;
 mod graph;
+mod inputs;
 mod inspect;
 mod layout;
 mod manifest;
@@ -31,6 +32,7 @@ pub use bundle::{Bundle, BundleError};
 pub use calibration::{self_test, SelfTestError, StageCalibration, Standing};
 pub use cut::Obstacles;
 pub use error::SplitError;
+pub use inputs::{model_inputs, ModelInput};
 pub use inspect::{inspect, ModelFacts};
 pub use manifest::{
     Batching, BlobRef, Calibration, Dim, Manifest, ManifestError, Pooling, Sha256Hex, Stage, TensorSpec, FORMAT,

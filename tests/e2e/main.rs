@@ -5,6 +5,7 @@
 
 #![allow(
     clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
     clippy::unwrap_used,
     reason = "sums of a test's own numbers, and what cannot be unwrapped fails its story"
 )]
@@ -13,6 +14,7 @@ mod demo;
 mod ending;
 mod failover;
 mod keep;
+mod vision;
 
 use std::{
     io::{BufRead, BufReader},

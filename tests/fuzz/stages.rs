@@ -3,7 +3,11 @@
 use std::{fs, path::Path};
 
 use fxn_tests::program::root;
-use inference_host::{decode_rows, encode_rows, tokenizer::TextTokenizer};
+use inference_host::{
+    decode_rows, encode_rows,
+    request::{decode_tensors, encode_tensors},
+    tokenizer::TextTokenizer,
+};
 use partition::{
     row, split, Batching, BlobRef, Bundle, Calibration, DType, Dim, Loaded, Manifest, Runtime, RuntimeError, Sha256Hex,
     SplitError, SplitOptions, Stage, Stages, Tensor, TensorSpec, FORMAT,
@@ -218,5 +222,25 @@ fn a_tokenizer_reads_any_text_or_is_refused() {
                 assert!(tokens.named().is_err() || tokens.ids.len() == tokens.attention_mask.len());
             }
         }
+    });
+}
+
+/// What a stranger sends to any endpoint but `embeddings`.
+#[test]
+fn a_safetensors_row_fits_the_model_or_is_refused() {
+    let hidden = Tensor::from_f32(vec![2, 4], &[0.5; 8]).unwrap();
+    let row = vec![hidden, Tensor::from_i64(vec![2], &[1, 1]).unwrap()];
+    let target = Target {
+        name: "safetensors",
+        samples: vec![encode_tensors(&row, &specs()).unwrap()],
+        memory: 64 * MIB,
+    };
+    target.attack(|bytes| match decode_tensors(bytes, &specs(), 16) {
+        Ok(row) => {
+            row::check(&row, &specs(), 16).unwrap();
+            let again = encode_tensors(&row, &specs()).unwrap();
+            assert_eq!(decode_tensors(&again, &specs(), 16).unwrap(), row);
+        }
+        Err(error) => assert!(error.to_string().len() < 2_000),
     });
 }

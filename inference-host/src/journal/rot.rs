@@ -36,6 +36,7 @@ fn assignment(job: u64) -> Assignment {
         developer: "wasm1developer".to_owned(),
         model: "demo/tiny".parse().unwrap(),
         version: 1,
+        endpoint: "embeddings".to_owned(),
         manifest: Digest([0; 32]),
         rows: 3,
         root: Digest([1; 32]),

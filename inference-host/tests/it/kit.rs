@@ -185,6 +185,7 @@ impl Market {
             developer: self.developer.address("wasm"),
             model: "demo/tiny".parse().unwrap(),
             version: 1,
+            endpoint: "embeddings".to_owned(),
             manifest: self.tiny.digest(),
             rows: rows.len() as u32,
             root: merkle::root(&rows),

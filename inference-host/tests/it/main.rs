@@ -25,4 +25,5 @@ mod pipeline;
 mod process;
 mod refusals;
 mod survive;
+mod tensors;
 mod tiny;

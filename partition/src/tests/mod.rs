@@ -4,6 +4,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "numbers in tests are small")]
 
 mod hostile;
+mod inputs;
 mod interpreter;
 mod models;
 mod refusals;

@@ -264,6 +264,12 @@ fn options_are_what_the_export_says_and_unknown_pooling_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     let read = || SplitOptions::for_export(folder.path(), Stages::Count(2));
+    assert_eq!(
+        read().unwrap(),
+        SplitOptions::plain(Stages::Count(2)),
+        "without a tokenizer nothing has to be told"
+    );
+    write("tokenizer.json", "{}");
     assert!(matches!(read(), Err(SplitError::Config { .. })));
     write("config.json", r#"{"max_position_embeddings": 512}"#);
     let plain = read().unwrap();
@@ -271,6 +277,8 @@ fn options_are_what_the_export_says_and_unknown_pooling_is_refused() {
         (plain.max_positions, plain.pooling, plain.normalize),
         (512, None, false)
     );
+    std::fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
+    assert_eq!(read().unwrap().max_positions, 512);
 
     let modules =
         |path: &str, last: &str| format!(r#"[{{"type": "a.b.Pooling", "path": "{path}"}}, {{"type": "a.b.{last}"}}]"#);

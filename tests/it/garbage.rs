@@ -77,7 +77,7 @@ fn disturb(value: &mut Value, place: u32, how: u32) {
         _ => None,
     };
     match inner {
-        Some((next, count)) if how % 9 != 0 => disturb(next, place / count, how / 2),
+        Some((next, count)) if !how.is_multiple_of(9) => disturb(next, place / count, how / 2),
         _ => *value = strange(value, how),
     }
 }

@@ -2,8 +2,9 @@
 
 #![allow(
     clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
     clippy::unwrap_used,
-    reason = "expected values are written as plain formulas, and what cannot be unwrapped fails its story"
+    reason = "expected values are written as plain formulas over small dice, and what cannot be unwrapped fails its story"
 )]
 
 mod attestations;

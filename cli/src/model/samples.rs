@@ -109,7 +109,7 @@ fn lengths(inputs: &[ModelInput], max_positions: u64, number: u64) -> BTreeMap<&
     let mut lengths: BTreeMap<&str, u64> = symbols.collect();
     let most = LENGTHS.1.min(max_positions).max(1);
     let least = LENGTHS.0.min(most.div_ceil(2));
-    let step = most.saturating_sub(least) / DRAWN.saturating_sub(1);
+    let step = most.saturating_sub(least).div_ceil(DRAWN);
     for ((_, length), shift) in lengths.iter_mut().zip(0_u64..) {
         let grown = number
             .saturating_mul(step.max(1))

@@ -91,71 +91,86 @@ fn hook_name(contracts: &Contracts, to: &str, msg: &[u8]) -> Option<(String, Str
 
 type Build = fn(&World, &mut Dice) -> Act;
 
-/// All kinds of acts with their weights.
-const KINDS: &[(u32, Build)] = &[
-    (2, token::transfer),
-    (1, token::burn),
-    (3, token::send),
-    (2, token::increase_allowance),
-    (1, token::decrease_allowance),
-    (2, token::transfer_from),
-    (3, token::send_from),
-    (3, token::burn_from),
-    (1, token::forbidden),
-    (4, ledger::deposit),
-    (1, ledger::penalty),
-    (5, ledger::withdraw),
-    (4, ledger::release_expired),
-    (4, ledger::distribute_royalties),
-    (3, ledger::of_siblings),
-    (2, market::claim_namespace),
-    (2, market::publish_model),
-    (1, market::update_metadata),
-    (2, market::publish_version),
-    (1, market::retire_version),
-    (2, market::set_endpoint),
-    (4, market::set_payout),
-    (2, market::set_status),
-    (1, market::propose_owner),
-    (2, market::accept_owner),
-    (1, market::of_escrow),
-    (2, market::register_provider),
-    (2, market::update_provider),
-    (3, market::bond),
-    (5, market::deploy),
-    (5, market::unbond),
-    (3, market::withdraw),
-    (1, market::drain),
-    (2, market::remove),
-    (2, market::of_orchestrator),
-    (5, roles::update_params),
-    (3, roles::propose_admin),
-    (3, roles::accept_admin),
-    (1, roles::wire),
-    (2, roles::receive),
-    (30, work::submit_job),
-    (12, proofs::submit_attestations),
-    (8, proofs::post_evidence),
-    (14, work::expire),
+/// All kinds of acts with their weights and the statements that they try most.
+const KINDS: &[(u32, &str, Build)] = &[
+    (2, "12", token::transfer),
+    (1, "1", token::burn),
+    (3, "12", token::send),
+    (2, "2", token::increase_allowance),
+    (1, "2", token::decrease_allowance),
+    (2, "2", token::transfer_from),
+    (3, "2", token::send_from),
+    (3, "2", token::burn_from),
+    (1, "1", token::forbidden),
+    (4, "12", ledger::deposit),
+    (1, "5", ledger::penalty),
+    (5, "128", ledger::withdraw),
+    (4, "3", ledger::release_expired),
+    (4, "6", ledger::distribute_royalties),
+    (3, "5", ledger::of_siblings),
+    (2, "1", market::claim_namespace),
+    (2, "6", market::publish_model),
+    (1, "", market::update_metadata),
+    (2, "", market::publish_version),
+    (1, "8", market::retire_version),
+    (2, "4", market::set_endpoint),
+    (4, "6", market::set_payout),
+    (2, "8", market::set_status),
+    (1, "", market::propose_owner),
+    (2, "", market::accept_owner),
+    (1, "5", market::of_escrow),
+    (2, "", market::register_provider),
+    (2, "5", market::update_provider),
+    (3, "17", market::bond),
+    (5, "17", market::deploy),
+    (5, "378", market::unbond),
+    (3, "38", market::withdraw),
+    (1, "8", market::drain),
+    (2, "7", market::remove),
+    (2, "57", market::of_orchestrator),
+    (5, "48", roles::update_params),
+    (3, "", roles::propose_admin),
+    (3, "", roles::accept_admin),
+    (1, "5", roles::wire),
+    (2, "15", roles::receive),
+    (30, "23467X", work::submit_job),
+    (12, "5X", proofs::submit_attestations),
+    (8, "5X", proofs::post_evidence),
+    (14, "37X", work::expire),
 ];
 
-pub(crate) fn weights() -> u32 {
-    KINDS.iter().map(|(weight, _)| weight).sum()
+/// How many times as often an act is chosen in a story about one of its statements.
+const EMPHASIS: u32 = 6;
+
+fn weight((weight, statements, _): &(u32, &str, Build), about: Option<char>) -> u32 {
+    match about {
+        Some(statement) if statements.contains(statement) => weight * EMPHASIS,
+        _ => *weight,
+    }
+}
+
+/// Sum of all weights in a story about one statement, or about nothing.
+pub(crate) fn weights(about: Option<char>) -> u32 {
+    KINDS.iter().map(|kind| weight(kind, about)).sum()
 }
 
 pub(crate) fn kinds() -> impl Iterator<Item = Build> {
-    KINDS.iter().map(|(_, build)| *build)
+    KINDS.iter().map(|(_, _, build)| *build)
 }
 
-/// The act of the kind at this place among the weights.
-pub(crate) fn build(world: &World, mut place: u32, dice: &mut Dice) -> Act {
-    for (weight, build) in KINDS {
-        match place.checked_sub(*weight) {
+/// Number of the kind at this place among the weights.
+pub(crate) fn kind_at(mut place: u32, about: Option<char>) -> usize {
+    for (number, kind) in KINDS.iter().enumerate() {
+        match place.checked_sub(weight(kind, about)) {
             Some(rest) => place = rest,
-            None => return build(world, dice),
+            None => return number,
         }
     }
     unreachable!("a place is below the sum of the weights")
+}
+
+pub(crate) fn build(world: &World, kind: usize, dice: &mut Dice) -> Act {
+    KINDS[kind].2(world, dice)
 }
 
 /// The rightful sender, now and then somebody else.

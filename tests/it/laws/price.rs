@@ -42,7 +42,7 @@ fn down(amount: u128, bps: u16) -> u128 {
 }
 
 fn up(amount: u128, by: u128) -> u128 {
-    (amount + by - 1) / by
+    amount.div_ceil(by)
 }
 
 /// F + R + G of one span that does `share` bps of the model's work.

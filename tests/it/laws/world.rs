@@ -36,9 +36,9 @@ pub(crate) const PEOPLE: [&str; 25] = [
 /// One thing that happens.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
-    /// A message of this weight's kind.
+    /// A message of one kind.
     Act {
-        kind: u32,
+        kind: usize,
         dice: [u32; 8],
     },
     Pass {
@@ -54,9 +54,11 @@ pub(crate) enum Step {
     },
 }
 
-pub(crate) fn steps() -> impl Strategy<Value = Step> {
+/// Steps of a story about one statement, or about nothing.
+pub(crate) fn steps(about: Option<char>) -> impl Strategy<Value = Step> {
+    let kinds = (0..acts::weights(about)).prop_map(move |place| acts::kind_at(place, about));
     prop_oneof![
-        20 => (0..acts::weights(), any::<[u32; 8]>()).prop_map(|(kind, dice)| Step::Act { kind, dice }),
+        20 => (kinds, any::<[u32; 8]>()).prop_map(|(kind, dice)| Step::Act { kind, dice }),
         2 => (1..20u64).prop_map(|seconds| Step::Pass { seconds }),
         1 => (1..1_000u64).prop_map(|seconds| Step::Pass { seconds }),
         3 => (any::<u32>(), 0..4u64).prop_map(|(date, offset)| Step::PassTo { date, offset }),

@@ -120,3 +120,21 @@ fn money_lists_the_holds_of_an_account_page_by_page() {
         (vec![1, 2], vec![3], vec![])
     );
 }
+
+#[test]
+fn what_could_not_be_a_holder_is_not_looked_up() {
+    let escrow = Escrow::new();
+    let long = "x".repeat(70_000);
+    for holder in [long.clone(), format!("model:{long}"), String::new()] {
+        for question in [
+            QueryMsg::Earnings { holder: holder.clone() },
+            QueryMsg::Money {
+                holder: holder.clone(),
+                start_after: None,
+                limit: None,
+            },
+        ] {
+            crate::contract::query(escrow.deps.as_ref(), escrow.env.clone(), question).unwrap_err();
+        }
+    }
+}

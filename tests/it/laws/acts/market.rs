@@ -191,7 +191,7 @@ fn provider(world: &World, dice: &mut Dice) -> &'static str {
     if dice.rarely(9) {
         return person(dice);
     }
-    *dice.pick(&known)
+    dice.pick(&known)
 }
 
 pub(super) fn update_provider(world: &World, dice: &mut Dice) -> Act {

@@ -112,11 +112,18 @@ pub(super) fn transfer_from(world: &World, dice: &mut Dice) -> Act {
 
 pub(super) fn send_from(world: &World, dice: &mut Dice) -> Act {
     let (owner, spender) = allowance(world, dice);
+    let contracts = &world.oracle.contracts;
+    let (contract, msg) = if dice.rarely(3) {
+        (dice.pick(&places(contracts)).clone(), hook(world, dice))
+    } else {
+        let deposit = escrow::ReceiveMsg::Deposit { beneficiary: None };
+        (contracts.royalty_escrow.clone(), to_json_binary(&deposit).unwrap())
+    };
     let msg = Token::SendFrom {
         owner,
-        contract: places(&world.oracle.contracts)[dice.roll(8) % 5].to_string(),
+        contract: contract.into_string(),
         amount: dice.around(FUNC / 3).into(),
-        msg: hook(world, dice),
+        msg,
     };
     world.act(spender, Msg::Token(msg))
 }

@@ -27,6 +27,8 @@ use crate::{
     tokenizer::TokenizerError,
 };
 
+/// Largest `config.json` that is kept for others.
+const CONFIG_BYTES_MAX: u64 = 4 << 20;
 /// Largest manifest.
 pub(crate) const MANIFEST_BYTES_MAX: u64 = 16 << 20;
 /// First and longest pause before a refused deployment is tried again.
@@ -331,6 +333,13 @@ impl Models {
 
     /// What reads a developer's rows. A model without a tokenizer is served like any other, but takes no texts.
     async fn reader(&self, manifest: &Manifest, pins: &mut Vec<Pinned>) -> Result<RowReader, LoadError> {
+        // What people call the classes of a model. Nothing is computed with it, so it may as well be missing.
+        if let Some(blob) = manifest.config.as_ref().filter(|blob| blob.bytes <= CONFIG_BYTES_MAX) {
+            let config = self
+                .sources
+                .get(Digest(blob.sha256.to_bytes()), Length::Exactly(blob.bytes));
+            pins.extend(config.await.ok());
+        }
         let Some(blob) = &manifest.tokenizer else {
             return Ok(RowReader::new(manifest, None)?);
         };

@@ -156,12 +156,7 @@ pub fn decode_tensors(bytes: &[u8], inputs: &[TensorSpec], max_positions: u64) -
         let (bytes, limit) = (bytes.len(), ROW_BYTES_MAX);
         return Err(TensorsError::TooLarge { bytes, limit });
     }
-    if let Some((length, _)) = bytes.split_first_chunk::<8>() {
-        let (bytes, limit) = (u64::from_le_bytes(*length), HEADER_BYTES_MAX);
-        if bytes > limit {
-            return Err(TensorsError::Header { bytes, limit });
-        }
-    }
+    check_header(bytes)?;
     let blob = SafeTensors::deserialize(bytes).map_err(|error| TensorsError::NotSafetensors {
         problem: printable(&error.to_string(), 200),
     })?;
@@ -198,6 +193,29 @@ pub fn encode_tensors(row: &[Tensor], specs: &[TensorSpec]) -> Result<Vec<u8>, T
         views.push((spec.name.as_str(), view));
     }
     safetensors::serialize(views, None).map_err(not_safetensors)
+}
+
+/// Whether the header that the first 8 bytes promise can be there, and is not longer than it may be.
+fn check_header(bytes: &[u8]) -> Result<(), TensorsError> {
+    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
+        let problem = format!(
+            "it has {} bytes, and 8 of them would be the length of a header",
+            bytes.len()
+        );
+        return Err(TensorsError::NotSafetensors { problem });
+    };
+    let (length, limit) = (u64::from_le_bytes(*length), HEADER_BYTES_MAX);
+    if length > u64::try_from(rest.len()).unwrap_or(u64::MAX) {
+        let problem = format!(
+            "its first 8 bytes promise a header of {length} bytes, {} follow",
+            rest.len()
+        );
+        return Err(TensorsError::NotSafetensors { problem });
+    }
+    match length > limit {
+        true => Err(TensorsError::Header { bytes: length, limit }),
+        false => Ok(()),
+    }
 }
 
 fn tensor(input: &TensorSpec, view: &TensorView<'_>) -> Result<Tensor, TensorsError> {
@@ -418,8 +436,14 @@ mod tests {
     fn headers_that_lie_are_refused() {
         let inputs = [spec("x", DType::Uint8, &[Dim::Fixed(4)])];
         let read = |bytes: &[u8]| decode_tensors(bytes, &inputs, 8).unwrap_err();
-        let long = [&(HEADER_BYTES_MAX + 1).to_le_bytes()[..], &[b' '; 64]].concat();
+        let long = blob(&" ".repeat(usize::try_from(HEADER_BYTES_MAX).unwrap() + 1), b"");
         assert!(matches!(read(&long), TensorsError::Header { bytes, .. } if bytes == HEADER_BYTES_MAX + 1));
+        let text = read(b"hello world").to_string();
+        assert_eq!(
+            text,
+            "it is not safetensors: its first 8 bytes promise a header of 8031924123371070824 bytes, 3 follow"
+        );
+        assert!(read(b"short").to_string().contains("it has 5 bytes"));
         for (header, data) in [
             ("", &b""[..]),
             ("{", b""),

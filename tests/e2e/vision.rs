@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -64,6 +65,7 @@ impl Town {
     fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
         fs::write(home.path().join("passphrase"), "a passphrase of the test\n").unwrap();
+        fs::set_permissions(home.path().join("passphrase"), fs::Permissions::from_mode(0o600)).unwrap();
         let mut town = Self { home, services: vec![] };
         let mut devnet = town.fxn(&["devnet", "--rpc", "127.0.0.1:0", "--block-time", "250ms"]);
         devnet.env("RUST_LOG", "off");
@@ -380,7 +382,7 @@ fn what_cannot_be_sent_is_refused_and_costs_nothing(town: &Town) {
         ),
         (
             vec![town.path("passphrase")],
-            "passphrase is no row for this model: the header has",
+            "passphrase is no row for this model: it is not safetensors: its first 8 bytes",
         ),
         (vec![town.path("nowhere.safetensors")], "failed to read"),
     ];

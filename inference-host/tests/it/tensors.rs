@@ -248,7 +248,7 @@ async fn what_an_endpoint_does_not_take_fails_with_its_reason_and_the_host_goes_
         (
             "count",
             b"hello world".to_vec(),
-            "row 1 is not what the stage receives: the header has",
+            "row 1 is not what the stage receives: it is not safetensors: its first 8 bytes",
         ),
         ("count", torn, "it is not safetensors"),
         ("count", long, "17 positions, 1 to 16 are allowed"),

@@ -44,7 +44,7 @@ const ROWS_MAX: usize = 6;
 /// What a service tells of work that waits, and the most of it: what its slots carry, and as many items again that have just ended.
 const WAITING: [(&str, usize); 3] = [
     ("fxn_host_queued_rows", SLOTS as usize * ROWS_MAX),
-    ("fxn_host_work_running", SLOTS as usize * 2),
+    ("fxn_host_work{state=\"running\"}", SLOTS as usize * 2),
     ("fxn_relayer_items", SLOTS as usize * 2),
 ];
 /// How long a job may take from its submission to its end, with everybody before it.

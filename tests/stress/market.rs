@@ -294,13 +294,21 @@ impl Market {
 
     /// Everything that answers `/metrics`, or could: a name and an address.
     pub(crate) fn services(&self) -> Vec<(&'static str, String)> {
-        let rpc = self.client.network().rpc.trim_start_matches("http://").to_owned();
-        let mut services = vec![("devnet", rpc)];
+        let mut services = vec![("devnet", self.chain_metrics())];
         for provider in &self.providers {
             services.push(("host", provider.host.clone()));
             services.push(("relayer", provider.relayer.clone()));
         }
         services
+    }
+}
+
+impl Market {
+    /// Where the chain's metrics are, out of what it said at its start.
+    fn chain_metrics(&self) -> String {
+        let said = fs::read_to_string(self.folder().join("devnet/devnet.log")).unwrap();
+        let (_, rest) = said.split_once("Metrics: http://").unwrap();
+        rest.split('/').next().unwrap().to_owned()
     }
 }
 
@@ -344,7 +352,8 @@ impl Provider {
 async fn start_chain(crew: &mut Crew, home: &Path, block_time: &str) -> Client {
     fs::create_dir(home).unwrap();
     let mut command = fxn(home);
-    command.args(["devnet", "--rpc", "127.0.0.1:0", "--block-time", block_time]);
+    command.args(["devnet", "--rpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]);
+    command.args(["--block-time", block_time]);
     crew.start("devnet", home, command, "");
     let path = home.join("network.json");
     let client = async || {

@@ -74,6 +74,7 @@ fn parse(text: &str) -> BTreeMap<String, Metric> {
     }
     for (name, metric) in &metrics {
         assert!(!metric.kind.is_empty(), "{name} has no # TYPE");
+        assert!(!metric.help.is_empty(), "{name} has no # HELP");
         assert!(valued.contains(name), "{name} has no value");
     }
     metrics

@@ -171,9 +171,14 @@ async fn provider(
     folder: &Path,
     engine: Arc<dyn Runtime>,
 ) -> Provider {
-    let (mut facts, last) = (market.chain.0.lock().unwrap(), manifest.stages.len() as u8 - 1);
-    facts.versions.insert(model.to_owned(), version(manifest));
-    drop(facts);
+    let last = manifest.stages.len() as u8 - 1;
+    let facts = Arc::clone(&market.chain);
+    facts
+        .0
+        .lock()
+        .unwrap()
+        .versions
+        .insert(model.to_owned(), version(manifest));
     let mut provider = Provider::new("provider", Arc::clone(&market.chain), Source::Folder(folder.to_owned()));
     provider.deploy(model, &engine.engine_class(), 1, 0, last);
     provider.runtime = engine;

@@ -191,7 +191,8 @@ fn provider(world: &World, dice: &mut Dice) -> &'static str {
     if dice.rarely(9) {
         return person(dice);
     }
-    dice.pick(&known)
+    let one: &&str = dice.pick(&known);
+    one
 }
 
 pub(super) fn update_provider(world: &World, dice: &mut Dice) -> Act {

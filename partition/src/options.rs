@@ -68,15 +68,18 @@ impl SplitOptions {
     pub fn for_export(source_dir: &Path, stages: Stages) -> Result<Self, SplitError> {
         if !source_dir.join("tokenizer.json").is_file() && !source_dir.join("modules.json").is_file() {
             let config = read_json(source_dir, "config.json")?.unwrap_or_default();
-            let told = config["max_position_embeddings"].as_u64();
+            let max_positions = match config.get(POSITIONS) {
+                Some(_) => number(source_dir, "config.json", &config, POSITIONS)?,
+                None => 1,
+            };
             return Ok(Self {
-                max_positions: told.unwrap_or(1),
+                max_positions,
                 ..Self::plain(stages)
             });
         }
         let Some(modules) = read_json(source_dir, "modules.json")? else {
             let config = require(source_dir, "config.json")?;
-            let max_positions = number(source_dir, "config.json", &config, "max_position_embeddings")?;
+            let max_positions = number(source_dir, "config.json", &config, POSITIONS)?;
             let task = "feature-extraction".to_owned();
             return Ok(Self {
                 task,
@@ -110,6 +113,8 @@ impl SplitOptions {
     }
 }
 
+/// Key of the longest row in a configuration.
+const POSITIONS: &str = "max_position_embeddings";
 /// Largest configuration file that is read; real ones have a few KiB.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 

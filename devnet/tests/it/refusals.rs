@@ -31,7 +31,7 @@ async fn a_contracts_refusal_reaches_the_caller_in_its_own_words() {
     let inner = Box::new(Do::Refuse {});
     for msg in [Do::Refuse {}, Do::Nested { inner }] {
         let (_, _, message) = refused(alice.execute(&[call(msg)]).await.unwrap_err());
-        assert_eq!(message, "Generic error: the probe refuses");
+        assert_eq!(message, "the probe refuses");
     }
     assert_eq!(chain.count().await, 0);
 }

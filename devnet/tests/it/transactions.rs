@@ -155,7 +155,7 @@ async fn a_transaction_that_fails_in_its_block_pays_its_fee_and_writes_nothing()
     else {
         panic!("{error}")
     };
-    assert_eq!(message, "Generic error: count is 3, not 1");
+    assert_eq!(message, "count is 3, not 1");
     assert_eq!((code, codespace.as_str(), hash), (5, "wasm", Some(second)));
     assert_eq!(chain.count().await, 2);
     assert_eq!(before - chain.gas_coin(bob.address()).await, fee);

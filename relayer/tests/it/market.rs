@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use client::{events, Account, Call, Client, Network, TxHash, Wallet};
+use client::{events, Account, Call, Client, ClientError, Network, TxHash, Wallet};
 use devnet::{Config as DevnetConfig, Devnet, Running as RunningDevnet};
 use futures::StreamExt;
 use relayer::{Config, RelayerError};
@@ -36,6 +36,8 @@ use crate::fake_host::FakeHost;
 pub const EARNED: u128 = 105 - 2 - 1;
 /// Items that the provider takes at a time.
 const SLOTS: u16 = 64;
+/// How often a job without a free slot is tried, five times a second.
+const SLOT_TRIES: u32 = 300;
 /// Twice what its slots need: a penalty costs no slot.
 pub const BOND: u128 = 2 * 64 * 50 * UFUNC;
 
@@ -270,7 +272,19 @@ impl Market {
             self.func(&contracts.royalty_escrow, 10 * UFUNC, &deposit),
             Call::execute(&contracts.job_orchestrator, &submit).unwrap(),
         ];
-        developer.execute(&calls).await.unwrap();
+        // A machine with other things to do leaves all slots busy with what was ordered before.
+        for _ in 0..SLOT_TRIES {
+            match developer.execute(&calls).await {
+                Err(ClientError::Refused { message, .. }) if message.contains("no chain of deployments") => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                done => {
+                    done.unwrap();
+                    return;
+                }
+            }
+        }
+        panic!("no slot has become free");
     }
 
     /// The host has done an item: it says so, with a receipt that the contract believes.

@@ -183,8 +183,8 @@ pub(crate) fn clock(block_nanos: u64, now_nanos: u64, is_fresh: bool) -> Finding
     }
     let told = format!("{off} s {direction} the newest block");
     match off {
-        SKEW_SECONDS_FAIL.. => Finding::fail(CHECK, told, FIX),
-        SKEW_SECONDS_WARN.. => Finding::warn(CHECK, told, FIX),
+        off if off >= SKEW_SECONDS_FAIL => Finding::fail(CHECK, told, FIX),
+        off if off >= SKEW_SECONDS_WARN => Finding::warn(CHECK, told, FIX),
         _ => Finding::ok(CHECK, told),
     }
 }
@@ -237,8 +237,8 @@ fn room(home: &Path, disk: &Disk) -> Finding {
     let told = format!("{} free at {}", size(disk.free_bytes), home.display());
     let fix = "make room, or give a folder on another disk with --home DIR: weights and outputs are kept there";
     match disk.free_bytes {
-        ..FREE_BYTES_FAIL => Finding::fail(CHECK, told, fix),
-        ..FREE_BYTES_WARN => Finding::warn(CHECK, told, fix),
+        free if free < FREE_BYTES_FAIL => Finding::fail(CHECK, told, fix),
+        free if free < FREE_BYTES_WARN => Finding::warn(CHECK, told, fix),
         _ => Finding::ok(CHECK, told),
     }
 }
@@ -307,8 +307,8 @@ pub(crate) fn machine(limits: &Limits) -> Vec<Finding> {
     let files = format!("{} may be open at the same time", limits.files);
     let fix = "raise it with `ulimit -n 4096`, or LimitNOFILE= of the systemd unit";
     let files = match limits.files {
-        ..FILES_FAIL => Finding::fail("files", files, fix),
-        ..FILES_WARN => Finding::warn("files", files, fix),
+        most if most < FILES_FAIL => Finding::fail("files", files, fix),
+        most if most < FILES_WARN => Finding::warn("files", files, fix),
         _ => Finding::ok("files", files),
     };
     vec![Finding::ok("machine", told), files]

@@ -30,6 +30,10 @@ schema:
 demo *ARGS:
     scripts/demo.sh {{ARGS}}
 
+# the long seeded suites; `just slow --seed 42` is the same run again
+slow *ARGS:
+    scripts/slow.sh {{ARGS}}
+
 # everything that has to be green before a change lands
 ci:
     scripts/test.sh

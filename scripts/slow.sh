@@ -1,21 +1,45 @@
 #!/usr/bin/env bash
-# The long seeded suites: the same tests as in scripts/test.sh, with the sizes that need an hour instead of seconds.
+# The long seeded suites: the same tests as in scripts/test.sh, with the sizes that need an hour instead of seconds. Sets up what it needs
+# from a clean clone, runs every suite even if one has failed, and says at the end which ones did.
 #
 #   scripts/slow.sh               every suite, from a seed of today
 #   scripts/slow.sh --seed 42     the same run again
 #
 # A suite reads FXN_SLOW=1 as "the long size" and FXN_SEED as where its random choices begin; a failure tells the seed that shows it.
+# FXN_FUZZ_SECONDS is the time of each door that hostile bytes knock at.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 seed=$(date +%Y%m%d)
 [[ $# -eq 0 || ( $# -eq 2 && $1 == --seed && $2 =~ ^[0-9]+$ ) ]] || { echo "usage: scripts/slow.sh [--seed N]" >&2; exit 2; }
 [[ $# -eq 0 ]] || seed=$2
-export FXN_SLOW=1 FXN_SEED=$seed
-suite() { printf '\n== %s (seed %s, %d s)\n' "$1" "$seed" "$SECONDS"; shift; "$@"; }
+command -v cargo >/dev/null || { echo "scripts/slow.sh needs Rust: https://rustup.rs" >&2; exit 1; }
+export FXN_SLOW=1 FXN_SEED=$seed FXN_FUZZ_SECONDS=${FXN_FUZZ_SECONDS:-60}
+failed=()
+suite() {
+  local name=$1 began=$SECONDS
+  shift
+  printf '\n== %s (seed %s, %d s)\n' "$name" "$seed" "$SECONDS"
+  "$@" || failed+=("$name")
+  printf -- '-- %s took %d s\n' "$name" $((SECONDS - began))
+}
 
 scripts/models.sh
 cargo build --quiet --release --locked -p fxn-cli
 export FXN_BIN="${CARGO_TARGET_DIR:-$PWD/target}/release/fxn"
 
-printf '\n== done (%d s)\n' "$SECONDS"
+state=$(mktemp -d)
+trap 'rm -rf "$state"' EXIT
+suite "laws: every message of every contract in 20 000 stories" cargo test --quiet --locked -p fxn-tests --test it laws
+suite "garbage: disturbed messages and queries" cargo test --quiet --locked -p fxn-tests --test it garbage
+suite "foreign models" cargo test --locked -p inference-host --test it foreign_models -- --nocapture
+suite "devnet: restarts at any point" cargo test --locked -p fxn-devnet --test it -- state:: kill:: --nocapture
+suite "devnet: 2 000 transactions/s for five minutes, with the log" cargo run --quiet --release --locked -p fxn-devnet --example load -- \
+  --seconds 300 --state "$state/devnet"
+suite "relayer processes killed at 500 random moments" cargo test --locked -p fxn-relayer --test it processes::moments -- --nocapture
+suite "hosts killed at every place and 100 moments" cargo test --quiet --locked -p inference-host --test it crash::
+suite "hostile bytes" cargo test --quiet --locked -p fxn-tests --test fuzz -- --nocapture
+suite "networks of processes" cargo test --quiet --locked -p fxn-tests --test stress -- --nocapture
+
+printf '\n== done (seed %s, %d s)\n' "$seed" "$SECONDS"
+[[ ${#failed[@]} -eq 0 ]] || { printf 'failed: %s\n' "${failed[@]}" >&2; exit 1; }

@@ -31,4 +31,13 @@ cargo build --quiet --release --locked -p fxn-cli
 step "tests, with the demonstration as the end-to-end test"
 FXN_BIN="${CARGO_TARGET_DIR:-$PWD/target}/release/fxn" cargo test --workspace --locked --no-fail-fast
 
+step "CosmJS against the embedded chain"
+if command -v npm >/dev/null && [[ $(node --version 2>/dev/null) =~ ^v([0-9]+) && ${BASH_REMATCH[1]} -ge 20 ]]; then
+  npm --prefix tests/cosmjs ci --no-audit --no-fund --loglevel=error
+  FXN_BIN="$(realpath "${CARGO_TARGET_DIR:-$PWD/target}/release/fxn")" npm --prefix tests/cosmjs test
+else
+  echo "left out: tests/cosmjs (CosmJS against fxn devnet) needs Node.js 20 or newer with npm" >&2
+  [[ ${CI:-} != true ]] || exit 1
+fi
+
 step "done"

@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeSet, fmt, path::PathBuf, time::Duration};
 
+use anyhow::ensure;
 use clap::Args;
 use client::Account;
+use inference_host::request::Format;
 use schema::{orchestrator::JobResponse, registry::OfferResponse, ModelId};
 use serde::Serialize;
 
@@ -17,6 +19,7 @@ use crate::{
     work::{
         order::{self, Batch, Order, Quote},
         prepare::Reader,
+        rows::{self, Row},
         shards,
         supply::Supply,
         texts,
@@ -106,8 +109,14 @@ async fn embedded(account: &Account, order: &Order, texts: &[String], progress: 
     let client = account.client();
     progress.step("asking the market");
     let offer = order::offer(client, order).await?;
+    let endpoint = &order.endpoint;
+    ensure!(
+        Format::of(endpoint)? == Format::Text,
+        "endpoint {endpoint} takes tensors, not texts: `fxn job submit --endpoint {endpoint} --input FILE.safetensors`"
+    );
+    let rows = &rows::of_texts(texts);
     let reader = Reader::open(client, &order.model, &offer).await?;
-    let weights = reader.weights(texts)?;
+    let weights = reader.weights(Format::Text, rows)?;
     let supply = Supply::of(client, order, &offer).await?;
     let limits = supply.limits(order, &offer, &weights)?;
     let mut planned = plan(account, order, &offer, shards::cut(&weights, limits), &weights).await?;
@@ -133,15 +142,15 @@ async fn embedded(account: &Account, order: &Order, texts: &[String], progress: 
     for (planned, number) in planned.drain(..).zip(1_usize..) {
         let shards = counted(planned.batch.shards.len(), "shard");
         progress.step(&format!("job {number} of {count}: {shards} at work"));
-        let job = carry_out(account, order, &offer, &planned, texts, progress).await?;
+        let job = carry_out(account, order, &offer, &planned, rows, progress).await?;
         let results = reader.results(account, &job).await?;
-        answer.embeddings.extend(results.embeddings);
+        answer.embeddings.extend(results.embeddings()?);
         answer.price = Func(answer.price.0.saturating_add(job.paid.u128()));
         answer.jobs.push(job.job);
         providers.extend(results.providers);
     }
     answer.providers = providers.into_iter().collect();
-    anyhow::ensure!(
+    ensure!(
         answer.embeddings.len() == texts.len(),
         "{} texts became {} vectors",
         texts.len(),
@@ -184,14 +193,14 @@ async fn carry_out(
     order: &Order,
     offer: &OfferResponse,
     planned: &Planned,
-    texts: &[String],
+    rows: &[Row],
     progress: &Progress,
 ) -> anyhow::Result<JobResponse> {
     let client = account.client();
     let Planned { batch, quote } = planned;
     // Others may have taken the slots since the quote.
     order::patient_quote(client, order, offer, batch).await?;
-    let call = order::submit_call(client, order, offer.version, batch, quote.most, texts)?;
+    let call = order::submit_call(client, order, offer.version, batch, quote.most, rows)?;
     let submitted = order::submit(account, call).await?;
     progress.at_work(submitted.job);
     let found = client.orchestrator().job(submitted.job).await?;

@@ -198,6 +198,25 @@ impl Staking<'_> {
         all(|row: &staking::DeploymentResponse| row.deployment, page).await
     }
 
+    /// Deployments that serve a version, by number, in whatever state they are.
+    pub async fn deployments_of(
+        &self,
+        model: &ModelId,
+        version: u32,
+    ) -> Result<Vec<staking::DeploymentResponse>, ClientError> {
+        let page = |after| async move {
+            let query = staking::QueryMsg::DeploymentsOf {
+                model: model.clone(),
+                version,
+                start_after: after,
+                limit: Some(PAGE),
+            };
+            let answer: staking::DeploymentsResponse = self.ask(&query).await?;
+            Ok(answer.deployments)
+        };
+        all(|row: &staking::DeploymentResponse| row.deployment, page).await
+    }
+
     /// What a job would get.
     pub async fn draw(&self, request: staking::DrawRequest) -> Result<staking::DrawResponse, ClientError> {
         self.ask(&staking::QueryMsg::Draw { request }).await

@@ -59,7 +59,8 @@ impl Accounts {
         let entry = entry.ok_or_else(|| code::UNKNOWN_ADDRESS.with(format!("account {} does not exist", tx.sender)))?;
         let key = tx.public_key.or(entry.public_key);
         let key = key.ok_or_else(|| code::INVALID_PUBKEY.with("the account's public key is not known yet"))?;
-        if transaction::address_of(&key, PREFIX).as_deref() != Some(tx.sender.as_str()) {
+        let known = entry.public_key == Some(key);
+        if !known && transaction::address_of(&key, PREFIX).as_deref() != Some(tx.sender.as_str()) {
             let log = format!(
                 "pubKey does not match signer address {} with signer index: 0",
                 tx.sender

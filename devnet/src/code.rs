@@ -52,7 +52,14 @@ pub(crate) const TIMEOUT_HEIGHT: Code = sdk(30, "tx timeout height");
 pub(crate) const WRONG_SEQUENCE: Code = sdk(32, "incorrect account sequence");
 pub(crate) const INSTANTIATE_FAILED: Code = wasm(4, "instantiate wasm contract failed");
 pub(crate) const EXECUTE_FAILED: Code = wasm(5, "execute wasm contract failed");
+pub(crate) const QUERY_FAILED: Code = wasm(9, "query wasm contract failed");
+pub(crate) const MIGRATE_FAILED: Code = wasm(11, "migrate wasm contract failed");
+pub(crate) const EMPTY: Code = wasm(12, "empty");
 pub(crate) const NO_SUCH_CONTRACT: Code = wasm(22, "no such contract");
+pub(crate) const QUERY_DEPTH: Code = wasm(27, "max query stack size exceeded");
+pub(crate) const NO_SUCH_CODE: Code = wasm(28, "no such code");
+pub(crate) const VM: Code = wasm(29, "wasmvm error");
+pub(crate) const CALL_DEPTH: Code = wasm(30, "max call depth exceeded");
 
 impl Code {
     /// The refusal with its reason before the registered words.

@@ -5,14 +5,15 @@
 //! to some client.
 
 use base64::{engine::general_purpose::STANDARD, Engine};
-use cosmwasm_std::Event;
 use serde_json::{json, Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::{
     code::Refusal,
+    events::{Events, Kept},
     filter::Attributes,
     history::{Block, Included, TxResult},
+    node::BLOCK_BYTES_MAX,
 };
 
 /// The version whose dialect this is; clients choose theirs by it.
@@ -119,6 +120,91 @@ pub(crate) fn tx(height: u64, index: u32, tx: &Included) -> Value {
     })
 }
 
+/// What a transaction's check alone says.
+pub(crate) fn check_result(checked: Result<u64, Refusal>) -> Value {
+    let (gas_wanted, code, codespace, log) = match checked {
+        Ok(gas_wanted) => (gas_wanted, 0, "", String::new()),
+        Err(refusal) => (0, refusal.code, refusal.codespace, refusal.log),
+    };
+    json!({
+        "code": code, "data": null, "log": log, "info": "", "gas_wanted": gas_wanted.to_string(), "gas_used": "0",
+        "events": [], "codespace": codespace,
+    })
+}
+
+/// The check and, once it is in a block, the result.
+pub(crate) fn broadcast_commit(
+    hash: [u8; 32],
+    checked: Result<(), Refusal>,
+    included: Option<(u64, &TxResult)>,
+) -> Value {
+    let (height, result) = match included {
+        Some((height, result)) => (height, tx_result(result)),
+        None => (0, tx_result(&TxResult::default())),
+    };
+    json!({
+        "check_tx": check_result(checked.map(|()| 0)),
+        "tx_result": result,
+        "hash": hex::encode_upper(hash),
+        "height": height.to_string(),
+    })
+}
+
+pub(crate) fn block_search(blocks: Vec<Value>, total: usize) -> Value {
+    json!({ "blocks": blocks, "total_count": total.to_string() })
+}
+
+/// A block that was asked for by its hash: one that is not there is no error.
+pub(crate) fn block_or_none(chain_id: &str, found: Option<&Block>) -> Value {
+    match found {
+        Some(found) => block(chain_id, found),
+        None => json!({ "block_id": no_block_id(), "block": null }),
+    }
+}
+
+pub(crate) fn header_of(chain_id: &str, block: Option<&Block>) -> Value {
+    json!({ "header": block.map(|block| header(chain_id, block)) })
+}
+
+pub(crate) fn blockchain<'a>(
+    chain_id: &str,
+    latest: u64,
+    blocks: impl Iterator<Item = &'a std::sync::Arc<Block>>,
+) -> Value {
+    let meta = |block: &'a std::sync::Arc<Block>| {
+        let bytes = block.txs.iter().map(|tx| tx.bytes.len());
+        json!({
+            "block_id": block_id(&block.hash),
+            "block_size": bytes.fold(0, usize::saturating_add).to_string(),
+            "header": header(chain_id, block),
+            "num_txs": block.txs.len().to_string(),
+        })
+    };
+    json!({ "last_height": latest.to_string(), "block_metas": blocks.map(meta).collect::<Vec<_>>() })
+}
+
+pub(crate) fn consensus_params(height: u64) -> Value {
+    json!({ "block_height": height.to_string(), "consensus_params": {
+        "block": { "max_bytes": BLOCK_BYTES_MAX.to_string(), "max_gas": "-1" },
+        "evidence": { "max_age_num_blocks": "100000", "max_age_duration": "172800000000000", "max_bytes": "1048576" },
+        "validator": { "pub_key_types": ["ed25519"] },
+        "version": { "app": "0" },
+        "abci": { "vote_extensions_enable_height": "0" },
+    } })
+}
+
+/// Nobody else is there.
+pub(crate) fn net_info() -> Value {
+    json!({ "listening": true, "listeners": [], "n_peers": "0", "peers": [] })
+}
+
+/// What waits for a block: how much, and the transactions where they are wanted.
+pub(crate) fn unconfirmed((count, bytes): (usize, usize), txs: Option<Vec<&[u8]>>) -> Value {
+    let shown = txs.as_ref().map_or(count, Vec::len);
+    let txs = txs.map(|txs| txs.into_iter().map(|tx| STANDARD.encode(tx)).collect::<Vec<_>>());
+    json!({ "n_txs": shown.to_string(), "total": count.to_string(), "total_bytes": bytes.to_string(), "txs": txs })
+}
+
 pub(crate) fn tx_search(txs: Vec<Value>, total: usize) -> Value {
     json!({ "txs": txs, "total_count": total.to_string() })
 }
@@ -144,7 +230,7 @@ pub(crate) fn tx_event(query: &str, height: u64, index: u32, tx: &Included, attr
     put("data", !data.is_empty(), json!(STANDARD.encode(data)));
     put("gas_wanted", true, json!(tx.result.gas_wanted.to_string()));
     put("gas_used", true, json!(tx.result.gas_used.to_string()));
-    put("events", true, tx.result.events.iter().map(event).collect());
+    put("events", true, events(&tx.result.events));
     let mut value = json!({ "height": height.to_string(), "tx": STANDARD.encode(&tx.bytes), "result": result });
     if index != 0 {
         value["index"] = json!(index);
@@ -192,15 +278,19 @@ fn tx_result(result: &TxResult) -> Value {
         "info": "",
         "gas_wanted": result.gas_wanted.to_string(),
         "gas_used": result.gas_used.to_string(),
-        "events": result.events.iter().map(event).collect::<Vec<_>>(),
+        "events": events(&result.events),
         "codespace": result.codespace,
     })
 }
 
-fn event(event: &Event) -> Value {
-    let attributes = event.attributes.iter();
+fn events(events: &Events) -> Value {
+    events.iter().map(event).collect()
+}
+
+fn event(event: Kept<'_>) -> Value {
+    let attributes = event.attributes();
     let attributes: Vec<Value> = attributes
-        .map(|attribute| json!({ "key": attribute.key, "value": attribute.value, "index": true }))
+        .map(|(key, value)| json!({ "key": key, "value": value, "index": true }))
         .collect();
     json!({ "type": event.ty, "attributes": attributes })
 }

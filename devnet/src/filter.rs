@@ -87,6 +87,25 @@ impl Filter {
         })
     }
 
+    /// The least and the greatest number that a key may have, so that a search need not look at everything.
+    pub(crate) fn range(&self, key: &str) -> (u64, u64) {
+        let (mut least, mut most) = (0, u64::MAX);
+        for Condition { test, .. } in self.conditions.iter().filter(|condition| condition.key == key) {
+            let Test::Compare(operator, operand) = test else {
+                continue;
+            };
+            let Ok(operand) = operand.parse::<u64>() else { continue };
+            match operator {
+                Operator::Equal => (least, most) = (least.max(operand), most.min(operand)),
+                Operator::Less => most = most.min(operand.saturating_sub(1)),
+                Operator::LessOrEqual => most = most.min(operand),
+                Operator::Greater => least = least.max(operand.saturating_add(1)),
+                Operator::GreaterOrEqual => least = least.max(operand),
+            }
+        }
+        (least, most)
+    }
+
     /// The value that a key must equal, where the query says so: a search by hash or height need not look at everything.
     pub(crate) fn equals(&self, key: &str) -> Option<&str> {
         self.conditions.iter().find_map(|condition| match &condition.test {
@@ -160,10 +179,10 @@ fn holds(operator: Operator, value: &str, operand: &str) -> bool {
 /// What a transaction can be found by.
 pub(crate) fn of_tx(tx: &Included, height: u64) -> Attributes {
     let mut attributes = Attributes::new();
-    for event in &tx.result.events {
-        for attribute in &event.attributes {
-            let key = format!("{}.{}", event.ty, attribute.key);
-            attributes.entry(key).or_default().push(attribute.value.clone());
+    for event in tx.result.events.iter() {
+        for (key, value) in event.attributes() {
+            let key = format!("{}.{key}", event.ty);
+            attributes.entry(key).or_default().push(value.to_owned());
         }
     }
     attributes.insert("tm.event".into(), vec!["Tx".into()]);
@@ -238,5 +257,14 @@ mod tests {
         let filter = Filter::parse("tx.hash='AB'").unwrap();
         assert_eq!(filter.equals("tx.hash"), Some("AB"));
         assert_eq!(filter.equals("tx.height"), None);
+    }
+
+    #[test]
+    fn the_heights_of_a_search_are_known() {
+        let range = |query| Filter::parse(query).unwrap().range("tx.height");
+        assert_eq!(range("tx.height>5 AND tx.height <= 9"), (6, 9));
+        assert_eq!(range("tx.height = 7"), (7, 7));
+        assert_eq!(range("tx.height<7 AND tx.height>=2"), (2, 6));
+        assert_eq!(range("a.b = 'c'"), (0, u64::MAX));
     }
 }

@@ -1,6 +1,6 @@
 //! The first state: accounts with gas coin, and the market's contracts deployed and wired.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use cosmwasm_std::{BlockInfo, Coin, Timestamp};
 use k256::ecdsa::SigningKey;
@@ -10,8 +10,10 @@ use tokio::sync::oneshot;
 
 use crate::{
     accounts::Accounts,
+    log::{Folder, Header, Identity, Recovered},
     machine::{Code, Machine},
     market,
+    metrics::Metrics,
     node::{now_nanos, Node, Rules},
     transaction, Config, PREFIX,
 };
@@ -88,25 +90,105 @@ pub(crate) fn dev_accounts() -> Vec<Account> {
     DEV_ACCOUNTS.iter().map(account).collect()
 }
 
-/// What builds the node on its thread, and the network file's content, which comes once that is done.
+/// What a node knows once it stands.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    /// The content of the network file.
+    pub(crate) network: Value,
+    /// What a crash had left and was put aside, in a sentence.
+    pub(crate) notice: Option<String>,
+}
+
+/// What builds the node on its thread, and what it knows, which comes once that is done.
 pub(crate) fn prepare(
     config: Config,
     rpc: String,
+    metrics: Arc<Metrics>,
 ) -> (
     impl FnOnce() -> anyhow::Result<Node> + Send + 'static,
-    oneshot::Receiver<Value>,
+    oneshot::Receiver<Ready>,
 ) {
     let (sender, network) = oneshot::channel();
     let make = move || {
-        let (node, value) = make(config, &rpc)?;
-        let _ = sender.send(value);
+        let (node, ready) = make(config, &rpc, metrics)?;
+        let _ = sender.send(ready);
         Ok(node)
     };
     (make, network)
 }
 
-fn make(config: Config, rpc: &str) -> anyhow::Result<(Node, Value)> {
+fn make(config: Config, rpc: &str, metrics: Arc<Metrics>) -> anyhow::Result<(Node, Ready)> {
     check(&config)?;
+    let folder = config.state.as_deref().map(Folder::open).transpose()?;
+    let identity = identity(&config)?;
+    let log = match &folder {
+        Some(folder) => folder.read(&identity)?,
+        None => None,
+    };
+    let genesis_nanos = log.as_ref().map_or_else(now_nanos, |log| log.genesis_nanos());
+    let (mut node, network) = begin(config, rpc, genesis_nanos, metrics)?;
+    let genesis = hex::encode(node.machine.state_digest());
+    let mut notice = None;
+    match (folder, log) {
+        (Some(folder), Some(mut log)) => {
+            log.check_genesis(&genesis)?;
+            let begun = std::time::Instant::now();
+            let txs = node.replay(&mut log)?;
+            let Recovered { log, notice: cut } = log.resume(folder)?;
+            let (height, seconds) = (node.machine.block().height, begun.elapsed().as_secs_f64());
+            tracing::info!(height, txs, seconds, "the chain goes on from its log");
+            node.keep_log(log);
+            if let Some(notice) = &cut {
+                tracing::warn!("{notice}");
+            }
+            notice = cut;
+        }
+        (Some(folder), None) => {
+            let header = Header {
+                identity,
+                genesis_nanos,
+                genesis,
+            };
+            node.keep_log(folder.create(&header)?);
+        }
+        (None, _) => {}
+    }
+    if node.history.latest().is_none() {
+        node.make_block()?;
+    }
+    Ok((node, Ready { network, notice }))
+}
+
+/// What decides the state before the first block, so that a log is only replayed on it.
+fn identity(config: &Config) -> anyhow::Result<Identity> {
+    let mut accounts = Sha256::new();
+    for Account { address, gas, func } in &config.accounts {
+        accounts.update(format!("{address} {gas} {func}\n"));
+    }
+    let parameters = match &config.market {
+        Some(params) => hex::encode(Sha256::digest(serde_json::to_vec(params)?)),
+        None => String::new(),
+    };
+    let mut codes: Vec<String> = match config.market {
+        Some(_) => market::VERSIONS.map(str::to_owned).into(),
+        None => vec![],
+    };
+    for code in &config.codes {
+        let checksum = code().checksum().map(|checksum| checksum.to_hex());
+        codes.push(checksum.unwrap_or_else(|| "a code without a checksum".into()));
+    }
+    Ok(Identity {
+        format: Identity::FORMAT,
+        chain_id: config.chain_id.clone(),
+        denom: config.denom.clone(),
+        accounts: hex::encode(accounts.finalize()),
+        parameters,
+        codes,
+    })
+}
+
+/// The node before its first block, and the content of the network file.
+fn begin(config: Config, rpc: &str, genesis_nanos: u64, metrics: Arc<Metrics>) -> anyhow::Result<(Node, Value)> {
     let mut accounts = Accounts::default();
     let faucet = dev_address(FAUCET);
     let mut balances = vec![(faucet.clone(), Coin::new(FAUCET_GAS, config.denom.clone()))];
@@ -116,7 +198,7 @@ fn make(config: Config, rpc: &str) -> anyhow::Result<(Node, Value)> {
     balances.iter().for_each(|(address, _)| accounts.open(address));
     let block = BlockInfo {
         height: 0,
-        time: Timestamp::from_nanos(now_nanos()),
+        time: Timestamp::from_nanos(genesis_nanos),
         chain_id: config.chain_id.clone(),
     };
     let mut codes: Vec<Code> = if config.market.is_some() {
@@ -143,8 +225,7 @@ fn make(config: Config, rpc: &str) -> anyhow::Result<(Node, Value)> {
         denom: config.denom,
         gas_price: config.gas_price,
     };
-    let mut node = Node::new(rules, machine, accounts, config.blocks_kept)?;
-    node.make_block();
+    let node = Node::new(rules, machine, accounts, config.blocks_kept, metrics)?;
     Ok((node, network))
 }
 
@@ -187,6 +268,22 @@ mod tests {
     #[test]
     fn the_default_configuration_is_taken() {
         check(&Config::default()).unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_block_that_cannot_be_written_is_shown_to_nobody() {
+        let (mut node, _) = begin(Config::default(), "", 1, Arc::default()).unwrap();
+        node.make_block().unwrap();
+        let mut blocks = node.subscribe();
+        node.keep_log(crate::log::on_a_full_disk());
+        let error = node.make_block().unwrap_err().to_string();
+        assert!(
+            error.contains("cannot write /dev/full: No space left on device"),
+            "{error}"
+        );
+        assert_eq!(node.history.latest().unwrap().height, 1);
+        assert!(blocks.try_recv().is_err());
     }
 
     #[test]

@@ -8,22 +8,25 @@ use std::{
     sync::Arc,
 };
 
-use cosmwasm_std::Event;
 use sha2::{Digest, Sha256};
 
-/// Memory for transactions and their events; a busy demonstration makes a hundredth of it.
-const BYTES_MAX: usize = 512 * 1024 * 1024;
+use crate::events::Events;
+
+/// Memory for transactions and their events, their places and headers included: some 100 000 transactions.
+const BYTES_MAX: usize = 256 * 1024 * 1024;
+/// What a block and a transaction take beside their own bytes: their structs, allocations and places.
+const OVERHEAD: usize = 400;
 
 /// What running a transaction gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TxResult {
     pub(crate) code: u32,
-    pub(crate) codespace: String,
+    pub(crate) codespace: &'static str,
     pub(crate) log: String,
     pub(crate) data: Vec<u8>,
     pub(crate) gas_wanted: u64,
     pub(crate) gas_used: u64,
-    pub(crate) events: Vec<Event>,
+    pub(crate) events: Events,
 }
 
 /// A transaction in a block.
@@ -65,22 +68,39 @@ impl Block {
         }
     }
 
+    /// The digest of what its transactions did, for the log.
+    pub(crate) fn outcome(&self, state: &[u8; 32]) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(state);
+        for Included { hash: of, result, .. } in &self.txs {
+            hash.update(of);
+            hash.update(result.code.to_be_bytes());
+            hash.update(result.gas_used.to_be_bytes());
+            for part in [
+                result.codespace.as_bytes(),
+                result.log.as_bytes(),
+                &result.data,
+                result.events.as_bytes(),
+            ] {
+                hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+                hash.update(part);
+            }
+        }
+        hash.finalize().into()
+    }
+
+    /// Memory that it takes, roughly.
     fn bytes(&self) -> usize {
-        let text = |event: &Event| {
-            let attributes = event
-                .attributes
-                .iter()
-                .map(|attribute| attribute.key.len().saturating_add(attribute.value.len()));
-            attributes.fold(event.ty.len(), usize::saturating_add)
-        };
         let sizes = self.txs.iter().map(|tx| {
-            let events = tx.result.events.iter().map(text).fold(0, usize::saturating_add);
-            tx.bytes
-                .len()
-                .saturating_add(events)
-                .saturating_add(tx.result.data.len())
+            let parts = [
+                tx.bytes.len(),
+                tx.result.events.as_bytes().len(),
+                tx.result.data.len(),
+                tx.result.log.len(),
+            ];
+            parts.into_iter().fold(OVERHEAD, usize::saturating_add)
         });
-        sizes.fold(0, usize::saturating_add)
+        sizes.fold(OVERHEAD, usize::saturating_add)
     }
 }
 
@@ -170,13 +190,26 @@ impl History {
         Some((self.block(Some(height)).ok()?, index))
     }
 
+    /// Blocks that are kept, and the memory they take.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.blocks.len(), self.bytes)
+    }
+
     pub(crate) fn contains(&self, hash: &[u8; 32]) -> bool {
         self.places.contains_key(hash)
     }
 
-    /// Kept blocks with transactions, oldest first.
-    pub(crate) fn with_txs(&self) -> impl Iterator<Item = &Arc<Block>> {
-        self.blocks.iter().filter(|block| !block.txs.is_empty())
+    /// Kept blocks in a range of heights, oldest first.
+    pub(crate) fn range(&self, least: u64, most: u64) -> impl Iterator<Item = &Arc<Block>> {
+        let lowest = self.oldest().map_or(0, |block| block.height);
+        let skipped = usize::try_from(least.saturating_sub(lowest)).unwrap_or(usize::MAX);
+        let from = self.blocks.iter().skip(skipped);
+        from.take_while(move |block| block.height <= most)
+    }
+
+    /// The kept block with this hash.
+    pub(crate) fn by_hash(&self, hash: &[u8]) -> Option<&Arc<Block>> {
+        self.blocks.iter().rev().find(|block| block.hash == hash)
     }
 }
 
@@ -213,7 +246,7 @@ mod tests {
 
     #[test]
     fn bytes_are_bounded_too_but_the_latest_block_stays() {
-        let history = filled(10, usize::MAX, 250);
+        let history = filled(10, usize::MAX, 2 * (100 + 2 * OVERHEAD) + 50);
         assert_eq!(history.oldest().unwrap().height, 9);
         assert_eq!(filled(3, usize::MAX, 1).blocks.len(), 1);
     }

@@ -1,35 +1,31 @@
-//! Function Network's contracts in one process, behind the RPC of a CometBFT node.
-//!
-//! Clients written for a real chain (`client`, cosmrs, tendermint-rpc, CosmJS) work unchanged: signatures, sequences, fees,
-//! simulation, events, subscriptions and error texts are those of wasmd 0.61. What is different: one validator that signs
-//! nothing, gas that is estimated, only the latest state, hashes that light clients cannot verify, and nothing kept after a stop.
-//!
-//! - `rpc`, `websocket`, `methods`, `filter`: the RPC; `comet` alone knows its JSON.
-//! - `service`: the thread that owns the node and the clock that makes blocks.
-//! - `node`: checking, ordering and running transactions; `history`: blocks, bounded.
-//! - `machine`: cw-multi-test, over `store`; `shape`: its events made wasmd's.
-//! - `genesis`: the first state; `market`: the five contracts, deployed and wired in it.
+#![doc = include_str!("../README.md")]
 
 mod accounts;
 mod code;
 mod comet;
+mod events;
 mod filter;
 mod gas;
 mod genesis;
 mod history;
+mod keepers;
+mod log;
 mod machine;
 mod market;
+mod mempool;
 mod methods;
+mod metrics;
 mod node;
 mod query;
 mod rpc;
+mod search;
 mod service;
 mod shape;
 mod store;
 mod transaction;
 mod websocket;
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use cosmwasm_std::Decimal;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
@@ -37,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::{
     genesis::{dev_address, Account, DEV_ACCOUNTS, FAUCET},
+    log::StateError,
     machine::Code,
 };
 
@@ -64,6 +61,11 @@ pub struct Config {
     pub market: Option<schema::params::Params>,
     /// Blocks that can be asked for, the latest included; older ones are answered as by a pruned node.
     pub blocks_kept: usize,
+    /// Folder with the transaction log, from which the chain goes on after a restart; `None` keeps nothing. A log is only
+    /// replayed on the accounts, parameters and contracts that it was made with.
+    pub state: Option<PathBuf>,
+    /// Where Prometheus reads `/metrics`; `None` serves none.
+    pub metrics: Option<SocketAddr>,
     /// Further contract codes, numbered after those of the market. Anybody may instantiate them.
     pub codes: Vec<Code>,
 }
@@ -80,6 +82,8 @@ impl Default for Config {
             market: None,
             // Nearly fourteen hours of blocks of half a second.
             blocks_kept: 100_000,
+            state: None,
+            metrics: None,
             codes: vec![],
         }
     }
@@ -96,6 +100,9 @@ pub enum DevnetError {
         /// What the system said.
         source: io::Error,
     },
+    /// The state folder cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The first state cannot be made.
     #[error("cannot make the first block: {0}")]
     Genesis(String),
@@ -115,49 +122,67 @@ pub struct Devnet;
 #[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
+    metrics: Option<SocketAddr>,
     network: serde_json::Value,
+    notice: Option<String>,
     stop: CancellationToken,
-    server: JoinHandle<io::Result<()>>,
-    node: Option<oneshot::Receiver<()>>,
+    servers: Vec<JoinHandle<io::Result<()>>>,
+    node: Option<oneshot::Receiver<Option<StateError>>>,
+}
+
+/// A port of ours. It is taken before anything else happens, so a taken one is told at once.
+async fn listen(rpc: SocketAddr) -> Result<(TcpListener, SocketAddr), DevnetError> {
+    let listening = async {
+        let listener = TcpListener::bind(rpc).await?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    listening.await.map_err(|source| DevnetError::Listen { rpc, source })
 }
 
 impl Devnet {
-    /// Makes the first block and serves the RPC.
+    /// Makes the first block, or goes on from the log, and serves the RPC.
     pub async fn start(config: Config) -> Result<Running, DevnetError> {
         if config.block_time < Duration::from_millis(10) {
             return Err(DevnetError::BlockTime(config.block_time));
         }
-        // The port is ours before anything else happens, so a taken one is told at once.
-        let listening = async {
-            let listener = TcpListener::bind(config.rpc).await?;
-            let address = listener.local_addr()?;
-            Ok((listener, address))
+        let (listener, address) = listen(config.rpc).await?;
+        let metrics_listener = match config.metrics {
+            Some(address) => Some(listen(address).await?),
+            None => None,
         };
-        let (listener, address) = listening.await.map_err(|source| DevnetError::Listen {
-            rpc: config.rpc,
-            source,
-        })?;
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
         let chain_id = config.chain_id.clone();
         let block_time = config.block_time;
-        let rpc = format!("http://{address}");
-        let (node, network) = genesis::prepare(config, rpc.clone());
+        let metrics = Arc::new(metrics::Metrics::default());
+        let (node, ready) = genesis::prepare(config, format!("http://{address}"), metrics.clone());
         let (service, ended) = service::Service::start(node, block_time, stop.clone()).await?;
         let router = rpc::router(rpc::Context {
             service,
             chain_id,
             rpc: format!("tcp://{address}"),
+            metrics: metrics.clone(),
             stop: stop.clone(),
         });
         let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-        let network = network.await.map_err(|_| DevnetError::Genesis("no network".into()))?;
+        let ready = ready.await.map_err(|_| DevnetError::Genesis("no network".into()))?;
+        let mut servers = vec![tokio::spawn(async move { serving.await })];
+        let mut metrics_address = None;
+        if let Some((listener, address)) = metrics_listener {
+            metrics_address = Some(address);
+            let serving = axum::serve(listener, metrics::router(metrics));
+            let serving = serving.with_graceful_shutdown(stop.clone().cancelled_owned());
+            servers.push(tokio::spawn(async move { serving.await }));
+        }
         guard.disarm();
         Ok(Running {
             address,
-            network,
+            metrics: metrics_address,
+            network: ready.network,
+            notice: ready.notice,
             stop,
-            server: tokio::spawn(async move { serving.await }),
+            servers,
             node: Some(ended),
         })
     }
@@ -174,6 +199,16 @@ impl Running {
         format!("http://{}", self.address)
     }
 
+    /// Where Prometheus reads `/metrics`, if it may.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics
+    }
+
+    /// What a crash of the last process had left and was put aside, in a sentence for the operator.
+    pub fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
+    }
+
     /// The content of `network.json`.
     pub fn network(&self) -> &serde_json::Value {
         &self.network
@@ -182,28 +217,31 @@ impl Running {
     /// Stops making blocks and answering, and waits until it has stopped.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
-        self.wait_for_node().await;
+        let _ = self.wait_for_node().await;
         // Connections that are kept open by their clients do not hold us up.
-        let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, &mut self.server).await;
+        let servers = futures::future::join_all(&mut self.servers);
+        let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, servers).await;
     }
 
-    /// Waits until the node has stopped by itself, which it only does when it fails.
-    pub async fn wait(&mut self) {
-        self.wait_for_node().await;
+    /// Waits until the node has stopped by itself, which it only does when it fails: with the reason if the state can no longer
+    /// be kept, without one after a bug.
+    pub async fn wait(&mut self) -> Option<StateError> {
+        let failure = self.wait_for_node().await;
         self.stop.cancel();
+        failure
     }
 
-    async fn wait_for_node(&mut self) {
-        if let Some(node) = &mut self.node {
-            let _ = node.await;
-            self.node = None;
-        }
+    async fn wait_for_node(&mut self) -> Option<StateError> {
+        let node = self.node.as_mut()?;
+        let failure = node.await.unwrap_or_default();
+        self.node = None;
+        failure
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop.cancel();
-        self.server.abort();
+        self.servers.iter().for_each(JoinHandle::abort);
     }
 }

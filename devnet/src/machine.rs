@@ -2,23 +2,24 @@
 //!
 //! Guarantees:
 //! - A message that fails or panics leaves no writes.
-//! - A panicking contract or an unsupported query is an error, not a crash.
+//! - A panicking contract or an unsupported query is an error, not a crash (`keepers` sees to that).
 //! - Contract addresses are the ones wasmd would give, so a deployment has the same addresses on both chains.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use cosmwasm_std::{
-    Addr, Api, BankMsg, BankQuery, BlockInfo, CanonicalAddr, Coin, CosmosMsg, Empty, Event, Querier, QueryRequest,
-    StdResult, Storage, WasmMsg, WasmQuery,
+    Addr, Api, BankMsg, BankQuery, BlockInfo, CanonicalAddr, Coin, CosmosMsg, Empty, Event, Order, Querier,
+    QueryRequest, Record, StdResult, Storage, WasmMsg, WasmQuery,
 };
 use cw_multi_test::{
-    error::AnyResult, no_init, AddressGenerator, App, AppBuilder, AppResponse, BankKeeper, Contract,
-    DistributionKeeper, Executor, FailingModule, GovFailingModule, IbcFailingModule, MockApiBech32,
-    SimpleAddressGenerator, StakeKeeper, StargateFailing, WasmKeeper,
+    error::AnyResult, no_init, AddressGenerator, App, AppBuilder, AppResponse, Contract, DistributionKeeper, Executor,
+    FailingModule, GovFailingModule, IbcFailingModule, MockApiBech32, SimpleAddressGenerator, StakeKeeper,
+    StargateFailing, WasmKeeper,
 };
 
 use crate::{
     code::{self, Refusal},
+    keepers::{self, Coins, Contracts, Guarded, Place},
     store::{Store, Written},
     transaction::Message,
     PREFIX,
@@ -28,11 +29,11 @@ use crate::{
 pub type Code = fn() -> Box<dyn Contract<Empty>>;
 
 type Inner = App<
-    BankKeeper,
+    Coins,
     MockApiBech32,
     Store,
     FailingModule<Empty, Empty, Empty>,
-    WasmKeeper<Empty, Empty>,
+    Contracts,
     StakeKeeper,
     DistributionKeeper,
     IbcFailingModule,
@@ -74,9 +75,22 @@ pub(crate) struct Instance {
     pub(crate) created: u64,
 }
 
+/// A code that contracts can be made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CodeInfo {
+    pub(crate) id: u64,
+    pub(crate) creator: String,
+    pub(crate) checksum: Vec<u8>,
+}
+
+/// Where cw-multi-test keeps what it knows of each contract: the prefix of its keys.
+const CONTRACTS: &[u8] = b"\0\x04wasm\0\x09contracts";
+
 /// Bank, contracts and their state.
 pub(crate) struct Machine {
     app: Inner,
+    codes: Vec<CodeInfo>,
+    place: Place,
 }
 
 impl Machine {
@@ -86,21 +100,54 @@ impl Machine {
         let mut app: Inner = AppBuilder::new()
             .with_api(MockApiBech32::new(PREFIX))
             .with_storage(Store::default())
-            .with_wasm(wasm)
+            .with_bank(Coins::default())
+            .with_wasm(Contracts::new(wasm))
             .with_block(block)
             .build(no_init);
         let creator = module_address("gov")?;
+        let place = Place::default();
+        let mut known = vec![];
         for code in codes {
-            app.store_code_with_creator(creator.clone(), code());
+            let guarded = Guarded {
+                code: code(),
+                place: place.clone(),
+            };
+            let id = app.store_code_with_creator(creator.clone(), Box::new(guarded));
+            let info = app.wrap().query_wasm_code_info(id)?;
+            known.push(CodeInfo {
+                id,
+                creator: info.creator.into_string(),
+                checksum: info.checksum.as_slice().to_vec(),
+            });
         }
         app.init_modules(|router, _, storage| {
             balances.iter().try_for_each(|(address, coin)| {
-                router
-                    .bank
-                    .init_balance(storage, &Addr::unchecked(address), vec![coin.clone()])
+                let coins = vec![coin.clone()];
+                router.bank.0.init_balance(storage, &Addr::unchecked(address), coins)
             })
         })?;
-        Ok(Machine { app })
+        let codes = known;
+        Ok(Machine { app, codes, place })
+    }
+
+    /// All codes, by their numbers.
+    pub(crate) fn codes(&self) -> &[CodeInfo] {
+        &self.codes
+    }
+
+    /// Where in its block the transaction stands that runs next; `None` for a simulation.
+    pub(crate) fn set_place(&mut self, index: Option<u32>) {
+        self.place.set(index);
+    }
+
+    /// The digest of everything that was written since the first block.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        self.app.storage().digest()
+    }
+
+    /// The digest of the whole state.
+    pub(crate) fn state_digest(&self) -> [u8; 32] {
+        self.app.storage().state_digest()
     }
 
     pub(crate) fn block(&self) -> BlockInfo {
@@ -153,7 +200,7 @@ impl Machine {
 
     /// Runs one message. On an error nothing of it stays.
     pub(crate) fn execute(&mut self, sender: &str, message: &Message) -> Result<Effect, Refusal> {
-        let (message, failed) = self.checked(sender, message)?;
+        let (message, entry) = as_multi_test(message.clone());
         let app = &mut self.app;
         let sender = Addr::unchecked(sender);
         match catch_unwind(AssertUnwindSafe(|| app.execute(sender, message))) {
@@ -161,68 +208,10 @@ impl Machine {
                 events,
                 data: data.unwrap_or_default().to_vec(),
             }),
-            Ok(Err(error)) => {
-                // One such context a level: the outermost is the transaction's own message.
-                let contexts = error
-                    .chain()
-                    .filter(|cause| cause.to_string().starts_with("Error executing WasmMsg"));
-                let wrapping = "dispatch: submessages: ".repeat(contexts.count().saturating_sub(1));
-                Err(failed.with(format!("{wrapping}{}", error.root_cause())))
-            }
-            Err(panic) => Err(failed.with(aborted(panic.as_ref()))),
+            Ok(Err(error)) => Err(keepers::refusal_of(&error).unwrap_or_else(|| entry.with(error.root_cause()))),
+            // Nothing is known to come here: the keepers catch what unwinds. It must not end the chain if something does.
+            Err(_) => Err(code::VM.with("the message cannot be run")),
         }
-    }
-
-    /// The message as cw-multi-test takes it, after the checks that wasmd and the bank make and it does not.
-    fn checked(&self, sender: &str, message: &Message) -> Result<(CosmosMsg, code::Code), Refusal> {
-        match message.clone() {
-            Message::Send { to, amount } => {
-                if !self.is_address(&to) {
-                    return Err(code::INVALID_ADDRESS.with(format!("invalid to address: {to:?}")));
-                }
-                self.check_balance(sender, &amount)?;
-                let send = BankMsg::Send { to_address: to, amount };
-                Ok((send.into(), code::INSUFFICIENT_FUNDS))
-            }
-            Message::Execute { contract, msg, funds } => {
-                self.instance(&contract)?;
-                self.check_balance(sender, &funds)?;
-                let execute = WasmMsg::Execute {
-                    contract_addr: contract,
-                    msg: msg.into(),
-                    funds,
-                };
-                Ok((execute.into(), code::EXECUTE_FAILED))
-            }
-            Message::Instantiate {
-                code_id,
-                msg,
-                label,
-                admin,
-                funds,
-            } => {
-                self.check_balance(sender, &funds)?;
-                let instantiate = WasmMsg::Instantiate {
-                    admin,
-                    code_id,
-                    msg: msg.into(),
-                    funds,
-                    label,
-                };
-                Ok((instantiate.into(), code::INSTANTIATE_FAILED))
-            }
-        }
-    }
-
-    fn check_balance(&self, owner: &str, amount: &[Coin]) -> Result<(), Refusal> {
-        for Coin { denom, amount } in amount {
-            let balance = self.balance(owner, denom);
-            if balance < amount.u128() {
-                let log = format!("spendable balance {balance}{denom} is smaller than {amount}{denom}");
-                return Err(code::INSUFFICIENT_FUNDS.with(log));
-            }
-        }
-        Ok(())
     }
 
     pub(crate) fn instance(&self, address: &str) -> Result<Instance, Refusal> {
@@ -243,28 +232,71 @@ impl Machine {
         Ok(storage.get(key).unwrap_or_default())
     }
 
+    /// Everything that a contract has stored, by ascending key.
+    pub(crate) fn dump(&self, address: &str) -> Result<Vec<Record>, Refusal> {
+        self.instance(address)?;
+        Ok(self.app.dump_wasm_raw(&Addr::unchecked(address)))
+    }
+
+    /// Addresses and facts of all contracts, oldest first.
+    pub(crate) fn instances(&self) -> Vec<(String, Instance)> {
+        let mut end = CONTRACTS.to_vec();
+        end.push(u8::MAX);
+        let keys = self.app.storage().range(Some(CONTRACTS), Some(&end), Order::Ascending);
+        let addresses = keys.filter_map(|(key, _)| String::from_utf8(key.get(CONTRACTS.len()..)?.to_vec()).ok());
+        let mut instances: Vec<(String, Instance)> = addresses
+            .filter_map(|address| self.instance(&address).ok().map(|instance| (address, instance)))
+            .collect();
+        instances.sort_by_key(|(_, instance)| instance.created);
+        instances
+    }
+
     /// Asks a contract. Its refusal carries its own sentence.
     pub(crate) fn smart(&self, address: &str, query: &[u8]) -> Result<Vec<u8>, Refusal> {
         self.instance(address)?;
-        let failed = |sentence: String| Refusal {
-            codespace: "wasm",
-            code: 9,
-            log: format!("{sentence}: query wasm contract failed"),
-        };
         let request: QueryRequest<Empty> = QueryRequest::Wasm(WasmQuery::Smart {
             contract_addr: address.to_owned(),
             msg: query.to_vec().into(),
         });
-        let asked = catch_unwind(AssertUnwindSafe(|| -> StdResult<_> {
-            let request = cosmwasm_std::to_json_vec(&request)?;
-            Ok(self.app.raw_query(&request))
-        }));
-        let answer = match asked {
-            Ok(answer) => answer.map_err(|error| failed(error.to_string()))?,
-            Err(panic) => return Err(failed(aborted(panic.as_ref()))),
-        };
-        let answer = answer.into_result().map_err(|error| failed(error.to_string()))?;
-        answer.into_result().map(|data| data.to_vec()).map_err(failed)
+        let request = cosmwasm_std::to_json_vec(&request).map_err(|error| code::QUERY_FAILED.with(error))?;
+        let answer = self.app.raw_query(&request).into_result();
+        let answer = answer.map_err(|error| code::QUERY_FAILED.with(error))?;
+        let answer = answer.into_result().map(|data| data.to_vec());
+        answer.map_err(|sentence| code::QUERY_FAILED.with(sentence))
+    }
+}
+
+/// The message as cw-multi-test takes it, and what its failure is called.
+fn as_multi_test(message: Message) -> (CosmosMsg, code::Code) {
+    match message {
+        Message::Send { to, amount } => {
+            let send = BankMsg::Send { to_address: to, amount };
+            (send.into(), code::INSUFFICIENT_FUNDS)
+        }
+        Message::Execute { contract, msg, funds } => {
+            let execute = WasmMsg::Execute {
+                contract_addr: contract,
+                msg: msg.into(),
+                funds,
+            };
+            (execute.into(), code::EXECUTE_FAILED)
+        }
+        Message::Instantiate {
+            code_id,
+            msg,
+            label,
+            admin,
+            funds,
+        } => {
+            let instantiate = WasmMsg::Instantiate {
+                admin,
+                code_id,
+                msg: msg.into(),
+                funds,
+                label,
+            };
+            (instantiate.into(), code::INSTANTIATE_FAILED)
+        }
     }
 }
 
@@ -273,16 +305,6 @@ pub(crate) fn module_address(name: &str) -> StdResult<Addr> {
     let digest = crate::transaction::hash_of(name.as_bytes());
     let canonical = CanonicalAddr::from(digest.get(..20).unwrap_or_default());
     MockApiBech32::new(PREFIX).addr_humanize(&canonical)
-}
-
-/// The words of a real chain for a contract that panicked.
-fn aborted(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    let text = text.unwrap_or_else(|| "no message".to_owned());
-    format!(
-        "Error calling the VM: Error executing Wasm: Wasmer runtime error: RuntimeError: Aborted: panicked at '{text}'"
-    )
 }
 
 #[cfg(test)]

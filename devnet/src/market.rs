@@ -20,6 +20,15 @@ const ADMIN: &str = "admin";
 /// Development account that gets the protocol's part.
 const TREASURY: &str = "treasury";
 
+/// Which code it is, in the same order: a log is replayed by the code that made it. The contracts have this crate's version.
+pub(crate) const VERSIONS: [&str; 5] = [
+    concat!("func-token ", env!("CARGO_PKG_VERSION")),
+    concat!("model-registry ", env!("CARGO_PKG_VERSION")),
+    concat!("provider-staking ", env!("CARGO_PKG_VERSION")),
+    concat!("royalty-escrow ", env!("CARGO_PKG_VERSION")),
+    concat!("job-orchestrator ", env!("CARGO_PKG_VERSION")),
+];
+
 /// The codes, in the order of their numbers on the chain.
 pub(crate) fn codes() -> Vec<Code> {
     vec![

@@ -1,22 +1,26 @@
 //! The RPC methods: parameters in, JSON out. They are the same over POST, GET and the WebSocket.
 
+use std::{sync::Arc, time::Duration};
+
 use base64::{engine::general_purpose::STANDARD, Engine};
 use serde_json::{Map, Value};
+use tokio::sync::broadcast::error::RecvError;
 
 use crate::{
+    code::Refusal,
     comet,
-    filter::{self, Filter},
-    history::History,
+    history::{Block, NoBlock},
     node::Node,
     query,
-    service::Service,
-    transaction,
+    rpc::Context,
+    search::Search,
+    transaction::{self, Tx},
 };
 
-/// Rows of a search page, at most; the node's limit.
-const PAGE_MAX: usize = 100;
-/// Rows of a search page when none are asked for; the node's default.
-const PAGE: usize = 30;
+/// Longest wait for a transaction to be in a block; the node's default.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Block headers in one answer, the node's limit.
+const HEADERS_MAX: u64 = 20;
 
 /// Why a request has no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +60,8 @@ impl Params {
         match params {
             Value::Null => Ok(Params::default()),
             Value::Object(values) => Ok(Params { values, by_url: false }),
+            // Some clients write "no parameters" so. A list of values would need each method's order.
+            Value::Array(values) if values.is_empty() => Ok(Params::default()),
             _ => Err(invalid("params must be an object")),
         }
     }
@@ -77,7 +83,7 @@ impl Params {
         self.values.get(key).and_then(Value::as_str)
     }
 
-    fn number(&self, key: &str) -> Result<Option<u64>, Failure> {
+    pub(crate) fn number(&self, key: &str) -> Result<Option<u64>, Failure> {
         let number = match self.values.get(key) {
             None | Some(Value::Null) => return Ok(None),
             Some(Value::String(text)) if text.is_empty() => return Ok(None),
@@ -87,7 +93,7 @@ impl Params {
         number.map(Some).ok_or_else(|| invalid(format!("{key} is no number")))
     }
 
-    fn flag(&self, key: &str) -> bool {
+    pub(crate) fn flag(&self, key: &str) -> bool {
         matches!(self.values.get(key), Some(Value::Bool(true))) || self.text(key) == Some("true")
     }
 
@@ -111,11 +117,47 @@ impl Params {
     }
 }
 
-/// Runs a method.
-pub(crate) async fn call(service: &Service, rpc: &str, method: &str, params: Params) -> Result<Value, Failure> {
-    let (method, rpc) = (method.to_owned(), rpc.to_owned());
-    let answered = service.call(move |node| run(node, &rpc, &method, &params)).await;
-    answered.map_err(internal)?
+/// Runs a method. What is large is made into JSON here and not on the node's thread, which has blocks to make.
+pub(crate) async fn call(context: &Context, method: &str, params: Params) -> Result<Value, Failure> {
+    let chain_id = &context.chain_id;
+    match method {
+        "block" => Ok(comet::block(chain_id, &*at_height(context, &params).await?)),
+        "header" => Ok(comet::header_of(chain_id, Some(&*at_height(context, &params).await?))),
+        "commit" => Ok(comet::commit(chain_id, &*at_height(context, &params).await?)),
+        "validators" => Ok(comet::validators(at_height(context, &params).await?.height)),
+        "consensus_params" => Ok(comet::consensus_params(at_height(context, &params).await?.height)),
+        "block_results" => Ok(comet::block_results(&*at_height(context, &params).await?)),
+        "block_by_hash" | "header_by_hash" => {
+            let hash = params.bytes("hash")?;
+            let block = ask(context, move |node| node.history.by_hash(&hash).cloned()).await?;
+            Ok(match method {
+                "block_by_hash" => comet::block_or_none(chain_id, block.as_deref()),
+                _ => comet::header_of(chain_id, block.as_deref()),
+            })
+        }
+        "blockchain" => blockchain(context, &params).await,
+        "tx" => tx(context, params.bytes("hash")?).await,
+        "tx_search" | "block_search" => search(context, method, &params).await,
+        "broadcast_tx_sync" | "broadcast_tx_async" => {
+            let (hash, checked) = broadcast(context, params.bytes("tx")?).await?;
+            // The second form does not tell what the check said.
+            let told = if method == "broadcast_tx_sync" { checked } else { Ok(()) };
+            Ok(comet::broadcast(hash, told))
+        }
+        "broadcast_tx_commit" => broadcast_commit(context, params.bytes("tx")?).await,
+        _ => {
+            let (method, rpc) = (method.to_owned(), context.rpc.clone());
+            ask(context, move |node| run(node, &rpc, &method, &params)).await?
+        }
+    }
+}
+
+/// Something from the node's thread.
+async fn ask<T: Send + 'static>(
+    context: &Context,
+    question: impl FnOnce(&mut Node) -> T + Send + 'static,
+) -> Result<T, Failure> {
+    context.service.call(question).await.map_err(internal)
 }
 
 fn run(node: &mut Node, rpc: &str, method: &str, params: &Params) -> Result<Value, Failure> {
@@ -126,13 +168,20 @@ fn run(node: &mut Node, rpc: &str, method: &str, params: &Params) -> Result<Valu
             let latest = node.history.latest().ok_or_else(|| internal("no block yet"))?;
             Ok(comet::status(&node.rules.chain_id, rpc, oldest, latest))
         }
+        "net_info" => Ok(comet::net_info()),
         "abci_info" => Ok(comet::abci_info(&*node.history.block(None).map_err(internal)?)),
         "abci_query" => abci_query(node, params),
-        "broadcast_tx_sync" => broadcast(node, params),
-        "broadcast_tx_async" => broadcast_async(node, params),
-        "tx" => tx(&node.history, &params.bytes("hash")?),
-        "tx_search" => tx_search(&node.history, params),
-        "block" | "block_results" | "commit" | "validators" => at_height(node, method, params),
+        "check_tx" => {
+            let checked = node.checked(params.bytes("tx")?, false);
+            Ok(comet::check_result(checked.map(|tx| tx.gas_wanted)))
+        }
+        "num_unconfirmed_txs" => Ok(comet::unconfirmed(node.mempool.size(), None)),
+        "unconfirmed_txs" => {
+            let limit = params.number("limit")?.unwrap_or(30).clamp(1, 100);
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            let txs = node.mempool.iter().take(limit).map(|tx| tx.bytes.as_slice());
+            Ok(comet::unconfirmed(node.mempool.size(), Some(txs.collect())))
+        }
         _ => Err(Failure {
             code: -32601,
             message: "Method not found",
@@ -141,15 +190,35 @@ fn run(node: &mut Node, rpc: &str, method: &str, params: &Params) -> Result<Valu
     }
 }
 
-fn at_height(node: &Node, method: &str, params: &Params) -> Result<Value, Failure> {
-    let block = node.history.block(params.number("height")?).map_err(internal)?;
-    let chain_id = &node.rules.chain_id;
-    Ok(match method {
-        "block" => comet::block(chain_id, &block),
-        "commit" => comet::commit(chain_id, &block),
-        "validators" => comet::validators(block.height),
-        _ => comet::block_results(&block),
+async fn at_height(context: &Context, params: &Params) -> Result<Arc<Block>, Failure> {
+    let height = params.number("height")?;
+    let block: Result<Arc<Block>, NoBlock> = ask(context, move |node| node.history.block(height)).await?;
+    block.map_err(internal)
+}
+
+/// Headers of a range of heights, the latest first.
+async fn blockchain(context: &Context, params: &Params) -> Result<Value, Failure> {
+    let bound = |key| params.number(key).map(|height| height.filter(|height| *height > 0));
+    let (least, most) = (bound("minHeight")?, bound("maxHeight")?);
+    let (latest, blocks) = ask(context, move |node| {
+        let latest = node.history.latest().map_or(0, |block| block.height);
+        let most = most.unwrap_or(latest).min(latest);
+        let least = least
+            .unwrap_or(1)
+            .max(most.saturating_sub(HEADERS_MAX.saturating_sub(1)));
+        let blocks: Vec<Arc<Block>> = node.history.range(least, most).cloned().collect();
+        (latest, blocks)
     })
+    .await?;
+    if let (Some(least), Some(most)) = (least, most) {
+        if least > most.min(latest) {
+            return Err(internal(format!(
+                "min height {least} can't be greater than max height {}",
+                most.min(latest)
+            )));
+        }
+    }
+    Ok(comet::blockchain(&context.chain_id, latest, blocks.iter().rev()))
 }
 
 fn abci_query(node: &mut Node, params: &Params) -> Result<Value, Failure> {
@@ -159,24 +228,56 @@ fn abci_query(node: &mut Node, params: &Params) -> Result<Value, Failure> {
     Ok(comet::abci_query(answer, node.machine.block().height))
 }
 
-fn broadcast(node: &mut Node, params: &Params) -> Result<Value, Failure> {
-    let bytes = params.bytes("tx")?;
+/// Hands a transaction over; gives its hash and what the check says.
+async fn broadcast(context: &Context, bytes: Vec<u8>) -> Result<([u8; 32], Result<(), Refusal>), Failure> {
     let hash = transaction::hash_of(&bytes);
-    let checked = node.check(bytes).map_err(internal)?;
-    Ok(comet::broadcast(hash, checked))
+    let is_verified = is_verified(context, &bytes).await?;
+    let taken = ask(context, move |node| node.check(bytes, is_verified)).await?;
+    Ok((hash, taken.map_err(internal)?))
 }
 
-/// Like the sync form, but it does not tell what the check said.
-fn broadcast_async(node: &mut Node, params: &Params) -> Result<Value, Failure> {
-    let bytes = params.bytes("tx")?;
-    let hash = transaction::hash_of(&bytes);
-    let _ = node.check(bytes).map_err(internal)?;
-    Ok(comet::broadcast(hash, Ok(())))
+/// Whether the signature is good. That takes longer than everything else about a transaction, so it is found out here and not on
+/// the node's thread. `false` may also mean that the node should say what is wrong.
+async fn is_verified(context: &Context, bytes: &[u8]) -> Result<bool, Failure> {
+    let Ok(tx) = Tx::decode(bytes.to_vec()) else {
+        return Ok(false);
+    };
+    let (tx, signer) = ask(context, move |node| {
+        let signer = node.signer(&tx);
+        (tx, signer)
+    })
+    .await?;
+    // Neither the number nor the key of an account ever changes.
+    Ok(signer.is_some_and(|(number, key)| tx.is_signed_by(&key, &context.chain_id, number)))
 }
 
-fn tx(history: &History, hash: &[u8]) -> Result<Value, Failure> {
-    let known: Result<[u8; 32], _> = hash.try_into();
-    let place = known.ok().and_then(|hash| history.place(&hash));
+/// Like the sync form, but it waits for the block. Not for programs that send much: it holds a connection each.
+async fn broadcast_commit(context: &Context, bytes: Vec<u8>) -> Result<Value, Failure> {
+    let mut blocks = ask(context, |node| node.subscribe()).await?;
+    let (hash, checked) = broadcast(context, bytes).await?;
+    if checked.is_err() {
+        return Ok(comet::broadcast_commit(hash, checked, None));
+    }
+    let included = async {
+        loop {
+            let block = match blocks.recv().await {
+                Ok(block) => block,
+                Err(RecvError::Lagged(_)) => continue,
+                Err(RecvError::Closed) => return None,
+            };
+            if let Some(tx) = block.txs.iter().find(|tx| tx.hash == hash) {
+                return Some(comet::broadcast_commit(hash, checked, Some((block.height, &tx.result))));
+            }
+        }
+    };
+    let answer = tokio::time::timeout(COMMIT_TIMEOUT, included).await;
+    let answer = answer.map_err(|_| internal("timed out waiting for tx to be included in a block"))?;
+    answer.ok_or_else(|| internal("the node has stopped"))
+}
+
+async fn tx(context: &Context, hash: Vec<u8>) -> Result<Value, Failure> {
+    let known = <[u8; 32]>::try_from(hash.as_slice()).ok();
+    let place = ask(context, move |node| known.and_then(|hash| node.history.place(&hash))).await?;
     let found = place.as_ref().and_then(|(block, index)| {
         let tx = block.txs.get(usize::try_from(*index).ok()?)?;
         Some(comet::tx(block.height, *index, tx))
@@ -184,54 +285,21 @@ fn tx(history: &History, hash: &[u8]) -> Result<Value, Failure> {
     found.ok_or_else(|| internal(format!("tx ({}) not found", hex::encode_upper(hash))))
 }
 
-fn tx_search(history: &History, params: &Params) -> Result<Value, Failure> {
-    let text = params.text("query").ok_or_else(|| invalid("query is missing"))?;
-    let filter = Filter::parse(text).map_err(internal)?;
-    let mut found = search(history, &filter);
-    if params.text("order_by") == Some("desc") {
-        found.reverse();
-    }
-    let per_page = params.number("per_page")?.and_then(|rows| usize::try_from(rows).ok());
-    let per_page = per_page.filter(|rows| *rows > 0).unwrap_or(PAGE).min(PAGE_MAX);
-    let page = params
-        .number("page")?
-        .and_then(|page| usize::try_from(page).ok())
-        .unwrap_or(1)
-        .max(1);
-    let pages = found.len().div_ceil(per_page).max(1);
-    if page > pages {
-        return Err(internal(format!(
-            "page should be within [1, {pages}] range, given {page}"
-        )));
-    }
-    let skipped = page.saturating_sub(1).saturating_mul(per_page);
-    let total = found.len();
-    let rows = found.into_iter().skip(skipped).take(per_page).collect();
-    // Proofs are not made here; a client that wants them must hear so.
-    if params.flag("prove") {
-        return Err(internal("this node makes no proofs"));
-    }
-    Ok(comet::tx_search(rows, total))
-}
-
-fn search(history: &History, filter: &Filter) -> Vec<Value> {
-    let hash = filter.equals("tx.hash").map(str::to_uppercase);
-    let height = filter.equals("tx.height");
-    let blocks = history
-        .with_txs()
-        .filter(|block| height.is_none_or(|height| height == block.height.to_string()));
-    let mut found = vec![];
-    for block in blocks {
-        for (index, tx) in (0u32..).zip(&block.txs) {
-            if hash.as_ref().is_some_and(|hash| *hash != hex::encode_upper(tx.hash)) {
-                continue;
-            }
-            if filter.matches(&filter::of_tx(tx, block.height)) {
-                found.push(comet::tx(block.height, index, tx));
-            }
-        }
-    }
-    found
+async fn search(context: &Context, method: &str, params: &Params) -> Result<Value, Failure> {
+    let search = Search::read(params)?;
+    let is_tx = method == "tx_search";
+    let height_key = if is_tx { "tx.height" } else { "block.height" };
+    let (search, blocks) = ask(context, move |node| {
+        let blocks = search.candidates(&node.history, height_key);
+        (search, blocks)
+    })
+    .await?;
+    let chain_id = context.chain_id.clone();
+    let searched = tokio::task::spawn_blocking(move || match is_tx {
+        true => search.txs(&blocks),
+        false => search.blocks(&chain_id, &blocks),
+    });
+    searched.await.map_err(internal)?
 }
 
 #[cfg(test)]

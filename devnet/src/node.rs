@@ -3,13 +3,12 @@
 //! Guarantees:
 //! - A transaction is in exactly one block or none; waiting ones run at the next block in order of arrival.
 //! - A failed transaction leaves its fee, its sequence and nothing else; a simulation leaves nothing.
-//! - Block times follow the wall clock and are strictly increasing.
-//! - At most [`MEMPOOL_TXS`] transactions wait.
+//! - Block times follow the wall clock and are strictly increasing, over restarts too.
+//! - A block that can be seen is on the disk, where there is a log.
 
 use std::{
-    collections::HashSet,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use cosmwasm_std::{Coin, Decimal, Event, Timestamp, Uint128};
@@ -18,17 +17,21 @@ use tokio::sync::broadcast;
 use crate::{
     accounts::{Accounts, State},
     code::{self, Refusal},
+    events::Events,
     gas,
     history::{Block, History, Included, TxResult},
+    log::{Log, Reader, Record, StateError},
     machine::{self, Machine},
+    mempool::{Full, Mempool},
+    metrics::{Metrics, Sizes},
     shape,
     transaction::{self, Tx},
 };
 
 /// The chain's default.
-const MEMPOOL_TXS: usize = 5_000;
-/// The chain's default.
 const TX_BYTES_MAX: usize = 1_048_576;
+/// The chain's default; what does not fit waits for the next block.
+pub(crate) const BLOCK_BYTES_MAX: usize = 22_020_096;
 /// Blocks that a slow subscriber may fall behind before it is cut off.
 const BLOCKS_BEHIND: usize = 256;
 /// Where fees go.
@@ -47,8 +50,8 @@ pub(crate) struct Rules {
 pub(crate) enum NotTaken {
     #[error("tx already exists in cache")]
     Known,
-    #[error("mempool is full: number of txs {MEMPOOL_TXS} (max: {MEMPOOL_TXS})")]
-    Full,
+    #[error(transparent)]
+    Full(#[from] Full),
     #[error("tx too large. Max size is {TX_BYTES_MAX}, but got {0}")]
     TooLarge(usize),
 }
@@ -67,8 +70,10 @@ pub(crate) struct Node {
     pub(crate) machine: Machine,
     pub(crate) accounts: Accounts,
     pub(crate) history: History,
-    waiting: Vec<Tx>,
-    waiting_hashes: HashSet<[u8; 32]>,
+    pub(crate) mempool: Mempool,
+    metrics: Arc<Metrics>,
+    /// `None` without a state folder, and while a log is replayed.
+    log: Option<Log>,
     blocks: broadcast::Sender<Arc<Block>>,
     collector: String,
 }
@@ -80,17 +85,29 @@ struct Run {
 }
 
 impl Node {
-    pub(crate) fn new(rules: Rules, machine: Machine, accounts: Accounts, blocks_kept: usize) -> anyhow::Result<Node> {
+    pub(crate) fn new(
+        rules: Rules,
+        machine: Machine,
+        accounts: Accounts,
+        blocks_kept: usize,
+        metrics: Arc<Metrics>,
+    ) -> anyhow::Result<Node> {
         Ok(Node {
             rules,
             machine,
             accounts,
             history: History::new(blocks_kept),
-            waiting: vec![],
-            waiting_hashes: HashSet::new(),
+            mempool: Mempool::default(),
+            metrics,
+            log: None,
             blocks: broadcast::channel(BLOCKS_BEHIND).0,
             collector: machine::module_address(FEE_COLLECTOR)?.into_string(),
         })
+    }
+
+    /// Writes every block to this log from now on.
+    pub(crate) fn keep_log(&mut self, log: Log) {
+        self.log = Some(log);
     }
 
     /// Every block from now on.
@@ -98,29 +115,48 @@ impl Node {
         self.blocks.subscribe()
     }
 
-    /// Checks a transaction and lets it wait for the next block.
-    pub(crate) fn check(&mut self, bytes: Vec<u8>) -> Result<Result<(), Refusal>, NotTaken> {
+    /// Number and key that a transaction must be signed with, unless it would not be taken anyhow.
+    pub(crate) fn signer(&self, tx: &Tx) -> Option<(u64, [u8; 33])> {
+        let is_new = !self.mempool.contains(&tx.hash) && !self.history.contains(&tx.hash);
+        let has_room = self.mempool.check_room(tx.bytes.len()).is_ok();
+        let signer = (is_new && has_room).then(|| self.accounts.signer(tx));
+        signer?.ok()
+    }
+
+    /// Checks a transaction and lets it wait for the next block. Its signature may be known to be good.
+    pub(crate) fn check(&mut self, bytes: Vec<u8>, is_verified: bool) -> Result<Result<(), Refusal>, NotTaken> {
         if bytes.len() > TX_BYTES_MAX {
             return Err(NotTaken::TooLarge(bytes.len()));
         }
-        if self.waiting.len() >= MEMPOOL_TXS {
-            return Err(NotTaken::Full);
-        }
+        self.mempool.check_room(bytes.len())?;
         let hash = transaction::hash_of(&bytes);
-        if self.waiting_hashes.contains(&hash) || self.history.contains(&hash) {
+        if self.mempool.contains(&hash) || self.history.contains(&hash) {
             return Err(NotTaken::Known);
         }
-        Ok(self.accept(bytes))
+        let accepted = self.accept(bytes, is_verified);
+        let (codespace, code) = accepted
+            .as_ref()
+            .map_or_else(|refusal| (refusal.codespace, refusal.code), |()| ("", 0));
+        self.metrics.checked(codespace, code);
+        self.metrics.mempool(self.mempool.size());
+        Ok(accepted)
     }
 
-    fn accept(&mut self, bytes: Vec<u8>) -> Result<(), Refusal> {
-        let tx = Tx::decode(bytes)?;
+    fn accept(&mut self, bytes: Vec<u8>, is_verified: bool) -> Result<(), Refusal> {
+        let mut tx = self.checked(bytes, is_verified)?;
+        tx.is_verified = true;
+        self.accounts.wait(&tx);
+        self.mempool.push(tx);
+        Ok(())
+    }
+
+    /// The transaction, if it would be taken; nothing is kept of it.
+    pub(crate) fn checked(&self, bytes: Vec<u8>, is_verified: bool) -> Result<Tx, Refusal> {
+        let mut tx = Tx::decode(bytes)?;
+        tx.is_verified = is_verified;
         self.check_fee(&tx)?;
         self.check_ante(&tx, State::Check)?;
-        self.accounts.wait(&tx);
-        self.waiting_hashes.insert(tx.hash);
-        self.waiting.push(tx);
-        Ok(())
+        Ok(tx)
     }
 
     /// The node's own minimum; only asked of transactions that come in.
@@ -141,6 +177,7 @@ impl Node {
 
     /// Everything that is checked before a message runs. Gives the key that signed.
     fn check_ante(&self, tx: &Tx, state: State) -> Result<[u8; 33], Refusal> {
+        tx.check_mode()?;
         tx.check_timeout(self.machine.block().height)?;
         let least = gas::of(tx.bytes.len(), &[], Default::default());
         if tx.gas_wanted < least {
@@ -155,7 +192,8 @@ impl Node {
             }
         }
         self.accounts.check_sequence(tx, state)?;
-        if !tx.is_signed_by(&key, &self.rules.chain_id, number) {
+        // A signature holds for ever: what was checked on arrival, or is read from the log, is not checked again.
+        if !tx.is_verified && !tx.is_signed_by(&key, &self.rules.chain_id, number) {
             let log = format!(
                 "signature verification failed; please verify account number ({number}), sequence ({}) and chain-id ({})",
                 tx.sequence, self.rules.chain_id
@@ -170,6 +208,7 @@ impl Node {
         let tx = Tx::decode(bytes)?;
         self.accounts.signer(&tx)?;
         self.accounts.check_sequence(&tx, State::Check)?;
+        self.machine.set_place(None);
         self.machine.begin();
         let run = self.run(&tx);
         self.machine.roll_back();
@@ -184,30 +223,105 @@ impl Node {
         Ok(Simulated { gas_used, data, events })
     }
 
-    /// Makes the next block of everything that waits.
-    pub(crate) fn make_block(&mut self) {
-        let mut block = self.machine.block();
-        block.height = block.height.saturating_add(1);
-        block.time = Timestamp::from_nanos(now_nanos().max(block.time.nanos().saturating_add(1_000_000)));
-        self.machine.set_block(block.clone());
-        let waiting = std::mem::take(&mut self.waiting);
-        self.waiting_hashes.clear();
-        self.accounts.forget_waiting();
-        let txs = waiting.into_iter().map(|tx| self.include(tx)).collect();
-        let previous = self.history.latest().map(AsRef::as_ref);
-        let block = Arc::new(Block::after(previous, block.height, block.time.nanos(), txs));
+    /// Makes the next block of what waits. An error is the end of this node: the block is nowhere but in its memory.
+    pub(crate) fn make_block(&mut self) -> Result<(), StateError> {
+        let begun = Instant::now();
+        let last = self.machine.block().time.nanos();
+        let time_nanos = now_nanos().max(last.saturating_add(1_000_000));
+        let txs = self.mempool.take(BLOCK_BYTES_MAX);
+        let (block, outcome) = self.run_block(time_nanos, txs);
+        if let Some(log) = &mut self.log {
+            let txs = block.txs.iter().map(|tx| tx.bytes.as_slice());
+            log.append(block.height, time_nanos, &outcome, txs)?;
+        }
+        let block = Arc::new(block);
         self.history.push(block.clone());
+        self.recheck();
+        self.metrics.block_made(begun.elapsed());
+        self.count(&block);
         // Nobody listening is no error.
         let _ = self.blocks.send(block);
+        Ok(())
     }
 
-    fn include(&mut self, tx: Tx) -> Included {
+    /// Makes the blocks of a log again, each as it was. Gives how many transactions they hold.
+    pub(crate) fn replay(&mut self, log: &mut Reader) -> Result<u64, StateError> {
+        let mut count = 0u64;
+        while let Some(Record {
+            height,
+            time_nanos,
+            outcome,
+            txs,
+        }) = log.next()?
+        {
+            let differs = || StateError::Differs {
+                path: log.path().to_owned(),
+                height,
+            };
+            let mut decoded = vec![];
+            for bytes in txs {
+                let mut tx = Tx::decode(bytes).map_err(|_| differs())?;
+                tx.is_verified = true;
+                decoded.push(tx);
+            }
+            count = count.saturating_add(u64::try_from(decoded.len()).unwrap_or(u64::MAX));
+            let (block, again) = self.run_block(time_nanos, decoded);
+            if again != outcome || block.height != height {
+                return Err(differs());
+            }
+            self.history.push(Arc::new(block));
+        }
+        Ok(count)
+    }
+
+    /// Runs a block. Nothing else than its time, its transactions and the state decides what comes out.
+    fn run_block(&mut self, time_nanos: u64, txs: Vec<Tx>) -> (Block, [u8; 32]) {
+        let mut block = self.machine.block();
+        block.height = block.height.saturating_add(1);
+        block.time = Timestamp::from_nanos(time_nanos);
+        self.machine.set_block(block.clone());
+        let txs = (0u32..).zip(txs).map(|(index, tx)| self.include(index, tx)).collect();
+        let previous = self.history.latest().map(AsRef::as_ref);
+        let block = Block::after(previous, block.height, time_nanos, txs);
+        let outcome = block.outcome(&self.machine.digest());
+        (block, outcome)
+    }
+
+    /// Every block starts the checks anew from what it committed; what waits on is checked again, in order.
+    fn recheck(&mut self) {
+        self.accounts.forget_waiting();
+        for tx in self.mempool.take(usize::MAX) {
+            if self.check_ante(&tx, State::Check).is_ok() {
+                self.accounts.wait(&tx);
+                self.mempool.push(tx);
+            }
+        }
+    }
+
+    fn count(&self, block: &Block) {
+        for tx in &block.txs {
+            self.metrics.transaction(tx.result.codespace, tx.result.code);
+        }
+        self.metrics.mempool(self.mempool.size());
+        let (blocks_kept, history_bytes) = self.history.size();
+        self.metrics.sizes(Sizes {
+            height: block.height,
+            blocks_kept,
+            history_bytes,
+            log_bytes: self.log.as_ref().map_or(0, Log::bytes),
+        });
+    }
+
+    fn include(&mut self, index: u32, tx: Tx) -> Included {
+        self.machine.set_place(Some(index));
         let result = self
             .deliver(&tx)
             .unwrap_or_else(|refusal| failure(&tx, refusal, gas::TX, vec![]));
+        let mut bytes = tx.bytes;
+        bytes.shrink_to_fit();
         Included {
             hash: tx.hash,
-            bytes: tx.bytes,
+            bytes,
             result,
         }
     }
@@ -216,7 +330,10 @@ impl Node {
     fn deliver(&mut self, tx: &Tx) -> Result<TxResult, Refusal> {
         let key = self.check_ante(tx, State::Committed)?;
         if !tx.fee.is_empty() {
-            self.machine.transfer(&tx.sender, &self.collector, &tx.fee)?;
+            self.machine.begin();
+            let paid = self.machine.transfer(&tx.sender, &self.collector, &tx.fee);
+            self.machine.keep();
+            paid?;
         }
         self.accounts.commit(tx, key);
         let signature = base64_text(&tx.signature);
@@ -235,7 +352,7 @@ impl Node {
                     data,
                     gas_wanted: tx.gas_wanted,
                     gas_used,
-                    events: ante,
+                    events: Events::pack(&ante),
                     ..TxResult::default()
                 })
             }
@@ -284,12 +401,12 @@ impl Node {
 fn failure(tx: &Tx, refusal: Refusal, gas_used: u64, events: Vec<Event>) -> TxResult {
     TxResult {
         code: refusal.code,
-        codespace: refusal.codespace.to_owned(),
+        codespace: refusal.codespace,
         log: refusal.log,
         data: vec![],
         gas_wanted: tx.gas_wanted,
         gas_used,
-        events,
+        events: Events::pack(&events),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The HTTP side: JSON-RPC by POST (single and batch) and by GET, and the upgrade to a WebSocket.
 
+use std::sync::Arc;
+
 use axum::{
     body::Bytes,
     extract::{ws::WebSocketUpgrade, DefaultBodyLimit, Path, Query, State},
@@ -14,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     comet,
     methods::{self, Failure, Params},
+    metrics::Metrics,
     service::Service,
     websocket,
 };
@@ -30,6 +33,7 @@ pub(crate) struct Context {
     pub(crate) chain_id: String,
     /// This node's own address, as it tells it in `status`.
     pub(crate) rpc: String,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -79,7 +83,7 @@ async fn by_url(
     Path(method): Path<String>,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Json<Value> {
-    let result = methods::call(&context.service, &context.rpc, &method, Params::from_url(pairs)).await;
+    let result = methods::call(&context, &method, Params::from_url(pairs)).await;
     Json(finished(&Value::from(-1), result))
 }
 
@@ -111,10 +115,7 @@ impl Request {
 
 async fn answer(context: &Context, request: Value) -> Value {
     match Request::read(request) {
-        Ok(Request { id, method, params }) => finished(
-            &id,
-            methods::call(&context.service, &context.rpc, &method, params).await,
-        ),
+        Ok(Request { id, method, params }) => finished(&id, methods::call(context, &method, params).await),
         Err(answer) => answer,
     }
 }

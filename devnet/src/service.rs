@@ -11,10 +11,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{node::Node, DevnetError};
+use crate::{log::StateError, node::Node, DevnetError};
 
 /// Requests that wait for the node; beyond that senders wait.
 const JOBS: usize = 1_024;
+/// Address space of the thread, touched as far as it is needed: contracts may call each other hundreds deep, and unoptimised
+/// builds take up to a hundred kilobytes a level.
+const STACK_BYTES: usize = 512 * 1024 * 1024;
 /// Longest wait for an answer: a block of heavy transactions may take seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -37,24 +40,30 @@ impl Service {
         make: impl FnOnce() -> anyhow::Result<Node> + Send + 'static,
         block_time: Duration,
         stop: CancellationToken,
-    ) -> Result<(Service, oneshot::Receiver<()>), DevnetError> {
+    ) -> Result<(Service, oneshot::Receiver<Option<StateError>>), DevnetError> {
         let (jobs, received) = mpsc::channel(JOBS);
         let (ready, readiness) = oneshot::channel();
         let (ended, end) = oneshot::channel();
         let body = move || {
-            match make() {
+            let failure = match make() {
                 Ok(node) => {
                     let _ = ready.send(Ok(()));
-                    run(node, received, block_time, &stop);
+                    run(node, received, block_time, &stop)
                 }
                 Err(error) => {
-                    let _ = ready.send(Err(DevnetError::Genesis(format!("{error:#}"))));
+                    let error = match error.downcast::<StateError>() {
+                        Ok(error) => DevnetError::State(error),
+                        Err(error) => DevnetError::Genesis(format!("{error:#}")),
+                    };
+                    let _ = ready.send(Err(error));
+                    None
                 }
-            }
-            let _ = ended.send(());
+            };
+            let _ = ended.send(failure);
         };
         thread::Builder::new()
             .name("devnet".into())
+            .stack_size(STACK_BYTES)
             .spawn(body)
             .map_err(DevnetError::Thread)?;
         let died = || DevnetError::Genesis("the node's thread died".into());
@@ -81,10 +90,19 @@ impl Service {
     }
 }
 
-fn run(mut node: Node, mut jobs: mpsc::Receiver<Job>, block_time: Duration, stop: &CancellationToken) {
+/// Works until told to stop, or until a block cannot be kept: that is what it gives then.
+fn run(
+    mut node: Node,
+    mut jobs: mpsc::Receiver<Job>,
+    block_time: Duration,
+    stop: &CancellationToken,
+) -> Option<StateError> {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
         Ok(runtime) => runtime,
-        Err(error) => return tracing::error!(%error, "the node has no clock"),
+        Err(error) => {
+            tracing::error!(%error, "the node has no clock");
+            return None;
+        }
     };
     runtime.block_on(async {
         let mut clock = interval(block_time);
@@ -94,13 +112,16 @@ fn run(mut node: Node, mut jobs: mpsc::Receiver<Job>, block_time: Duration, stop
         loop {
             tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
-                _ = clock.tick() => node.make_block(),
+                () = stop.cancelled() => break None,
+                _ = clock.tick() => if let Err(error) = node.make_block() {
+                    tracing::error!(%error, "the block cannot be kept, so the chain stops");
+                    break Some(error);
+                },
                 job = jobs.recv() => match job {
                     Some(job) => job(&mut node),
-                    None => break,
+                    None => break None,
                 },
             }
         }
-    });
+    })
 }

@@ -20,7 +20,7 @@ pub(crate) fn ante(tx: &Tx, collector: &str, public_signature: &str) -> Vec<Even
     events
 }
 
-/// The events of one message: its action, the coins it moves, then what the contracts did, each with the message's index.
+/// The events of one message: its action, then what the bank and the contracts did, each with the message's index.
 pub(crate) fn message(index: usize, sender: &str, message: &Message, raw: Vec<Event>) -> Vec<Event> {
     let marks = [
         ("action", message.action()),
@@ -28,10 +28,7 @@ pub(crate) fn message(index: usize, sender: &str, message: &Message, raw: Vec<Ev
         ("module", message.module().to_owned()),
     ];
     let mut events = vec![with(Event::new("message"), marks)];
-    if let Some((receiver, funds)) = funds_receiver(message, &raw) {
-        events.extend(moved(sender, &receiver, &text(funds)));
-    }
-    raw.into_iter().for_each(|raw| events.extend(chained(raw)));
+    events.extend(raw.into_iter().map(chained));
     if matches!(message, Message::Send { .. }) {
         events.push(event("message", &[("sender", sender)]));
     }
@@ -42,35 +39,26 @@ pub(crate) fn message(index: usize, sender: &str, message: &Message, raw: Vec<Ev
         .collect()
 }
 
-/// Where coins that ride on a message go; cw-multi-test moves them silently.
-fn funds_receiver<'a>(message: &'a Message, raw: &[Event]) -> Option<(String, &'a [Coin])> {
-    let (receiver, funds) = match message {
-        Message::Send { .. } => return None,
-        Message::Execute { contract, funds, .. } => (contract.clone(), funds),
-        Message::Instantiate { funds, .. } => {
-            let made = raw.iter().find(|event| event.ty == "instantiate")?;
-            (attribute(made, "_contract_address")?.to_owned(), funds)
-        }
-    };
-    (!funds.is_empty()).then_some((receiver, funds.as_slice()))
-}
-
-/// One event of cw-multi-test as the chain has it.
-fn chained(raw: Event) -> Vec<Event> {
-    match raw.ty.as_str() {
-        "transfer" => {
-            let part = |key| attribute(&raw, key).unwrap_or_default().to_owned();
-            moved(&part("sender"), &part("recipient"), &part("amount")).into()
-        }
-        "reply" => {
-            let kept = raw.attributes.into_iter().filter(|attribute| attribute.key != "mode");
-            vec![Event::new("reply").add_attributes(kept)]
-        }
-        _ => vec![raw],
+/// One event of cw-multi-test as the chain has it: a reply does not tell how its message ended.
+fn chained(raw: Event) -> Event {
+    if raw.ty != "reply" {
+        return raw;
     }
+    let kept = raw.attributes.into_iter().filter(|attribute| attribute.key != "mode");
+    Event::new("reply").add_attributes(kept)
 }
 
-fn moved(from: &str, to: &str, amount: &str) -> [Event; 3] {
+/// The events of coins that a contract destroys: they go through the wasm module's account.
+pub(crate) fn burnt(from: &str, module: &str, coins: &[Coin]) -> Vec<Event> {
+    let amount = text(coins);
+    let mut events = moved(from, module, &amount).to_vec();
+    events.push(event("coin_spent", &[("spender", module), ("amount", &amount)]));
+    events.push(event("burn", &[("burner", module), ("amount", &amount)]));
+    events
+}
+
+/// The events of coins that move.
+pub(crate) fn moved(from: &str, to: &str, amount: &str) -> [Event; 3] {
     [
         event("coin_spent", &[("spender", from), ("amount", amount)]),
         event("coin_received", &[("receiver", to), ("amount", amount)]),
@@ -109,14 +97,6 @@ fn with<'a>(event: Event, attributes: impl IntoIterator<Item = (&'a str, String)
 mod tests {
     use super::*;
 
-    fn execute(funds: Vec<Coin>) -> Message {
-        Message::Execute {
-            contract: "wasm1contract".into(),
-            msg: b"{}".to_vec(),
-            funds,
-        }
-    }
-
     fn lines(events: &[Event]) -> Vec<String> {
         let line = |event: &Event| {
             let attributes = event
@@ -129,39 +109,54 @@ mod tests {
     }
 
     #[test]
-    fn funds_of_an_execution_show_before_it() {
-        let raw = vec![event("execute", &[]), event("wasm-held", &[("job", "1")])];
-        let events = message(2, "wasm1sender", &execute(vec![Coin::new(5u128, "ustake")]), raw);
+    fn a_reply_has_no_mode_and_every_event_ends_with_the_messages_index() {
+        let raw = vec![event("reply", &[("mode", "handle_success"), ("k", "v")])];
+        let execute = Message::Execute {
+            contract: "wasm1contract".into(),
+            msg: b"{}".to_vec(),
+            funds: vec![],
+        };
         assert_eq!(
-            lines(&events),
+            lines(&message(2, "wasm1sender", &execute, raw)),
             [
                 "message action=/cosmwasm.wasm.v1.MsgExecuteContract sender=wasm1sender module=wasm msg_index=2",
-                "coin_spent spender=wasm1sender amount=5ustake msg_index=2",
-                "coin_received receiver=wasm1contract amount=5ustake msg_index=2",
-                "transfer recipient=wasm1contract sender=wasm1sender amount=5ustake msg_index=2",
-                "execute msg_index=2",
-                "wasm-held job=1 msg_index=2",
+                "reply k=v msg_index=2",
             ]
         );
     }
 
     #[test]
-    fn a_reply_has_no_mode_and_a_contracts_transfer_shows_both_sides() {
-        let raw = vec![
-            event("reply", &[("mode", "handle_success"), ("k", "v")]),
-            event(
-                "transfer",
-                &[("recipient", "b"), ("sender", "a"), ("amount", "1ustake")],
-            ),
-        ];
-        let events = message(0, "s", &execute(vec![]), raw);
+    fn a_native_transfer_ends_with_its_sender() {
+        let send = Message::Send {
+            to: "b".into(),
+            amount: vec![Coin::new(1u128, "ustake")],
+        };
         assert_eq!(
-            lines(&events)[1..],
+            lines(&message(0, "a", &send, moved("a", "b", "1ustake").into())),
             [
-                "reply k=v msg_index=0",
+                "message action=/cosmos.bank.v1beta1.MsgSend sender=a module=bank msg_index=0",
                 "coin_spent spender=a amount=1ustake msg_index=0",
                 "coin_received receiver=b amount=1ustake msg_index=0",
                 "transfer recipient=b sender=a amount=1ustake msg_index=0",
+                "message sender=a msg_index=0",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_ante_events_are_fee_payer_sequence_and_signature_without_an_index() {
+        let tx = crate::transaction::example(vec![Coin::new(7u128, "ustake")]);
+        let sender = tx.sender.clone();
+        assert_eq!(
+            lines(&ante(&tx, "collector", "c2ln")),
+            [
+                format!("coin_spent spender={sender} amount=7ustake"),
+                "coin_received receiver=collector amount=7ustake".to_owned(),
+                format!("transfer recipient=collector sender={sender} amount=7ustake"),
+                format!("message sender={sender}"),
+                format!("tx fee=7ustake fee_payer={sender}"),
+                format!("tx acc_seq={sender}/0"),
+                "tx signature=c2ln".to_owned(),
             ]
         );
     }

@@ -5,6 +5,7 @@
 use std::{collections::BTreeMap, ops::Bound};
 
 use cosmwasm_std::{Order, Record, Storage};
+use sha2::{Digest, Sha256};
 
 /// What was written since [`Store::begin`]; the base of the gas estimate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub(crate) struct Store {
     /// Every key touched since `begin` with the value it had before, in order. `None` outside a unit of work.
     journal: Option<Journal>,
     written: Written,
+    /// Of everything that units of work have kept, in order.
+    digest: Sha256,
 }
 
 impl Store {
@@ -36,7 +39,28 @@ impl Store {
 
     /// Ends the unit of work; what it did stays.
     pub(crate) fn keep(&mut self) {
-        self.journal = None;
+        for (key, _) in self.journal.take().into_iter().flatten() {
+            for part in [Some(&key), self.data.get(&key)] {
+                let length = part.map_or(u64::MAX, |part| u64::try_from(part.len()).unwrap_or(u64::MAX));
+                self.digest.update(length.to_be_bytes());
+                self.digest.update(part.map(Vec::as_slice).unwrap_or_default());
+            }
+        }
+    }
+
+    /// The digest of all that was ever kept: equal in two stores exactly if they were written the same way.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        self.digest.clone().finalize().into()
+    }
+
+    /// The digest of everything that is there.
+    pub(crate) fn state_digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for part in self.data.iter().flat_map(|(key, value)| [key, value]) {
+            hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            hash.update(part);
+        }
+        hash.finalize().into()
     }
 
     /// What the unit of work has written so far.

@@ -1,6 +1,9 @@
 //! Signed transactions: decoding and the checks that need no state. The one file here that knows cosmrs's transaction types.
 //!
-//! One signer, one secp256k1 signature in direct mode: what every wallet of ours makes. Anything else is refused by name.
+//! One signer, one secp256k1 signature, over the bytes (direct) or over a JSON form (amino): what wallets make. Several signers
+//! and every other mode are refused by name.
+
+mod amino;
 
 use cosmrs::{
     proto::{
@@ -10,7 +13,7 @@ use cosmrs::{
             crypto::secp256k1::PubKey,
             tx::v1beta1::{mode_info, AuthInfo, SignDoc, TxBody, TxRaw},
         },
-        cosmwasm::wasm::v1::{MsgExecuteContract, MsgInstantiateContract},
+        cosmwasm::wasm::v1::{MsgExecuteContract, MsgInstantiateContract, MsgStoreCode},
         traits::{Message as _, Name},
     },
     Any,
@@ -21,8 +24,12 @@ use sha2::{Digest, Sha256};
 
 use crate::code::{self, Refusal};
 
+/// `SIGN_MODE_UNSPECIFIED`.
+const UNSPECIFIED: i32 = 0;
 /// `SIGN_MODE_DIRECT`.
 const DIRECT: i32 = 1;
+/// `SIGN_MODE_LEGACY_AMINO_JSON`.
+const AMINO_JSON: i32 = 127;
 /// Longest memo, as the chain's default.
 const MEMO_MAX: usize = 256;
 
@@ -80,6 +87,9 @@ pub(crate) struct Tx {
     pub(crate) gas_wanted: u64,
     pub(crate) fee: Vec<Coin>,
     pub(crate) signature: Vec<u8>,
+    /// The signature was found good before.
+    pub(crate) is_verified: bool,
+    mode: i32,
     timeout_height: u64,
     body_bytes: Vec<u8>,
     auth_info_bytes: Vec<u8>,
@@ -108,9 +118,11 @@ impl Tx {
             return Err(code::UNAUTHORIZED.with(log));
         };
         let mode = signer.mode_info.as_ref().and_then(|mode| mode.sum.as_ref());
-        if !matches!(mode, Some(mode_info::Sum::Single(single)) if single.mode == DIRECT) {
-            return Err(code::UNAUTHORIZED.with("this chain takes the sign mode DIRECT only"));
-        }
+        let mode = match mode {
+            Some(mode_info::Sum::Single(single)) => single.mode,
+            // Simulations may leave it out, so it is only refused where a signature counts.
+            _ => UNSPECIFIED,
+        };
         let [signature] = raw.signatures.as_slice() else {
             let log = format!("wrong number of signers; expected 1, got {}", raw.signatures.len());
             return Err(code::UNAUTHORIZED.with(log));
@@ -132,6 +144,8 @@ impl Tx {
                     .collect::<Vec<_>>(),
             )?,
             signature: signature.clone(),
+            is_verified: false,
+            mode,
             timeout_height: body.timeout_height,
             body_bytes: raw.body_bytes,
             auth_info_bytes: raw.auth_info_bytes,
@@ -139,15 +153,21 @@ impl Tx {
         })
     }
 
+    /// Refuses a sign mode that this chain does not know.
+    pub(crate) fn check_mode(&self) -> Result<(), Refusal> {
+        if ![DIRECT, AMINO_JSON].contains(&self.mode) {
+            let log = "this chain takes the sign modes DIRECT and LEGACY_AMINO_JSON of a single signer only";
+            return Err(code::UNAUTHORIZED.with(log));
+        }
+        Ok(())
+    }
+
     /// Whether the key signed exactly this transaction for this chain and account.
     pub(crate) fn is_signed_by(&self, public_key: &[u8; 33], chain_id: &str, account_number: u64) -> bool {
-        let document = SignDoc {
-            body_bytes: self.body_bytes.clone(),
-            auth_info_bytes: self.auth_info_bytes.clone(),
-            chain_id: chain_id.to_owned(),
-            account_number,
+        let Some(document) = self.signed_document(chain_id, account_number) else {
+            return false;
         };
-        let digest = Sha256::digest(document.encode_to_vec());
+        let digest = Sha256::digest(document);
         let (Ok(key), Ok(signature)) = (
             VerifyingKey::from_sec1_bytes(public_key),
             Signature::from_slice(&self.signature),
@@ -156,6 +176,20 @@ impl Tx {
         };
         // The chain takes low-s only, or every transaction would have a second hash.
         signature.normalize_s().is_none() && key.verify_prehash(&digest, &signature).is_ok()
+    }
+
+    fn signed_document(&self, chain_id: &str, account_number: u64) -> Option<Vec<u8>> {
+        let (body, auth) = (&self.body_bytes, &self.auth_info_bytes);
+        if self.mode == AMINO_JSON {
+            return amino::document(body, auth, chain_id, account_number, self.sequence);
+        }
+        let document = SignDoc {
+            body_bytes: body.clone(),
+            auth_info_bytes: auth.clone(),
+            chain_id: chain_id.to_owned(),
+            account_number,
+        };
+        Some(document.encode_to_vec())
     }
 
     /// Refuses a transaction whose last height has passed.
@@ -235,7 +269,12 @@ fn message(any: &Any) -> Result<(String, Message), Refusal> {
         };
         return Ok((decoded.sender, message));
     }
-    Err(code::UNKNOWN_REQUEST.with(format!("this chain does not run {}", any.type_url)))
+    let reason = if any.type_url == MsgStoreCode::type_url() {
+        "contracts are compiled into this chain, and no other code can be stored".to_owned()
+    } else {
+        format!("this chain does not run {}", any.type_url)
+    };
+    Err(code::UNKNOWN_REQUEST.with(reason))
 }
 
 fn public_key(any: &Any) -> Result<[u8; 33], Refusal> {
@@ -271,6 +310,27 @@ fn coin(coin: &ProtoCoin) -> Result<Coin, Refusal> {
 
 fn parse_error(error: impl std::fmt::Display) -> Refusal {
     code::TX_PARSE.with(error)
+}
+
+/// A transaction of nobody, for tests.
+#[cfg(test)]
+pub(crate) fn example(fee: Vec<Coin>) -> Tx {
+    Tx {
+        hash: [1; 32],
+        bytes: vec![],
+        messages: vec![],
+        sender: "wasm1sender".into(),
+        public_key: None,
+        sequence: 0,
+        gas_wanted: 0,
+        fee,
+        signature: vec![],
+        is_verified: false,
+        mode: DIRECT,
+        timeout_height: 0,
+        body_bytes: vec![],
+        auth_info_bytes: vec![],
+    }
 }
 
 #[cfg(test)]

@@ -19,8 +19,10 @@ use crate::{
 
 /// The node's default for one connection.
 const SUBSCRIPTIONS_MAX: usize = 5;
+/// The node's default for clients with subscriptions.
+const CLIENTS_MAX: u64 = 100;
 /// Longest wait for a client to take a message.
-const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 struct Subscription {
     id: Value,
@@ -36,12 +38,21 @@ struct Connection {
     subscriptions: BTreeMap<String, Subscription>,
 }
 
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let metrics = &self.context.metrics;
+        metrics.subscriptions_changed(self.subscriptions.len(), 0);
+        metrics.client_went();
+    }
+}
+
 /// Serves a connection until one side closes it or the node stops.
 pub(crate) async fn serve(socket: WebSocket, context: Context) {
     let Ok(mut blocks) = context.service.call(|node| node.subscribe()).await else {
         return;
     };
     let stop = context.stop.clone();
+    context.metrics.client_came();
     let mut connection = Connection {
         socket,
         context,
@@ -90,6 +101,7 @@ impl Connection {
     async fn perform(&mut self, request: Request) -> Result<Value, Failure> {
         let Request { id, method, params } = request;
         let query = || params.text("query").ok_or_else(|| invalid("query is missing"));
+        let before = self.subscriptions.len();
         match method.as_str() {
             "subscribe" => self.subscribe(id, query()?)?,
             "unsubscribe" => {
@@ -97,8 +109,10 @@ impl Connection {
                 removed.ok_or_else(|| internal("subscription not found"))?;
             }
             "unsubscribe_all" => self.subscriptions.clear(),
-            _ => return methods::call(&self.context.service, &self.context.rpc, &method, params).await,
+            _ => return methods::call(&self.context, &method, params).await,
         }
+        let after = self.subscriptions.len();
+        self.context.metrics.subscriptions_changed(before, after);
         Ok(json!({}))
     }
 
@@ -112,43 +126,57 @@ impl Connection {
                 "max_subscriptions_per_client {SUBSCRIPTIONS_MAX} reached"
             )));
         }
+        if self.subscriptions.is_empty() && !self.context.metrics.may_subscribe(CLIENTS_MAX) {
+            return Err(internal(format!("max_subscription_clients {CLIENTS_MAX} reached")));
+        }
         self.subscriptions.insert(query.to_owned(), Subscription { id, filter });
         Ok(())
     }
 
     async fn push(&mut self, block: &Block) -> Result<(), Closed> {
-        let mut answers = vec![];
+        if self.subscriptions.is_empty() {
+            return Ok(());
+        }
         let of_block = filter::of_block(block.height);
+        let mut answers = vec![];
         for (query, Subscription { id, filter }) in &self.subscriptions {
             if filter.matches(&of_block) {
                 let event = comet::block_event(query, &self.context.chain_id, block, &of_block);
                 answers.push(comet::response(id, event));
             }
-            for (index, tx) in (0u32..).zip(&block.txs) {
-                let attributes = filter::of_tx(tx, block.height);
-                if filter.matches(&attributes) {
-                    let event = comet::tx_event(query, block.height, index, tx, &attributes);
-                    answers.push(comet::response(id, event));
-                }
-            }
         }
-        for answer in answers {
-            self.send(&answer).await?;
+        self.send_all(answers).await?;
+        for (index, tx) in (0u32..).zip(&block.txs) {
+            let attributes = filter::of_tx(tx, block.height);
+            let matching = self
+                .subscriptions
+                .iter()
+                .filter(|(_, it)| it.filter.matches(&attributes));
+            let answers = matching.map(|(query, Subscription { id, .. })| {
+                comet::response(id, comet::tx_event(query, block.height, index, tx, &attributes))
+            });
+            let answers = answers.collect();
+            self.send_all(answers).await?;
         }
         Ok(())
     }
 
     async fn cancel(&mut self) -> Result<(), Closed> {
         let reason = "subscription was canceled (reason: client is not pulling messages fast enough)";
-        let answers: Vec<Value> = self
-            .subscriptions
-            .values()
-            .map(|subscription| comet::error(&subscription.id, -32000, "Server error", reason))
-            .collect();
+        let ids = self.subscriptions.values().map(|subscription| &subscription.id);
+        let answers: Vec<Value> = ids.map(|id| comet::error(id, -32000, "Server error", reason)).collect();
+        answers
+            .iter()
+            .for_each(|_| self.context.metrics.subscription_canceled());
+        self.send_all(answers).await?;
+        Err(Closed)
+    }
+
+    async fn send_all(&mut self, answers: Vec<Value>) -> Result<(), Closed> {
         for answer in answers {
             self.send(&answer).await?;
         }
-        Err(Closed)
+        Ok(())
     }
 
     async fn send(&mut self, answer: &Value) -> Result<(), Closed> {

@@ -1,7 +1,7 @@
 //! Weights, graphs and manifests on disk, named by their sha256.
 //!
-//! Guarantees: a blob is hashed when it comes in and again every time it is loaded; one that is not what its name says is moved aside
-//! and never used; the folder stays within its bound by forgetting what was used least recently, but never what is in use. It does not guard
+//! Guarantees: a blob is hashed when it comes in and again every time it is loaded; one that is not what its name says is moved aside,
+//! reported and never used; the folder stays within its bound by forgetting what was used least recently, but never what is in use. It does not guard
 //! against somebody who writes into the folder between the check and the load: the folder belongs to the operator.
 
 use std::{
@@ -16,8 +16,21 @@ use std::{
 use schema::Digest;
 use sha2::{Digest as _, Sha256};
 
-/// Blobs that were not what they said, kept for the operator to look at. The oldest give way.
-const ASIDE_MAX: usize = 4;
+use crate::{
+    aside::{Aside, Kind, Room},
+    disk,
+    faults::{at, pass, Point},
+};
+
+/// Blobs that were not what they said, kept for the operator to look at.
+const ROOM: Room = Room {
+    files: 4,
+    bytes: 1 << 30,
+};
+/// How the name of an unfinished download ends.
+const PART: &str = "part";
+/// Unfinished downloads kept for going on with them.
+const PARTS_MAX: usize = 8;
 
 /// Why a blob cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +56,7 @@ pub(crate) struct Blobs {
     folder: PathBuf,
     bytes_max: u64,
     held: Mutex<Held>,
+    aside: Aside,
 }
 
 #[derive(Debug, Default)]
@@ -82,16 +96,25 @@ impl Drop for Pinned {
 
 impl Blobs {
     /// Opens the folder, or makes it. What it holds counts as used in the order of its last changes.
-    pub(crate) fn open(folder: PathBuf, bytes_max: u64) -> io::Result<Arc<Self>> {
+    pub(crate) fn open(folder: PathBuf, bytes_max: u64, aside: Aside) -> io::Result<Arc<Self>> {
         fs::create_dir_all(&folder)?;
-        let mut found = Vec::new();
+        let (mut found, mut parts) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;
             let digest = entry.file_name().to_str().and_then(|name| name.parse::<Digest>().ok());
-            if let (Some(digest), Ok(metadata)) = (digest, entry.metadata()) {
-                let changed = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-                found.push((changed, digest, metadata.len()));
+            let Ok(metadata) = entry.metadata() else { continue };
+            let changed = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            match digest {
+                Some(digest) => found.push((changed, digest, metadata.len())),
+                None if entry.path().extension().is_some_and(|extension| extension == PART) => {
+                    parts.push((changed, entry.path()));
+                }
+                None => {}
             }
+        }
+        parts.sort();
+        for (_, path) in parts.iter().rev().skip(PARTS_MAX) {
+            disk::remove(path);
         }
         found.sort();
         let mut held = Held::default();
@@ -102,6 +125,7 @@ impl Blobs {
             folder,
             bytes_max,
             held: Mutex::new(held),
+            aside,
         }))
     }
 
@@ -116,7 +140,7 @@ impl Blobs {
 
     /// Where an unfinished download of a blob lies.
     pub(crate) fn part(&self, digest: Digest) -> PathBuf {
-        self.folder.join(format!("{digest}.part"))
+        self.folder.join(format!("{digest}.{PART}"))
     }
 
     /// Bytes of a blob that is held, which counts as a use.
@@ -138,13 +162,20 @@ impl Blobs {
         // Pinned first, so that it cannot give way while it is read.
         let pinned = self.pin(digest).ok_or(BlobError::Missing { digest })?;
         let path = self.path(digest);
-        let found = hash(&path).map_err(|source| BlobError::File { digest, source })?;
-        if found != digest {
-            self.lock().blobs.remove(&digest);
-            self.set_aside(&path);
-            return Err(BlobError::Corrupt { digest, found });
+        match hash(&path) {
+            Ok(found) if found == digest => Ok(pinned),
+            Ok(found) => {
+                self.lock().blobs.remove(&digest);
+                self.set_aside(Kind::Blob, &path, found);
+                Err(BlobError::Corrupt { digest, found })
+            }
+            // Somebody has cleaned up behind our back.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.lock().blobs.remove(&digest);
+                Err(BlobError::Missing { digest })
+            }
+            Err(source) => Err(BlobError::File { digest, source }),
         }
-        Ok(pinned)
     }
 
     /// Takes a complete file in under its digest, if it is what the digest says; otherwise it is moved aside.
@@ -153,13 +184,15 @@ impl Blobs {
         let failed = |source| BlobError::File { digest, source };
         let found = hash(file).map_err(failed)?;
         if found != digest {
-            self.set_aside(file);
+            self.set_aside(Kind::Download, file, found);
             return Err(BlobError::Corrupt { digest, found });
         }
         let bytes = fs::metadata(file).map_err(failed)?.len();
         self.make_room(digest, bytes)?;
         File::open(file).and_then(|file| file.sync_all()).map_err(failed)?;
+        at(Point::BlobComplete).map_err(failed)?;
         fs::rename(file, self.path(digest)).map_err(failed)?;
+        pass(Point::BlobRenamed);
         self.lock().insert(digest, bytes, 1);
         Ok(Pinned {
             blobs: Arc::clone(self),
@@ -201,15 +234,10 @@ impl Blobs {
         })
     }
 
-    fn set_aside(&self, path: &Path) {
-        let aside = self.folder.join("corrupt");
-        let name = path.file_name().unwrap_or_default();
-        let moved = fs::create_dir_all(&aside).and_then(|()| fs::rename(path, aside.join(name)));
-        if moved.is_err() {
-            // It must not stay under its name, whatever else fails.
-            let _ = fs::remove_file(path);
-        }
-        keep_newest(&aside, ASIDE_MAX);
+    fn set_aside(&self, kind: Kind, path: &Path, found: Digest) {
+        let reason = format!("its sha256 is {found}");
+        self.aside
+            .set_aside(kind, path, &reason, &self.folder.join("corrupt"), ROOM);
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -252,28 +280,17 @@ fn hash(path: &Path) -> io::Result<Digest> {
     }
 }
 
-/// Removes all but the newest entries of a folder. Nobody depends on what is kept there, so failures are no errors.
-pub(crate) fn keep_newest(folder: &Path, count: usize) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    let changed = |entry: &fs::DirEntry| entry.metadata().and_then(|metadata| metadata.modified()).ok();
-    let mut entries: Vec<_> = entries.flatten().map(|entry| (changed(&entry), entry.path())).collect();
-    entries.sort();
-    entries.reverse();
-    for (_, path) in entries.iter().skip(count) {
-        let _ = match path.is_dir() {
-            true => fs::remove_dir_all(path),
-            false => fs::remove_file(path),
-        };
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn open(home: &Path, bytes_max: u64) -> Arc<Blobs> {
+        Blobs::open(home.join("blobs"), bytes_max, Aside::default()).unwrap()
+    }
+
     fn store(bytes_max: u64) -> (tempfile::TempDir, Arc<Blobs>) {
         let home = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(home.path().join("blobs"), bytes_max).unwrap();
+        let blobs = open(home.path(), bytes_max);
         (home, blobs)
     }
 
@@ -293,7 +310,8 @@ mod tests {
         assert!(matches!(error, BlobError::Corrupt { found, .. } if found == Digest::of(b"weightz")));
         assert!(error.to_string().contains(&digest.to_string()));
         assert!(matches!(blobs.verify(digest), Err(BlobError::Missing { .. })));
-        assert!(blobs.folder.join("corrupt").join(digest.to_string()).exists());
+        let kept = blobs.aside.reports().remove(0).kept_at.unwrap();
+        assert_eq!(fs::read(kept).unwrap(), b"weightz");
     }
 
     #[test]
@@ -337,8 +355,42 @@ mod tests {
     fn a_store_that_is_opened_again_knows_what_it_holds() {
         let (home, blobs) = store(100);
         drop(put(&blobs, b"weights").unwrap());
-        let again = Blobs::open(home.path().join("blobs"), 100).unwrap();
+        let again = open(home.path(), 100);
         assert_eq!(again.find(Digest::of(b"weights")), Some(7));
         again.verify(Digest::of(b"weights")).unwrap();
+    }
+
+    #[test]
+    fn a_blob_that_rots_again_and_again_fills_no_disk() {
+        let (home, blobs) = store(1000);
+        let digest = Digest::of(b"weights");
+        for round in 0..20_u8 {
+            drop(put(&blobs, b"weights").unwrap());
+            for length in [3, 7] {
+                fs::write(blobs.path(digest), vec![round; length]).unwrap();
+            }
+            assert!(matches!(blobs.verify(digest), Err(BlobError::Corrupt { .. })));
+        }
+        assert_eq!(
+            fs::read_dir(home.path().join("blobs/corrupt")).unwrap().count(),
+            ROOM.files
+        );
+        assert_eq!(blobs.aside.count(Kind::Blob), 20);
+    }
+
+    #[test]
+    fn a_blob_that_somebody_removed_is_missing_and_downloads_that_nobody_finished_are_few() {
+        let (home, blobs) = store(1000);
+        drop(put(&blobs, b"weights").unwrap());
+        fs::remove_file(blobs.path(Digest::of(b"weights"))).unwrap();
+        assert!(matches!(
+            blobs.verify(Digest::of(b"weights")),
+            Err(BlobError::Missing { .. })
+        ));
+        for content in 0..30_u8 {
+            fs::write(blobs.part(Digest::of(&[content])), b"half").unwrap();
+        }
+        open(home.path(), 1000);
+        assert_eq!(fs::read_dir(home.path().join("blobs")).unwrap().count(), PARTS_MAX);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A host only reads. Every call has a time-out; an answer that contradicts itself is an error, not a guess.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use client::{Client, ClientError};
 use futures::future::BoxFuture;
@@ -29,6 +29,8 @@ pub struct Assignment {
     pub developer: String,
     pub model: ModelId,
     pub version: u32,
+    /// Says what the rows are.
+    pub endpoint: String,
     /// Digest of the manifest that the job was opened with.
     pub manifest: Digest,
     /// Rows of the shard.
@@ -53,6 +55,14 @@ pub struct ModelVersion {
     pub manifest: Digest,
     /// Digests of the stages, in order.
     pub stages: Vec<Digest>,
+}
+
+/// The newest block that a node knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockTime {
+    pub height: u64,
+    /// The chain's own time.
+    pub unix_millis: u64,
 }
 
 /// Why the chain gave no answer.
@@ -83,6 +93,9 @@ pub trait Chain: Send + Sync + std::fmt::Debug {
     /// Base URL at which a provider's host is reached.
     fn endpoint<'a>(&'a self, provider: &'a str) -> BoxFuture<'a, Result<String, ChainError>>;
 
+    /// The newest block, by which deadlines are judged.
+    fn time(&self) -> BoxFuture<'_, Result<BlockTime, ChainError>>;
+
     /// The account that a public key belongs to, if it is one.
     fn account_of(&self, public_key: &[u8]) -> Option<String>;
 }
@@ -111,7 +124,11 @@ impl NodeChain {
     }
 
     async fn ask<Q: Serialize + Sync, R: DeserializeOwned>(&self, contract: &str, query: &Q) -> Result<R, ChainError> {
-        match tokio::time::timeout(self.timeout, self.client.query(contract, query)).await {
+        self.in_time(self.client.query(contract, query)).await
+    }
+
+    async fn in_time<R>(&self, answer: impl Future<Output = Result<R, ClientError>>) -> Result<R, ChainError> {
+        match tokio::time::timeout(self.timeout, answer).await {
             Ok(answer) => answer.map_err(ChainError::from),
             Err(_) => Err(ChainError::Unreachable {
                 reason: format!("no answer after {} s", self.timeout.as_secs()),
@@ -164,6 +181,7 @@ impl Chain for NodeChain {
                 developer: job.developer,
                 model: job.model,
                 version: job.version,
+                endpoint: job.endpoint,
                 manifest: job.manifest,
                 rows: shard.rows,
                 root: shard.root,
@@ -225,6 +243,16 @@ impl Chain for NodeChain {
             };
             let found: staking::ProviderResponse = self.staking(&query).await?;
             Ok(found.profile.endpoint)
+        })
+    }
+
+    fn time(&self) -> BoxFuture<'_, Result<BlockTime, ChainError>> {
+        Box::pin(async move {
+            let status = self.in_time(self.client.status()).await?;
+            Ok(BlockTime {
+                height: status.height,
+                unix_millis: status.time_nanos / 1_000_000,
+            })
         })
     }
 

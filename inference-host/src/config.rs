@@ -75,9 +75,15 @@ pub struct Config {
     /// Longest wait for a connection, or for the next bytes of a blob or a push.
     #[serde(default = "default_io_timeout_seconds")]
     pub io_timeout_seconds: u64,
-    /// How often the provider's deployments are looked up.
+    /// How often the provider's deployments and the chain's time are looked up.
     #[serde(default = "default_refresh_seconds")]
     pub refresh_seconds: u64,
+    /// Largest difference between this machine's clock and the chain's that is corrected for. Beyond it no work is taken.
+    #[serde(default = "default_clock_skew_seconds_max")]
+    pub clock_skew_seconds_max: u64,
+    /// Most connections at the same time, per address. One more is told so and closed.
+    #[serde(default = "default_connections_max")]
+    pub connections_max: usize,
 }
 
 impl Config {
@@ -106,12 +112,14 @@ impl Config {
             chain_timeout_seconds: default_chain_timeout_seconds(),
             io_timeout_seconds: default_io_timeout_seconds(),
             refresh_seconds: default_refresh_seconds(),
+            clock_skew_seconds_max: default_clock_skew_seconds_max(),
+            connections_max: default_connections_max(),
         }
     }
 
     /// Refuses values that cannot work.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let bounds: [(&'static str, u64, u64, u64); 9] = [
+        let bounds: [(&'static str, u64, u64, u64); 11] = [
             ("queue_rows_max", as_u64(self.queue_rows_max), 1, 1 << 20),
             ("batch_positions_max", self.batch_positions_max, 1, 1 << 24),
             ("rows_bytes_max", self.rows_bytes_max, 1 << 16, u64::from(u32::MAX) << 4),
@@ -126,6 +134,13 @@ impl Config {
             ("chain_timeout_seconds", self.chain_timeout_seconds, 1, 300),
             ("io_timeout_seconds", self.io_timeout_seconds, 1, 300),
             ("refresh_seconds", self.refresh_seconds, 1, 3600),
+            (
+                "clock_skew_seconds_max",
+                self.clock_skew_seconds_max,
+                1,
+                u64::from(u32::MAX),
+            ),
+            ("connections_max", as_u64(self.connections_max), 1, 1 << 16),
         ];
         for (field, found, min, max) in bounds {
             if !(min..=max).contains(&found) {
@@ -270,6 +285,14 @@ fn default_io_timeout_seconds() -> u64 {
 
 fn default_refresh_seconds() -> u64 {
     5
+}
+
+fn default_clock_skew_seconds_max() -> u64 {
+    7200
+}
+
+fn default_connections_max() -> usize {
+    1024
 }
 
 #[cfg(test)]

@@ -1,16 +1,13 @@
-//! One piece of work from assignment to acknowledgement: asks the chain, starts, computes, signs, hands over.
+//! How a piece of work comes in: asked of the chain or pushed by the host before, checked, admitted. What happens next is in `advance`.
 //!
-//! Guarantees: nothing is computed that the chain has not assigned to this provider under this very host key; whatever was started goes
-//! on after a restart; every wait ends at the item's deadline at the latest; nothing is signed before it is true, nor told before it is safe
-//! on disk. Overload is answered at once and costs nothing.
+//! Guarantees: nothing is computed that the chain has not assigned to this provider under this very host key; nothing is begun past its
+//! deadline by the chain's clock; an acknowledgement is given only for rows that are safe on disk. Overload is answered at once and costs
+//! nothing: whatever has a bound is looked at before the chain is asked for rows, and before rows are read.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::sync::Arc;
 
 use client::Wallet;
-use partition::{row, Row};
+use partition::Row;
 use prost::bytes::Bytes;
 use schema::{
     merkle,
@@ -26,24 +23,26 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     chain::{Assignment, Chain},
+    clock::Clock,
     config::Config,
+    faults::{pass, Point},
     journal::RowFile,
-    links::{sign_acknowledgement, sign_receipt, verify, Done},
+    links::{sign_acknowledgement, verify},
     metrics::Metrics,
     model::Models,
-    peers::{Peers, Push},
+    peers::Peers,
     queue::Ticket,
     refusal::Refusal,
+    request::Format,
     serving::Serving,
     span::Pushed,
-    work::{Entry, Phase, Record, Work, WorkKey},
+    work::{Entry, Record, Work, WorkKey},
 };
 
 /// Rows in memory are accounted for in these units.
 const KIB: u64 = 1024;
-/// First and longest pause before an interrupted piece of work is tried again.
-const RESUME_FIRST: Duration = Duration::from_millis(100);
-const RESUME_LONGEST: Duration = Duration::from_secs(2);
+/// Pieces that are begun at the same time: the input of each is in memory before its size is known.
+pub(crate) const BEGINS_MAX: usize = 64;
 
 /// Everything that the interfaces of a host share.
 #[derive(Debug)]
@@ -56,7 +55,12 @@ pub(crate) struct Host {
     pub(crate) peers: Peers,
     /// Free memory for rows, in KiB.
     pub(crate) memory: Arc<Semaphore>,
-    pub(crate) metrics: Metrics,
+    /// Places for pushes whose rows are being received.
+    pub(crate) pushes: Semaphore,
+    /// Room for inputs that are being fetched and tokenised.
+    pub(crate) begins: Semaphore,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
@@ -70,11 +74,11 @@ struct Input {
 
 /// Work that the queue has taken.
 #[derive(Debug)]
-struct Admitted {
-    ticket: Ticket,
-    units: u64,
-    rows: u64,
-    memory: OwnedSemaphorePermit,
+pub(crate) struct Admitted {
+    pub(crate) ticket: Ticket,
+    pub(crate) units: u64,
+    pub(crate) rows: u64,
+    pub(crate) memory: OwnedSemaphorePermit,
 }
 
 /// What is to be said to a push before its rows are read.
@@ -97,20 +101,6 @@ pub(crate) struct Wanted {
     memory: OwnedSemaphorePermit,
     // Whoever pushes the same rows meanwhile waits, and then gets the same answer.
     gate: OwnedMutexGuard<()>,
-}
-
-/// Unix time.
-pub(crate) fn now_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
-}
-
-fn instant_of(unix_seconds: u64) -> Instant {
-    let left = Duration::from_secs(unix_seconds.saturating_sub(now_seconds()));
-    let now = Instant::now();
-    now.checked_add(left).unwrap_or(now)
 }
 
 fn count(rows: usize) -> u64 {
@@ -169,22 +159,27 @@ impl Host {
         if spans.is_empty() {
             return Err(self.not_assigned(item));
         }
-        in_time(&assignment)?;
+        self.in_time(&assignment)?;
         for span in spans {
-            self.work.learn(&assignment, span, now_seconds())?;
+            self.work.learn(&assignment, span, self.clock.now())?;
         }
         Ok(())
     }
 
     /// Computes a piece of work whose input is at hand: on chain for a first span, on disk otherwise.
-    async fn start(self: &Arc<Self>, entry: &Arc<Entry>, may: fn(&Record) -> bool) -> Result<(), Refusal> {
+    pub(crate) async fn start(self: &Arc<Self>, entry: &Arc<Entry>, may: fn(&Record) -> bool) -> Result<(), Refusal> {
         let _gate = entry.gate.lock().await;
         let record = entry.record();
         if !may(&record) {
             return Ok(());
         }
-        in_time(&record.assignment)?;
+        self.in_time(&record.assignment)?;
         let serving = self.serving(&record)?;
+        serving.room_for(usize::try_from(record.assignment.rows).unwrap_or(usize::MAX))?;
+        let _begin = self
+            .begins
+            .try_acquire()
+            .map_err(|_| Refusal::Begins { max: BEGINS_MAX })?;
         let input = match record.span {
             0 => self.input_from_chain(&record.assignment, &serving).await,
             _ => self
@@ -196,9 +191,8 @@ impl Host {
         let input = match input {
             Ok(input) => input,
             // Asking again would not change what is wrong with the rows themselves.
-            Err(refusal) if refusal.http() == axum::http::StatusCode::UNPROCESSABLE_ENTITY => {
-                self.metrics.item_failed();
-                self.work.fail(entry, refusal.to_string()).await;
+            Err(refusal) if refusal.is_final() => {
+                self.fail(entry, refusal.to_string()).await;
                 return Ok(());
             }
             Err(refusal) => return Err(refusal),
@@ -213,18 +207,18 @@ impl Host {
     async fn input_from_chain(&self, assignment: &Assignment, serving: &Arc<Serving>) -> Result<Input, Refusal> {
         let item = assignment.item;
         let input = self.chain.input(item.job, item.shard).await;
-        let texts = input.map_err(|error| Refusal::chain(item, error))?;
-        let (found, expected) = (count(texts.len()), u64::from(assignment.rows));
+        let rows = input.map_err(|error| Refusal::chain(item, error))?;
+        let (found, expected) = (count(rows.len()), u64::from(assignment.rows));
         if found != expected {
             return Err(Refusal::RowCount { found, expected });
         }
-        let (found, expected) = (merkle::root(&texts), assignment.root);
+        let (found, expected) = (merkle::root(&rows), assignment.root);
         if found != expected {
             return Err(Refusal::RowDigest { found, expected });
         }
-        let serving = Arc::clone(serving);
-        let tokenized = tokio::task::spawn_blocking(move || tokenize(&serving, &texts)).await;
-        let input = tokenized.map_err(|_| Refusal::Stopping)??;
+        let (serving, endpoint) = (Arc::clone(serving), assignment.endpoint.clone());
+        let read = tokio::task::spawn_blocking(move || read(&serving, &endpoint, &rows)).await;
+        let input = read.map_err(|_| Refusal::Stopping)??;
         if input.units > assignment.units_max {
             let (found, max) = (input.units, assignment.units_max);
             return Err(crate::links::LinkError::TooManyUnits { span: 0, found, max }.into());
@@ -248,7 +242,7 @@ impl Host {
         if let Some(acknowledgement) = acknowledged(&record, &pushed)? {
             return Ok(Expected::Acknowledged(Box::new(acknowledgement)));
         }
-        in_time(&assignment)?;
+        self.in_time(&assignment)?;
         let (found, expected) = (u64::from(pushed.rows), u64::from(assignment.rows));
         if found != expected {
             return Err(Refusal::RowCount { found, expected });
@@ -256,11 +250,12 @@ impl Host {
         let serving = self.serving(&record)?;
         serving.room_for(usize::try_from(pushed.rows).unwrap_or(usize::MAX))?;
         let units = pushed.links.last().map_or(0, |link| link.receipt.receipt.units_in);
+        self.work.room_for(pushed.bytes)?;
         let memory = self.reserve(pushed.bytes.saturating_add(sent_bytes(&serving, expected, units)))?;
         Ok(Expected::Wanted(Box::new(Wanted {
             entry,
             serving,
-            deadline: instant_of(record.assignment.deadline),
+            deadline: self.clock.instant_of(record.assignment.deadline),
             record,
             pushed,
             memory,
@@ -304,6 +299,7 @@ impl Host {
             return Err(self.not_assigned(record.assignment.item));
         };
         let acknowledgement = sign_acknowledgement(&self.host_key, &record.assignment, pinned, expected);
+        pass(Point::AcknowledgementSigned);
         let acknowledged = Link {
             receipt: last.receipt.clone(),
             acknowledgement: Some(acknowledgement.clone()),
@@ -313,146 +309,12 @@ impl Host {
         links.push(acknowledged);
         let admitted = admit(&wanted.serving, input, wanted.memory)?;
         self.work.accept(&wanted.entry, links, rows).await?;
-        self.metrics.push_received();
+        pass(Point::AcknowledgementKept);
+        self.metrics.pushes_received(1);
+        self.metrics.push_received_bytes(pushed.bytes);
         self.launch(&wanted.entry, admitted);
         drop(wanted.gate);
         Ok(acknowledgement)
-    }
-
-    /// Goes on with what an earlier process left unfinished.
-    pub(crate) fn resume(self: &Arc<Self>) {
-        for entry in self.work.unfinished(now_seconds()) {
-            let host = Arc::clone(self);
-            self.tasks.spawn(async move {
-                let stop = host.stop.clone();
-                tokio::select! {
-                    () = host.resume_one(entry) => {}
-                    () = stop.cancelled() => {}
-                }
-            });
-        }
-    }
-
-    async fn resume_one(self: Arc<Self>, entry: Arc<Entry>) {
-        let record = entry.record();
-        tracing::info!(work = %record.key(), "an interrupted piece of work goes on");
-        if record.phase == Phase::Sending {
-            match self.work.rows(&entry, RowFile::Output) {
-                Ok(rows) => return self.send(&entry, rows.into_iter().map(Bytes::from).collect()).await,
-                Err(error) => return self.fail(&entry, error.to_string()).await,
-            }
-        }
-        let interrupted = |record: &Record| record.phase == Phase::Running && record.own().is_none();
-        let mut pause = RESUME_FIRST;
-        // The models may still be loading; the deadline ends the wait.
-        while let Err(refusal) = self.start(&entry, interrupted).await {
-            if matches!(refusal, Refusal::Late { .. }) {
-                return self.fail(&entry, refusal.to_string()).await;
-            }
-            tracing::debug!(work = %record.key(), %refusal, "not yet");
-            tokio::time::sleep(pause).await;
-            pause = pause.saturating_mul(2).min(RESUME_LONGEST);
-        }
-    }
-
-    /// Computes in the background. A stopping host leaves the work as it is on disk, for the next start.
-    fn launch(self: &Arc<Self>, entry: &Arc<Entry>, admitted: Admitted) {
-        self.metrics.item_started();
-        let (host, entry) = (Arc::clone(self), Arc::clone(entry));
-        self.tasks.spawn(async move {
-            let stop = host.stop.clone();
-            tokio::select! {
-                () = host.compute(&entry, admitted) => {}
-                () = stop.cancelled() => {}
-            }
-        });
-    }
-
-    async fn compute(&self, entry: &Arc<Entry>, admitted: Admitted) {
-        let record = entry.record();
-        let deadline = record.assignment.deadline;
-        let Admitted {
-            ticket,
-            units,
-            rows: inputs,
-            memory,
-        } = admitted;
-        let computed = match tokio::time::timeout_at(instant_of(deadline), ticket.finish()).await {
-            Ok(Ok(rows)) => encode(&rows),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("the deadline {deadline} passed before all rows were computed")),
-        };
-        let produced = match computed {
-            Ok(rows) => self.produce(entry, &record, units, rows).await,
-            Err(reason) => Err(reason),
-        };
-        match produced {
-            Ok(rows) if !record.is_last() => {
-                self.metrics.computed(inputs, units);
-                self.send(entry, rows).await;
-            }
-            Ok(_) => {
-                self.metrics.computed(inputs, units);
-                self.metrics.item_done();
-            }
-            Err(reason) => self.fail(entry, reason).await,
-        }
-        drop(memory);
-    }
-
-    /// Signs what was computed and keeps it.
-    async fn produce(
-        &self,
-        entry: &Arc<Entry>,
-        record: &Record,
-        units_in: u64,
-        rows: Vec<Bytes>,
-    ) -> Result<Vec<Bytes>, String> {
-        let (Some(pinned), Some(input_digest)) = (record.pinned(), record.input_digest()) else {
-            return Err("the assignment does not have this span".to_owned());
-        };
-        let done = Done {
-            input_digest,
-            output_digest: merkle::root(&rows),
-            units_in,
-        };
-        let receipt = sign_receipt(&self.host_key, &record.assignment, pinned, &record.links, done);
-        let own = Link {
-            receipt,
-            acknowledgement: None,
-        };
-        let kept = self.work.produce(entry, own, rows.clone()).await;
-        kept.map(|()| rows).map_err(|error| error.to_string())
-    }
-
-    /// Hands the rows to the next host.
-    async fn send(&self, entry: &Arc<Entry>, rows: Vec<Bytes>) {
-        let record = entry.record();
-        let Some(own) = record.own() else { return };
-        let push = Push {
-            assignment: &record.assignment,
-            span: usize::from(record.span).saturating_add(1),
-            links: &record.links,
-            digest: own.receipt.receipt.output_digest,
-            rows: &rows,
-        };
-        let deadline = instant_of(record.assignment.deadline);
-        match self.peers.push(&push, deadline, &self.metrics).await {
-            Ok(acknowledgement) => match self.work.acknowledge(entry, acknowledgement).await {
-                Ok(()) => self.metrics.item_done(),
-                Err(error) => self.fail(entry, error.to_string()).await,
-            },
-            Err(error) => {
-                self.fail(entry, format!("the next host has not acknowledged: {error}"))
-                    .await
-            }
-        }
-    }
-
-    async fn fail(&self, entry: &Arc<Entry>, reason: String) {
-        tracing::warn!(work = %entry.record().key(), reason, "a piece of work has failed");
-        self.metrics.item_failed();
-        self.work.fail(entry, reason).await;
     }
 
     /// The deployment of a piece of work, if it is ready and serves what the job was opened with.
@@ -471,6 +333,31 @@ impl Host {
         }
     }
 
+    /// Why this host cannot take all the work it is registered for, if it cannot.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let clock = || self.clock.sure_now().err().map(|error| error.to_string());
+        self.work
+            .disk_trouble()
+            .or_else(|| self.models.trouble())
+            .or_else(clock)
+    }
+
+    pub(crate) fn count_refusal(&self, refusal: &Refusal) {
+        self.metrics.refused(refusal.reason());
+        if refusal.is_overload() {
+            self.metrics.overloads(1);
+        }
+    }
+
+    /// Whether the chain's clock leaves time for an item.
+    fn in_time(&self, assignment: &Assignment) -> Result<(), Refusal> {
+        let (item, deadline, now) = (assignment.item, assignment.deadline, self.clock.sure_now()?);
+        match now < deadline {
+            true => Ok(()),
+            false => Err(Refusal::Late { item, deadline, now }),
+        }
+    }
+
     fn reserve(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Refusal> {
         let free = count(self.memory.available_permits()).saturating_mul(KIB);
         let max = self.config.rows_bytes_max;
@@ -486,14 +373,6 @@ impl Host {
         usize::try_from(rows_bytes_max / KIB)
             .unwrap_or(usize::MAX)
             .min(Semaphore::MAX_PERMITS)
-    }
-}
-
-fn in_time(assignment: &Assignment) -> Result<(), Refusal> {
-    let (item, deadline, now) = (assignment.item, assignment.deadline, now_seconds());
-    match now < deadline {
-        true => Ok(()),
-        false => Err(Refusal::Late { item, deadline, now }),
     }
 }
 
@@ -527,25 +406,25 @@ fn sent_bytes(serving: &Serving, rows: u64, units: u64) -> u64 {
         .saturating_add(serving.sent_bytes(0).saturating_mul(rows))
 }
 
-/// Texts as rows. Bytes that are no UTF-8 are replaced the same way everywhere: a host cannot be blamed for what a developer sent.
-fn tokenize(serving: &Serving, texts: &[Vec<u8>]) -> Result<Input, Refusal> {
+/// A developer's rows, as the endpoint of the job says.
+fn read(serving: &Serving, endpoint: &str, rows: &[Vec<u8>]) -> Result<Input, Refusal> {
     let mut input = Input {
-        rows: Vec::with_capacity(texts.len()),
+        rows: Vec::with_capacity(rows.len()),
         units: 0,
     };
-    for (row, text) in texts.iter().enumerate() {
-        let tokenized = serving.tokenize(&String::from_utf8_lossy(text));
-        let (tensors, tokens) = tokenized.map_err(|error| Refusal::Row {
+    for (row, bytes) in rows.iter().enumerate() {
+        let read = Format::of(endpoint).and_then(|format| serving.read(format, bytes));
+        let (tensors, units) = read.map_err(|error| Refusal::Row {
             row,
             reason: error.to_string(),
         })?;
-        input.units = input.units.saturating_add(tokens);
-        input.rows.push((tensors, tokens));
+        input.units = input.units.saturating_add(units);
+        input.rows.push((tensors, units));
     }
     Ok(input)
 }
 
-/// Boundary rows as tensors. Rows without an axis of positions count no units.
+/// Boundary rows as tensors. Rows that do not tell their positions count no units.
 fn decode<T: AsRef<[u8]>>(serving: &Serving, rows: &[T]) -> Result<Input, Refusal> {
     let mut input = Input {
         rows: Vec::with_capacity(rows.len()),
@@ -560,9 +439,4 @@ fn decode<T: AsRef<[u8]>>(serving: &Serving, rows: &[T]) -> Result<Input, Refusa
         input.rows.push((tensors, positions.unwrap_or(1)));
     }
     Ok(input)
-}
-
-fn encode(rows: &[Row]) -> Result<Vec<Bytes>, String> {
-    let encode = |row: &Row| row::encode(row).map(Bytes::from).map_err(|error| error.to_string());
-    rows.iter().map(encode).collect()
 }

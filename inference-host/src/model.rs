@@ -19,12 +19,16 @@ use crate::{
     blobs::Pinned,
     chain::{Chain, ChainError},
     engine::{Engine, Health},
+    metrics::Metrics,
     queue::Queue,
+    request::RowReader,
     serving::{Parts, Proven, Serving},
     sources::{Length, SourceError, Sources},
-    tokenizer::{TextTokenizer, TokenizerError},
+    tokenizer::TokenizerError,
 };
 
+/// Largest `config.json` that is kept for others.
+const CONFIG_BYTES_MAX: u64 = 4 << 20;
 /// Largest manifest.
 pub(crate) const MANIFEST_BYTES_MAX: u64 = 16 << 20;
 /// First and longest pause before a refused deployment is tried again.
@@ -44,8 +48,6 @@ pub(crate) enum LoadError {
         found: Digest,
         expected: Digest,
     },
-    #[error("the manifest names no tokenizer, without which the first stage cannot read texts")]
-    NoTokenizer,
     #[error(transparent)]
     Chain(#[from] ChainError),
     #[error(transparent)]
@@ -60,8 +62,8 @@ pub(crate) enum LoadError {
     Tokenizer(#[from] TokenizerError),
     #[error("no thread for stage {stage}: {source}")]
     Thread { stage: usize, source: std::io::Error },
-    #[error("the loader stopped")]
-    LoaderStopped,
+    #[error("stage {stage}: the runtime panicked while it loaded or tested the graph")]
+    Panicked { stage: usize },
 }
 
 /// The sentence of an error that keeps the interesting part in its source.
@@ -88,6 +90,7 @@ pub(crate) struct Models {
     chain: Arc<dyn Chain>,
     sources: Sources,
     runtime: Arc<dyn Runtime>,
+    metrics: Arc<Metrics>,
     slots: RwLock<HashMap<u64, Slot>>,
     /// Stages that several deployments share are loaded once.
     loaded: Mutex<HashMap<Digest, Weak<Proven>>>,
@@ -161,6 +164,7 @@ impl Models {
         chain: Arc<dyn Chain>,
         sources: Sources,
         runtime: Arc<dyn Runtime>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             provider,
@@ -168,6 +172,7 @@ impl Models {
             chain,
             sources,
             runtime,
+            metrics,
             slots: RwLock::default(),
             loaded: Mutex::default(),
             proving: tokio::sync::Mutex::default(),
@@ -304,8 +309,8 @@ impl Models {
                 pins.push(self.sources.get(digest, Length::Exactly(blob.bytes)).await?);
             }
         }
-        let tokenizer = match first {
-            0 => Some(self.tokenizer(bundle.manifest(), &mut pins).await?),
+        let reader = match first {
+            0 => Some(self.reader(bundle.manifest(), &mut pins).await?),
             _ => None,
         };
         let mut stages = Vec::new();
@@ -316,20 +321,32 @@ impl Models {
             manifest: version.manifest,
             bundle,
             span: (first, last),
-            tokenizer,
+            reader,
             stages,
             pins,
+            deployment: response.deployment,
+            metrics: Arc::clone(&self.metrics),
         };
         let queue = Queue::new(self.policy.queue_rows_max);
         Ok(Serving::start(parts, queue, self.policy.batch_positions_max))
     }
 
-    async fn tokenizer(&self, manifest: &Manifest, pins: &mut Vec<Pinned>) -> Result<TextTokenizer, LoadError> {
-        let blob = manifest.tokenizer.as_ref().ok_or(LoadError::NoTokenizer)?;
+    /// What reads a developer's rows. A model without a tokenizer is served like any other, but takes no texts.
+    async fn reader(&self, manifest: &Manifest, pins: &mut Vec<Pinned>) -> Result<RowReader, LoadError> {
+        // What people call the classes of a model. Nothing is computed with it, so it may as well be missing.
+        if let Some(blob) = manifest.config.as_ref().filter(|blob| blob.bytes <= CONFIG_BYTES_MAX) {
+            let config = self
+                .sources
+                .get(Digest(blob.sha256.to_bytes()), Length::Exactly(blob.bytes));
+            pins.extend(config.await.ok());
+        }
+        let Some(blob) = &manifest.tokenizer else {
+            return Ok(RowReader::new(manifest, None)?);
+        };
         let digest = Digest(blob.sha256.to_bytes());
         let (pin, bytes) = self.sources.read(digest, Length::Exactly(blob.bytes)).await?;
         pins.push(pin);
-        Ok(TextTokenizer::new(&bytes, manifest.max_positions)?)
+        Ok(RowReader::new(manifest, Some(&bytes))?)
     }
 
     /// Loads a stage on a thread of its own and lets it prove itself, unless another deployment has it already.
@@ -342,7 +359,7 @@ impl Models {
         }
         let (bundle, runtime) = (bundle.clone(), Arc::clone(&self.runtime));
         let work = tokio::task::spawn_blocking(move || load_and_test(&bundle, stage, runtime.as_ref()));
-        let proven = Arc::new(work.await.map_err(|_| LoadError::LoaderStopped)??);
+        let proven = Arc::new(work.await.map_err(|_| LoadError::Panicked { stage })??);
         let mut loaded = lock(&self.loaded);
         loaded.retain(|_, proven| proven.strong_count() > 0);
         loaded.insert(digest, Arc::downgrade(&proven));

@@ -9,6 +9,7 @@ use std::{
     ffi::OsString,
     fs::File,
     io::{BufRead, BufReader},
+    panic::catch_unwind,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -19,6 +20,7 @@ use ort::{
     logging::LogLevel,
     session::{builder::GraphOptimizationLevel, Session},
     value::{DynValue, PrimitiveTensorElementType, TensorElementType, ValueType},
+    LoadDynamicError,
 };
 use partition::{DType, Loaded, Runtime, RuntimeError, Tensor};
 
@@ -32,6 +34,9 @@ const FILE_NAME: &str = "onnxruntime.dll";
 #[cfg(not(any(target_os = "macos", target_os = "windows")))]
 const FILE_NAME: &str = "libonnxruntime.so";
 
+/// The API that is asked for, and the oldest minor version that has it.
+const API_MINOR: u32 = ort::MINOR_VERSION;
+
 /// The library of this process: ONNX Runtime allows one environment.
 static LOADED: Mutex<Option<(PathBuf, OnnxRuntime)>> = Mutex::new(None);
 
@@ -42,11 +47,14 @@ pub enum LibraryError {
     NotFound { searched: usize },
     #[error("{path}, given by {given_by}, is not a file")]
     NotAFile { path: PathBuf, given_by: &'static str },
-    #[error("failed to load ONNX Runtime from {path}")]
-    Load {
-        path: PathBuf,
-        source: ort::LoadDynamicError,
-    },
+    #[error("{path} is no library that this machine can load: {reason}")]
+    NotALibrary { path: PathBuf, reason: String },
+    #[error("{path} is a library, but not ONNX Runtime: it does not export OrtGetApiBase")]
+    Foreign { path: PathBuf },
+    #[error("{path} is ONNX Runtime {found}, this host needs 1.{API_MINOR} or newer: give a newer one by --onnxruntime, or run scripts/models.sh")]
+    TooOld { path: PathBuf, found: String },
+    #[error("{path} calls itself ONNX Runtime {version}, but does not offer API {API_MINOR}: it is damaged, or a build that this host cannot use")]
+    NoApi { path: PathBuf, version: String },
     #[error("failed to start ONNX Runtime from {path}")]
     Start { path: PathBuf, source: ort::Error },
     #[error("failed to read {path}")]
@@ -113,6 +121,36 @@ fn search(
     Err(LibraryError::NotFound { searched })
 }
 
+fn start(path: &Path, threads: Threads) -> Result<Environment, LibraryError> {
+    let path = path.to_owned();
+    let builder = ort::init_from(&path).map_err(|error| match error {
+        LoadDynamicError::Dlopen { error, path } => LibraryError::NotALibrary {
+            path,
+            reason: error.to_string(),
+        },
+        LoadDynamicError::MissingApi { path } => LibraryError::Foreign { path },
+        LoadDynamicError::BadVersion { version_str, path } => LibraryError::TooOld {
+            path,
+            found: version_str,
+        },
+        LoadDynamicError::InvalidVersionString => LibraryError::Foreign { path: path.clone() },
+    })?;
+    let failed = |source| LibraryError::Start {
+        path: path.clone(),
+        source,
+    };
+    let pool = GlobalThreadPoolOptions::default()
+        .with_intra_threads(threads.count)
+        .and_then(|pool| pool.with_inter_threads(1))
+        .and_then(|pool| pool.with_spin_control(threads.spin))
+        .map_err(failed)?;
+    let builder = builder
+        .with_name("fxn")
+        .with_global_thread_pool(pool)
+        .with_telemetry(false);
+    builder.with_logger(Arc::new(log)).build().map_err(failed)
+}
+
 impl OnnxRuntime {
     /// Loads the library with the default threads: one a core, none spinning.
     pub fn load(library: &Path) -> Result<Self, LibraryError> {
@@ -137,24 +175,12 @@ impl OnnxRuntime {
         }
         let version = library_version(&path)?;
         // First of all: any other call would look for a library of its own and panic where it finds none.
-        let builder = ort::init_from(&path).map_err(|source| LibraryError::Load {
-            path: path.clone(),
-            source,
+        // It panics where a library has the right name and nothing behind it.
+        let started = catch_unwind(|| start(&path, threads));
+        let environment = started.unwrap_or_else(|_| {
+            let (path, version) = (path.clone(), version.clone());
+            Err(LibraryError::NoApi { path, version })
         })?;
-        let start = |source| LibraryError::Start {
-            path: path.clone(),
-            source,
-        };
-        let pool = GlobalThreadPoolOptions::default()
-            .with_intra_threads(threads.count)
-            .and_then(|pool| pool.with_inter_threads(1))
-            .and_then(|pool| pool.with_spin_control(threads.spin))
-            .map_err(start)?;
-        let builder = builder
-            .with_name("fxn")
-            .with_global_thread_pool(pool)
-            .with_telemetry(false);
-        let environment = builder.with_logger(Arc::new(log)).build().map_err(start)?;
         // With a logger of our own it starts at the most verbose level, at a price for every node.
         environment.set_log_level(LogLevel::Warning);
         let engine_class = format!("ort-{version}/cpu/{}/f32/opt=all/wire=f32", instruction_set());
@@ -411,7 +437,7 @@ mod tests {
         let refused = OnnxRuntime::load(&foreign);
         assert!(matches!(
             refused,
-            Err(LibraryError::Load { .. } | LibraryError::AlreadyLoaded { .. })
+            Err(LibraryError::NotALibrary { .. } | LibraryError::AlreadyLoaded { .. })
         ));
     }
 

@@ -26,14 +26,18 @@ use tonic::{
 
 use crate::{
     chain::{Assignment, Chain, ChainError},
+    faults::{pass, Point},
     links::{verify_acknowledgement, LinkError},
     metrics::Metrics,
     proto::{frame::Content, span_client::SpanClient, Frame, Header},
+    refusal::RETRY_AFTER,
 };
 
 /// First and longest pause between two tries.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_LONGEST: Duration = Duration::from_secs(2);
+/// A receiver may ask for patience, but not for more than this at a time.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
 /// Warm connections. A host has few neighbours; beyond this all are closed and opened again as needed.
 const CHANNELS_MAX: usize = 64;
 /// Largest answer: one signed acknowledgement.
@@ -82,6 +86,21 @@ impl PushError {
     }
 }
 
+impl PushError {
+    /// How long a busy receiver wants to be left alone.
+    fn retry_after(&self) -> Duration {
+        let Self::Refused { status, .. } = self else {
+            return Duration::ZERO;
+        };
+        let asked = status
+            .metadata()
+            .get(RETRY_AFTER)
+            .filter(|_| status.code() == Code::ResourceExhausted);
+        let seconds = asked.and_then(|asked| asked.to_str().ok()?.parse().ok());
+        Duration::from_secs(seconds.unwrap_or(0)).min(RETRY_AFTER_MAX)
+    }
+}
+
 /// How the receiver of a push was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
@@ -101,6 +120,13 @@ pub(crate) struct Push<'a> {
     /// Root of the rows.
     pub(crate) digest: Digest,
     pub(crate) rows: &'a [Bytes],
+}
+
+impl Push<'_> {
+    fn bytes(&self) -> u64 {
+        let lengths = self.rows.iter().map(|row| as_u64(row.len()));
+        lengths.fold(0, u64::saturating_add)
+    }
 }
 
 /// Connections to next hosts.
@@ -143,20 +169,27 @@ impl Peers {
         let mut pause = PAUSE_FIRST;
         let mut last = "none was finished".to_owned();
         for tries in 1_u64.. {
-            match tokio::time::timeout_at(deadline, self.push_once(push)).await {
+            let asked = match tokio::time::timeout_at(deadline, self.push_once(push)).await {
                 Ok(Ok(acknowledgement)) => {
-                    metrics.push_sent();
+                    metrics.pushes_sent(1);
+                    metrics.push_sent_bytes(push.bytes());
                     return Ok(acknowledgement);
                 }
                 // A provider that has moved leaves somebody else behind: only what a fresh look-up led to is believed.
                 Ok(Err((error, Route::Fresh))) if !error.may_pass() => return Err(error),
-                Ok(Err((error, _))) => last = error.to_string(),
+                Ok(Err((error, _))) => {
+                    last = error.to_string();
+                    error.retry_after()
+                }
                 Err(_) => return Err(PushError::Deadline { tries, last }),
-            }
-            metrics.push_retried();
-            tracing::debug!(item = %push.assignment.item, span = push.span, last, "push is tried again");
-            // Half of the pause is drawn, so that hosts do not return all at once.
-            let drawn = pause.mul_f64(rand::thread_rng().gen_range(0.5..1.0));
+            };
+            metrics.push_retries(1);
+            let attempt = push.assignment.attempt;
+            tracing::debug!(item = %push.assignment.item, attempt, span = push.span, last, "push is tried again");
+            // Half of the pause is drawn, so that hosts do not return all at once. Whoever is busy says when to come back.
+            let drawn = pause
+                .mul_f64(rand::thread_rng().gen_range(0.5..1.0))
+                .saturating_add(asked);
             if tokio::time::timeout_at(deadline, tokio::time::sleep(drawn))
                 .await
                 .is_err()
@@ -196,7 +229,8 @@ impl Peers {
         let mut client = SpanClient::new(channel)
             .max_encoding_message_size(self.frame_bytes_max)
             .max_decoding_message_size(ANSWER_BYTES_MAX);
-        let answer = client.push(tokio_stream::iter(frames(push))).await;
+        let frames = frames(push).into_iter().inspect(|_| pass(Point::PushFrame));
+        let answer = client.push(tokio_stream::iter(frames)).await;
         let answer = answer.map_err(|status| PushError::Refused {
             endpoint: endpoint.clone(),
             status: Box::new(status),
@@ -273,11 +307,7 @@ impl Peers {
 
 fn frames(push: &Push<'_>) -> Vec<Frame> {
     let item = push.assignment.item;
-    let bytes = push
-        .rows
-        .iter()
-        .map(|row| as_u64(row.len()))
-        .fold(0, u64::saturating_add);
+    let bytes = push.bytes();
     let header = Header {
         job: item.job,
         shard: item.shard.into(),

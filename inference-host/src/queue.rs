@@ -7,16 +7,22 @@
 use std::{
     collections::VecDeque,
     sync::{
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         Arc, Mutex, MutexGuard, PoisonError,
     },
+    time::Duration,
 };
 
 use partition::{Batching, Row};
-use tokio::sync::{mpsc, Notify};
+use tokio::{
+    sync::{mpsc, Notify},
+    time::Instant,
+};
 
 /// How far behind the oldest row its batch mates are looked for. Bounds the work of choosing a batch.
 const WINDOW: usize = 1024;
+/// Longest time for which somebody is sent away.
+const RETRY_AFTER_MAX: u64 = 30;
 
 /// What a batch may be.
 #[derive(Debug, Clone, Copy)]
@@ -82,11 +88,13 @@ fn mates<T: Waiting>(first: u64, queue: &VecDeque<T>, limits: Limits) -> Vec<boo
 
 /// Too much work at once.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{waiting} rows are waiting and {rows} more came; at most {rows_max} may wait")]
+#[error("{waiting} rows are waiting and {rows} more came; at most {rows_max} may wait; try again in {retry_after_seconds} s")]
 pub struct Overloaded {
     pub waiting: usize,
     pub rows: usize,
     pub rows_max: usize,
+    /// How long rows wait at the moment: after that time those that are waiting now have left.
+    pub retry_after_seconds: u64,
 }
 
 /// Why a ticket gave no rows.
@@ -104,11 +112,17 @@ pub(crate) struct Pending {
     pub row: Row,
     positions: u64,
     index: usize,
+    since: Instant,
     given_up: Arc<AtomicBool>,
     reply: mpsc::UnboundedSender<(usize, Result<Row, String>)>,
 }
 
 impl Pending {
+    /// How long it has been waiting.
+    pub(crate) fn waited(&self) -> Duration {
+        self.since.elapsed()
+    }
+
     /// Hands the result to whoever waits for it.
     pub(crate) fn finish(self, result: Result<Row, String>) {
         // Nobody may be waiting any more.
@@ -164,6 +178,8 @@ pub(crate) struct Queue {
     rows_max: usize,
     waiting: Mutex<VecDeque<Pending>>,
     filled: Notify,
+    /// How long the oldest row of the last batch had waited, in ms.
+    last_wait_millis: AtomicU64,
 }
 
 impl Queue {
@@ -172,6 +188,7 @@ impl Queue {
             rows_max,
             waiting: Mutex::new(VecDeque::new()),
             filled: Notify::new(),
+            last_wait_millis: AtomicU64::new(0),
         }
     }
 
@@ -182,7 +199,7 @@ impl Queue {
 
     /// Refuses rows that would not fit.
     pub(crate) fn room_for(&self, rows: usize) -> Result<(), Overloaded> {
-        room_for(&mut self.lock(), rows, self.rows_max)
+        self.check_room(&mut self.lock(), rows)
     }
 
     /// Takes rows with their lengths in, all or none.
@@ -192,11 +209,13 @@ impl Queue {
         let count = rows.len();
         {
             let mut waiting = self.lock();
-            room_for(&mut waiting, count, self.rows_max)?;
+            self.check_room(&mut waiting, count)?;
+            let since = Instant::now();
             waiting.extend(rows.into_iter().enumerate().map(|(index, (row, positions))| Pending {
                 row,
                 positions,
                 index,
+                since,
                 given_up: Arc::clone(&given_up),
                 reply: reply.clone(),
             }));
@@ -214,31 +233,36 @@ impl Queue {
         loop {
             let filled = self.filled.notified();
             let batch = next_batch(&mut self.lock(), limits);
-            if !batch.is_empty() {
+            if let Some(oldest) = batch.first() {
+                let waited = u64::try_from(oldest.waited().as_millis()).unwrap_or(u64::MAX);
+                self.last_wait_millis.store(waited, Ordering::Relaxed);
                 return batch;
             }
             filled.await;
         }
     }
 
+    fn check_room(&self, waiting: &mut VecDeque<Pending>, rows: usize) -> Result<(), Overloaded> {
+        if waiting.len().saturating_add(rows) > self.rows_max {
+            waiting.retain(|row| !row.cancelled());
+        }
+        if waiting.len().saturating_add(rows) <= self.rows_max {
+            return Ok(());
+        }
+        let oldest = waiting.front().map_or(0, |oldest| oldest.waited().as_millis());
+        let last = u128::from(self.last_wait_millis.load(Ordering::Relaxed));
+        let seconds = u64::try_from(oldest.max(last).div_ceil(1000)).unwrap_or(u64::MAX);
+        Err(Overloaded {
+            waiting: waiting.len(),
+            rows,
+            rows_max: self.rows_max,
+            retry_after_seconds: seconds.clamp(1, RETRY_AFTER_MAX),
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, VecDeque<Pending>> {
         // Rows are added and removed as a whole, so a panic elsewhere leaves nothing half done.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn room_for(waiting: &mut VecDeque<Pending>, rows: usize, rows_max: usize) -> Result<(), Overloaded> {
-    if waiting.len().saturating_add(rows) > rows_max {
-        waiting.retain(|row| !row.cancelled());
-    }
-    let waiting = waiting.len();
-    match waiting.saturating_add(rows) > rows_max {
-        true => Err(Overloaded {
-            waiting,
-            rows,
-            rows_max,
-        }),
-        false => Ok(()),
     }
 }
 
@@ -356,7 +380,8 @@ mod tests {
             Overloaded {
                 waiting: 2,
                 rows: 2,
-                rows_max: 3
+                rows_max: 3,
+                retry_after_seconds: 1
             }
         );
         assert_eq!(queue.rows(), 2);
@@ -364,6 +389,17 @@ mod tests {
         drop(ticket);
         queue.admit(rows(3)).unwrap();
         assert_eq!(queue.rows(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_refused_is_told_how_long_rows_wait_now() {
+        let queue = Queue::new(2);
+        let rows = |count| vec![(Row::new(), 1); count];
+        let _ticket = queue.admit(rows(2)).unwrap();
+        for (passed, told) in [(0, 1), (4, 4), (3, 7), (100, RETRY_AFTER_MAX)] {
+            tokio::time::advance(Duration::from_secs(passed)).await;
+            assert_eq!(queue.admit(rows(1)).unwrap_err().retry_after_seconds, told);
+        }
     }
 
     #[tokio::test]

@@ -5,8 +5,14 @@ use schema::{Digest, ItemId, PublicKey};
 use tonic::{Code, Status};
 
 use crate::{
-    chain::ChainError, journal::JournalError, links::LinkError, model::NotServing, queue::Overloaded, work::WorkFull,
+    chain::ChainError, clock::ClockError, journal::JournalError, links::LinkError, metrics::Reason, model::NotServing,
+    queue::Overloaded, work::WorkFull,
 };
+
+/// Remembered work gives way when evidence windows end, which takes minutes.
+const RETRY_WORK_SECONDS: u64 = 10;
+/// What an operator or a download has to mend.
+const RETRY_TROUBLE_SECONDS: u64 = 2;
 
 /// A piece of work that is not taken, with the facts.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +67,12 @@ pub enum Refusal {
     Pushes { max: usize },
     #[error(transparent)]
     Journal(#[from] JournalError),
+    #[error(transparent)]
+    Clock(#[from] ClockError),
+    #[error("{max} pieces of work are being begun already")]
+    Begins { max: usize },
+    #[error("{max} headers of pushes are being read already")]
+    Headers { max: usize },
     #[error("the host is stopping")]
     Stopping,
 
@@ -97,6 +109,69 @@ impl Refusal {
         }
     }
 
+    /// Whether there is only too much of it: the same is taken a moment later.
+    pub(crate) fn is_overload(&self) -> bool {
+        matches!(
+            self,
+            Self::Queue(_)
+                | Self::Work(_)
+                | Self::Memory { .. }
+                | Self::Pushes { .. }
+                | Self::Begins { .. }
+                | Self::Headers { .. }
+        )
+    }
+
+    /// Whether asking again would not change what is wrong: it is in the rows themselves, or what was kept is lost.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Journal(JournalError::Corrupt { .. })) || self.http() == StatusCode::UNPROCESSABLE_ENTITY
+    }
+
+    /// When it is worth another try, where it is: the queue knows how fast it empties, work gives way when its window ends.
+    pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
+        match self {
+            Self::Queue(overloaded) => Some(overloaded.retry_after_seconds),
+            Self::Work(_) => Some(RETRY_WORK_SECONDS),
+            Self::Journal(_) | Self::Clock(_) | Self::NotServing(_) | Self::OtherManifest { .. } => {
+                Some(RETRY_TROUBLE_SECONDS)
+            }
+            Self::NotYet { .. } | Self::ChainUnreachable(_) | Self::Unknown { .. } | Self::Stopping => Some(1),
+            _ => self.is_overload().then_some(1),
+        }
+    }
+
+    /// One word for the metrics.
+    pub(crate) fn reason(&self) -> Reason {
+        match self {
+            Self::Queue(_) => Reason::Queue,
+            Self::Work(_) => Reason::Work,
+            Self::Memory { .. } => Reason::Memory,
+            Self::Pushes { .. } | Self::Begins { .. } | Self::Headers { .. } => Reason::Busy,
+            Self::Journal(_) => Reason::Disk,
+            Self::Clock(_) => Reason::Clock,
+            Self::NotServing(_) | Self::OtherManifest { .. } | Self::Stopping => Reason::NotServing,
+            Self::NotAssigned { .. }
+            | Self::NotOurSpan { .. }
+            | Self::HostKey { .. }
+            | Self::Past { .. }
+            | Self::NotYet { .. }
+            | Self::Ended { .. }
+            | Self::Unknown { .. } => Reason::Assignment,
+            Self::ChainUnreachable(_) => Reason::Chain,
+            Self::Late { .. } => Reason::Late,
+            Self::Stalled { .. } => Reason::Stalled,
+            Self::Links(_) | Self::Conflict { .. } => Reason::Proof,
+            Self::Address { .. }
+            | Self::NotBegun { .. }
+            | Self::Malformed { .. }
+            | Self::RowCount { .. }
+            | Self::RowBytes { .. }
+            | Self::RowDigest { .. }
+            | Self::Row { .. }
+            | Self::Units { .. } => Reason::Malformed,
+        }
+    }
+
     /// For the relayer.
     pub(crate) fn http(&self) -> StatusCode {
         match self {
@@ -107,11 +182,12 @@ impl Refusal {
             | Self::NotBegun { .. } => StatusCode::NOT_FOUND,
             Self::Address { .. } => StatusCode::BAD_REQUEST,
             Self::Past { .. } | Self::Ended { .. } | Self::Late { .. } => StatusCode::CONFLICT,
-            Self::Queue(_) | Self::Work(_) | Self::Memory { .. } | Self::Pushes { .. } => StatusCode::TOO_MANY_REQUESTS,
+            _ if self.is_overload() => StatusCode::TOO_MANY_REQUESTS,
             Self::NotYet { .. }
             | Self::ChainUnreachable(_)
             | Self::NotServing(_)
             | Self::Journal(_)
+            | Self::Clock(_)
             | Self::Stopping
             | Self::OtherManifest { .. } => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::UNPROCESSABLE_ENTITY,
@@ -126,8 +202,14 @@ impl Refusal {
             | Self::ChainUnreachable(_)
             | Self::NotServing(_)
             | Self::Journal(_)
+            | Self::Clock(_)
             | Self::Stopping => Code::Unavailable,
-            Self::Queue(_) | Self::Work(_) | Self::Memory { .. } | Self::Pushes { .. } => Code::ResourceExhausted,
+            Self::Queue(_)
+            | Self::Work(_)
+            | Self::Memory { .. }
+            | Self::Pushes { .. }
+            | Self::Begins { .. }
+            | Self::Headers { .. } => Code::ResourceExhausted,
             Self::NotAssigned { .. } | Self::NotOurSpan { .. } | Self::Links(_) => Code::PermissionDenied,
             Self::HostKey { .. } | Self::OtherManifest { .. } => Code::FailedPrecondition,
             Self::Past { .. } | Self::Ended { .. } | Self::Conflict { .. } => Code::Aborted,
@@ -144,8 +226,15 @@ impl Refusal {
     }
 }
 
+/// Metadata of a refused push, and header of a refused request: whole seconds.
+pub(crate) const RETRY_AFTER: &str = "retry-after";
+
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        Status::new(refusal.code(), refusal.to_string())
+        let mut status = Status::new(refusal.code(), refusal.to_string());
+        if let Some(seconds) = refusal.retry_after_seconds() {
+            status.metadata_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        status
     }
 }

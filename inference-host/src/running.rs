@@ -13,19 +13,22 @@ use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    aside::Aside,
     blobs::Blobs,
     chain::{Chain, NodeChain},
+    clock::Clock,
     config::Config,
-    host::{now_seconds, Host},
+    home::{Announced, Home},
+    host::{Host, BEGINS_MAX},
     journal::Journal,
-    listener::Limited,
+    listener::Connections,
     metrics::Metrics,
     model::{Models, Policy},
     onnx::{find_library, OnnxRuntime, Threads},
     peers::Peers,
     server,
     sources::Sources,
-    status::{self, Announced},
+    status::{self, Ports},
     work::{Bounds, Work},
 };
 
@@ -34,8 +37,6 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(60);
 const CONNECT_PAUSE: Duration = Duration::from_millis(500);
 /// How long open answers may take once the host stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
-/// How often work past its retention is looked for.
-const PRUNE_EVERY: Duration = Duration::from_secs(30);
 
 /// Serves the provider's deployments until `shutdown` resolves. `host_key` signs receipts; it must be the one registered on chain.
 pub async fn run(
@@ -84,8 +85,9 @@ pub struct Running {
     status: SocketAddr,
     token: String,
     host: Arc<Host>,
-    // The file goes when the host does.
+    // The file goes when the host does, and so does the claim to the folder.
     _announced: Announced,
+    _home: Home,
 }
 
 impl Running {
@@ -131,25 +133,33 @@ pub async fn start(
     runtime: Arc<dyn Runtime>,
 ) -> Result<Running> {
     config.check()?;
-    let home = config.home.clone();
-    std::fs::create_dir_all(&home).with_context(|| format!("failed to make {}", home.display()))?;
-    let blobs = Blobs::open(home.join("blobs"), config.blob_bytes_max).context("failed to open the blob store")?;
-    let host = build(config, host_key, chain, runtime, &blobs)?;
-    let config = &host.config;
-    let public = bind(config.listen).await?;
-    let private = bind(config.status).await?;
+    let aside = Aside::default();
+    let home = Home::claim(&config.home, aside.clone())?;
+    // The ports first: whoever finds them taken has touched nothing.
+    let public = bind(config.listen, "listen").await?;
+    let private = bind(config.status, "status").await?;
     let (listen, status) = (public.local_addr()?, private.local_addr()?);
-    let token = status::token(&home).context("failed to make the token of the work interface")?;
+    let blobs = Blobs::open(config.home.join("blobs"), config.blob_bytes_max, aside.clone())
+        .context("failed to open the blob store")?;
+    let host = build(config, host_key, chain, runtime, &blobs, &aside)?;
+    look_at_the_clock(&host).await;
+    let token = home.token().context("failed to make the token of the work interface")?;
     let file = HostFile {
         pid: std::process::id(),
         listen: listen.to_string(),
         status: status.to_string(),
-        provider: config.provider.clone(),
-        started_at: now_seconds(),
+        provider: host.config.provider.clone(),
+        started_at: host.clock.now(),
     };
-    let announced = Announced::write(&home, &file).context("failed to write host.json")?;
-    serve(&host, public, server::router(Arc::clone(&host), Arc::clone(&blobs)));
-    serve(&host, private, status::router(Arc::clone(&host), blobs, &token, file));
+    let announced = home.announce(&file).context("failed to write host.json")?;
+    let connections = Ports {
+        public: Connections::new(host.config.connections_max),
+        private: Connections::new(host.config.connections_max),
+    };
+    let router = server::router(Arc::clone(&host), Arc::clone(&blobs));
+    serve(&host, &connections.public, public, router);
+    let router = status::router(Arc::clone(&host), blobs, connections.clone(), aside, &token, file);
+    serve(&host, &connections.private, private, router);
     spawn_duties(&host);
     host.resume();
     Ok(Running {
@@ -158,7 +168,16 @@ pub async fn start(
         token,
         host,
         _announced: announced,
+        _home: home,
     })
+}
+
+/// Deadlines are judged by the chain's time. Without an answer nothing is begun; the duty goes on asking.
+async fn look_at_the_clock(host: &Host) {
+    match host.chain.time().await {
+        Ok(block) => host.clock.observe(block),
+        Err(error) => tracing::warn!(%error, "the chain's time could not be looked up"),
+    }
 }
 
 fn build(
@@ -167,24 +186,34 @@ fn build(
     chain: Arc<dyn Chain>,
     runtime: Arc<dyn Runtime>,
     blobs: &Arc<Blobs>,
+    aside: &Aside,
 ) -> Result<Arc<Host>> {
-    let metrics = Metrics::default();
+    let metrics = Arc::new(Metrics::new(aside.clone()));
     let bounds = Bounds {
         items_max: config.items_max,
         row_bytes_max: config.work_bytes_max,
         retention_seconds: config.retention_seconds,
     };
-    let (work, corrupt) = Work::open(Journal::open(config.home.join("work"))?, bounds)?;
-    for reason in corrupt {
-        tracing::error!(reason, "a corrupt piece of work was moved aside");
-        metrics.corrupt_record();
-    }
-    let sources = Sources::new(Arc::clone(blobs), config.sources.clone(), config.io_timeout())?;
+    let journal = Journal::open(config.home.join("work"), aside.clone())?;
+    let work = Work::open(journal, bounds, Arc::clone(&metrics))?;
+    let sources = Sources::new(
+        Arc::clone(blobs),
+        config.sources.clone(),
+        config.io_timeout(),
+        Arc::clone(&metrics),
+    )?;
     let policy = Policy {
         queue_rows_max: config.queue_rows_max,
         batch_positions_max: config.batch_positions_max,
     };
-    let models = Models::new(config.provider.clone(), policy, Arc::clone(&chain), sources, runtime);
+    let models = Models::new(
+        config.provider.clone(),
+        policy,
+        Arc::clone(&chain),
+        sources,
+        runtime,
+        Arc::clone(&metrics),
+    );
     let peers = Peers::new(
         Arc::clone(&chain),
         config.allow_private_peers,
@@ -193,6 +222,9 @@ fn build(
     );
     Ok(Arc::new(Host {
         memory: Arc::new(Semaphore::new(Host::memory_permits(config.rows_bytes_max))),
+        pushes: Semaphore::new(config.pushes_max),
+        begins: Semaphore::new(BEGINS_MAX),
+        clock: Clock::new(config.clock_skew_seconds_max),
         config,
         host_key,
         chain,
@@ -205,56 +237,59 @@ fn build(
     }))
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener> {
+/// `field` is what the operator would change.
+async fn bind(address: SocketAddr, field: &str) -> Result<TcpListener> {
     let bound = TcpListener::bind(address).await;
     bound.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => anyhow::anyhow!("{address} is in use by another program"),
+        io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "port {} of {} is in use by another program, perhaps by another host: stop it, or choose another \
+             address with --{field} (port 0 takes a free one)",
+            address.port(),
+            address.ip()
+        ),
         _ => anyhow::Error::new(error).context(format!("failed to listen on {address}")),
     })
 }
 
-fn serve(host: &Arc<Host>, listener: TcpListener, router: Router) {
-    let stop = host.stop.clone();
+fn serve(host: &Arc<Host>, connections: &Arc<Connections>, listener: TcpListener, router: Router) {
+    let (serving, connections) = (Arc::clone(host), Arc::clone(connections));
     host.tasks.spawn(async move {
-        let stopped = stop.clone().cancelled_owned();
-        let served = axum::serve(Limited::new(listener), router).with_graceful_shutdown(stopped);
-        // Peers hold their connections open: after a moment they are cut.
-        let cut = async {
-            stop.cancelled().await;
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        };
-        tokio::select! {
-            result = served => {
-                if let Err(error) = result {
-                    tracing::error!(%error, "an interface has ended");
-                }
-            }
-            () = cut => {}
-        }
+        let stop = serving.stop.clone();
+        connections.serve(listener, router, &serving.metrics, stop).await;
     });
 }
 
-/// What a host does without being asked: keeps its deployments loaded, forgets what is past.
+/// What a host does without being asked: keeps its deployments loaded, looks at the chain's clock and the disk, forgets what is past.
 fn spawn_duties(host: &Arc<Host>) {
+    let every = Duration::from_secs(host.config.refresh_seconds);
     let keeper = Arc::clone(host);
     host.tasks.spawn(async move {
-        let every = Duration::from_secs(keeper.config.refresh_seconds);
         tokio::select! {
             () = keeper.models.keep(every) => {}
             () = keeper.stop.cancelled() => {}
         }
     });
-    let pruner = Arc::clone(host);
+    let warden = Arc::clone(host);
     host.tasks.spawn(async move {
-        let prune = async {
+        let rounds = async {
             loop {
-                tokio::time::sleep(PRUNE_EVERY).await;
-                pruner.work.prune(now_seconds());
+                tokio::time::sleep(every).await;
+                look_at_the_clock(&warden).await;
+                let host = Arc::clone(&warden);
+                // Both wait for the disk.
+                let _ = tokio::task::spawn_blocking(move || {
+                    host.work.probe();
+                    // Evidence is not thrown away by a clock that may be wrong.
+                    if let Ok(now) = host.clock.sure_now() {
+                        host.work.prune(now);
+                    }
+                })
+                .await;
             }
         };
         tokio::select! {
-            () = prune => {}
-            () = pruner.stop.cancelled() => {}
+            () = rounds => {}
+            () = warden.stop.cancelled() => {}
         }
     });
 }

@@ -1,7 +1,8 @@
 //! The public interface: pushes, blobs, outputs and health, all on one port.
 //!
 //! Guarantees: blobs are content-addressed and the only thing that strangers may read; an output is handed to the account that paid for
-//! it and to nobody else; headers are bounded, bodies are refused (pushes bound their own frames), answers are streamed.
+//! it and to nobody else; bodies are refused (pushes bound their own frames); answers are streamed, and whoever does not take the next piece in
+//! time loses its place.
 
 use std::{io::SeekFrom, sync::Arc};
 
@@ -14,22 +15,20 @@ use axum::{
     Router,
 };
 use client::verify_digest;
+use futures::StreamExt;
+use prost::bytes::Bytes;
 use schema::{receipt::OutputRequest, Digest, ItemId, PublicKey, Signature};
 use tokio::{
     fs::File,
     io::{AsyncReadExt, AsyncSeekExt},
-    sync::Semaphore,
+    sync::{mpsc, OwnedSemaphorePermit, Semaphore},
 };
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::ReaderStream;
 use tonic::service::Routes;
 
 use crate::{
-    blobs::Blobs,
-    host::{now_seconds, Host},
-    journal::RowFile,
-    proto::span_server::SpanServer,
-    rows::encode_rows,
-    span::SpanService,
+    blobs::Blobs, host::Host, journal::RowFile, proto::span_server::SpanServer, rows::encode_rows, span::SpanService,
 };
 
 /// Longest time for which a request for an output may be valid.
@@ -38,13 +37,17 @@ const VALID_SECONDS_MAX: u64 = 300;
 const BLOBS_MAX: usize = 32;
 /// Outputs that are read at the same time: each is in memory as a whole.
 const OUTPUTS_MAX: usize = 8;
+/// Pieces in which answers are sent.
+const CHUNK_BYTES: usize = 64 << 10;
+/// A place for a blob or an output is free again after about this time.
+const RETRY_AFTER_SECONDS: &str = "2";
 
 #[derive(Debug)]
 struct Public {
     host: Arc<Host>,
     blobs: Arc<Blobs>,
     sending: Arc<Semaphore>,
-    outputs: Semaphore,
+    outputs: Arc<Semaphore>,
 }
 
 /// Everything on the public port.
@@ -55,7 +58,7 @@ pub(crate) fn router(host: Arc<Host>, blobs: Arc<Blobs>) -> Router {
         host,
         blobs,
         sending: Arc::new(Semaphore::new(BLOBS_MAX)),
-        outputs: Semaphore::new(OUTPUTS_MAX),
+        outputs: Arc::new(Semaphore::new(OUTPUTS_MAX)),
     });
     let routes = Router::new()
         .route("/blobs/{digest}", get(blob))
@@ -68,7 +71,7 @@ pub(crate) fn router(host: Arc<Host>, blobs: Arc<Blobs>) -> Router {
 
 /// A refusal that a person can read.
 #[derive(Debug, thiserror::Error)]
-enum Refused {
+pub(crate) enum Refused {
     #[error("{text:?} is no sha256")]
     NotADigest { text: String },
     #[error("this host does not serve blobs")]
@@ -104,7 +107,12 @@ impl IntoResponse for Refused {
             Self::Expired { .. } | Self::Signature { .. } => StatusCode::UNAUTHORIZED,
             Self::Read(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        (status, self.to_string()).into_response()
+        match status {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                (status, [(header::RETRY_AFTER, RETRY_AFTER_SECONDS)], self.to_string()).into_response()
+            }
+            _ => (status, self.to_string()).into_response(),
+        }
     }
 }
 
@@ -149,10 +157,8 @@ async fn blob(
         _ => last.saturating_sub(first).saturating_add(1),
     };
     file.seek(SeekFrom::Start(first)).await.map_err(read)?;
-    let body = Body::from_stream(Sending {
-        stream: ReaderStream::with_capacity(file.take(length), 1 << 16),
-        _permit: permit,
-    });
+    let chunks = ReaderStream::with_capacity(file.take(length), CHUNK_BYTES);
+    let body = sent_in_time(chunks, permit, &public.host);
     let mut response = Response::builder()
         .status(status)
         .header(header::CONTENT_LENGTH, length)
@@ -164,25 +170,8 @@ async fn blob(
     response.body(body).map_err(|error| Refused::Read(error.to_string()))
 }
 
-/// A body that counts as being sent until it is dropped.
-struct Sending<S> {
-    stream: S,
-    _permit: tokio::sync::OwnedSemaphorePermit,
-}
-
-impl<S: futures::Stream + Unpin> futures::Stream for Sending<S> {
-    type Item = S::Item;
-
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<S::Item>> {
-        std::pin::Pin::new(&mut self.stream).poll_next(context)
-    }
-}
-
 /// First and last byte of a range header; one range, from somewhere to somewhere or to the end.
-fn parse_range(range: &str, bytes: u64) -> Result<(u64, u64), Refused> {
+pub(crate) fn parse_range(range: &str, bytes: u64) -> Result<(u64, u64), Refused> {
     let end = bytes.saturating_sub(1);
     let parse = || {
         let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
@@ -209,7 +198,7 @@ async fn output(
     let valid_until: u64 = parsed(&headers, "x-fxn-valid-until")?;
     let public_key: PublicKey = parsed(&headers, "x-fxn-public-key")?;
     let signature: Signature = parsed(&headers, "x-fxn-signature")?;
-    let now = now_seconds();
+    let now = public.host.clock.now();
     if valid_until < now || valid_until > now.saturating_add(VALID_SECONDS_MAX) {
         return Err(Refused::Expired { valid_until, now });
     }
@@ -233,16 +222,45 @@ async fn output(
         let developer = assignment.developer;
         return Err(Refused::NotTheDeveloper { developer, found });
     }
-    let _permit = public
-        .outputs
-        .try_acquire()
-        .map_err(|_| Refused::Busy { max: OUTPUTS_MAX })?;
+    let busy = |_| Refused::Busy { max: OUTPUTS_MAX };
+    let permit = Arc::clone(&public.outputs).try_acquire_owned().map_err(busy)?;
     let reader = Arc::clone(host);
     let rows = tokio::task::spawn_blocking(move || reader.work.rows(&entry, RowFile::Output)).await;
     let rows = rows.map_err(|error| Refused::Read(error.to_string()))?;
     let rows = rows.map_err(|error| Refused::Read(error.to_string()))?;
-    host.metrics.output_served();
-    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], encode_rows(&rows)).into_response())
+    host.metrics.outputs_served(1);
+    let bytes = Bytes::from(encode_rows(&rows));
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_LENGTH, bytes.len().to_string()),
+    ];
+    let pieces = (0..bytes.len()).step_by(CHUNK_BYTES);
+    let pieces: Vec<_> = pieces
+        .map(|from| Ok(bytes.slice(from..bytes.len().min(from.saturating_add(CHUNK_BYTES)))))
+        .collect();
+    Ok((headers, sent_in_time(futures::stream::iter(pieces), permit, host)).into_response())
+}
+
+/// A body that keeps its place as long as the peer takes the next piece in time, and no longer.
+fn sent_in_time<S>(pieces: S, place: OwnedSemaphorePermit, host: &Arc<Host>) -> Body
+where
+    S: futures::Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(1);
+    let host = Arc::clone(host);
+    tokio::spawn(async move {
+        let mut pieces = std::pin::pin!(pieces);
+        while let Some(piece) = pieces.next().await {
+            let bytes = piece.as_ref().map_or(0, Bytes::len);
+            match tokio::time::timeout(host.config.io_timeout(), sender.send(piece)).await {
+                Ok(Ok(())) => host.metrics.blob_sent_bytes(u64::try_from(bytes).unwrap_or(u64::MAX)),
+                // It has hung up, or it does not read: what was announced does not come, which is an error at its end.
+                _ => break,
+            }
+        }
+        drop(place);
+    });
+    Body::from_stream(ReceiverStream::new(receiver))
 }
 
 fn parsed<T: std::str::FromStr>(headers: &HeaderMap, name: &'static str) -> Result<T, Refused> {

@@ -10,14 +10,24 @@ use partition::{
     Bundle, Dim, Manifest, Row, Standing, TensorSpec,
 };
 use schema::Digest;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     blobs::Pinned,
     engine::{Engine, EngineError, Health},
-    queue::{Limits, Overloaded, Pending, Queue, Ticket},
-    tokenizer::{TextTokenizer, TokenizerError},
+    metrics::{Histogram, Metrics},
+    queue::{Limits, Overloaded, Pending, Queue, Ticket, Waiting},
+    request::{symbols, Format, RequestError, RowReader},
 };
+
+/// Most rows of fixed size in a batch. How large they become inside a graph is in no length, and an image easily becomes megabytes.
+const FIXED_ROWS_MAX: u64 = 16;
+
+/// The length at which a row of fixed size counts in a batch.
+fn fixed_length(positions_max: u64) -> u64 {
+    positions_max.div_ceil(FIXED_ROWS_MAX)
+}
 
 /// A deployment that is served: its stages, loaded and proven, and its queue.
 #[derive(Debug)]
@@ -27,7 +37,8 @@ pub(crate) struct Serving {
     bundle: Bundle,
     first: usize,
     last: usize,
-    tokenizer: Option<TextTokenizer>,
+    /// Only where the span begins with the first stage.
+    reader: Option<RowReader>,
     lane: Arc<Lane>,
     // Ends the lane when nobody holds this value any more.
     _lane_guard: DropGuard,
@@ -42,11 +53,14 @@ pub(crate) struct Parts {
     pub(crate) bundle: Bundle,
     /// First and last stage.
     pub(crate) span: (usize, usize),
-    pub(crate) tokenizer: Option<TextTokenizer>,
+    /// Only where the span begins with the first stage.
+    pub(crate) reader: Option<RowReader>,
     /// One per stage of the span.
     pub(crate) stages: Vec<Arc<Proven>>,
     /// Keeps the blobs in the store.
     pub(crate) pins: Vec<Pinned>,
+    pub(crate) deployment: u64,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// The queue of a deployment and the engines that its batches go through.
@@ -54,7 +68,9 @@ pub(crate) struct Parts {
 struct Lane {
     queue: Queue,
     limits: Limits,
-    stages: Vec<Arc<Proven>>,
+    /// Each with where its runs are counted.
+    stages: Vec<(Arc<Proven>, Arc<Histogram>)>,
+    metrics: Arc<Metrics>,
 }
 
 /// An engine and how it stands.
@@ -71,17 +87,19 @@ impl Serving {
             positions_max,
             batching: parts.bundle.manifest().batching,
         };
+        let counted = |(stage, proven)| (proven, parts.metrics.compute(parts.deployment, stage));
         let lane = Arc::new(Lane {
             queue,
             limits,
-            stages: parts.stages,
+            stages: (parts.span.0..).zip(parts.stages).map(counted).collect(),
+            metrics: Arc::clone(&parts.metrics),
         });
         Self {
             manifest: parts.manifest,
             bundle: parts.bundle,
             first: parts.span.0,
             last: parts.span.1,
-            tokenizer: parts.tokenizer,
+            reader: parts.reader,
             _lane_guard: spawn_lane(&lane),
             lane,
             _pins: parts.pins,
@@ -97,22 +115,22 @@ impl Serving {
         self.facts().stages.get(self.first).map_or(&[], |stage| &stage.receives)
     }
 
-    /// A received row and its positions; None where the model has no axis that counts any.
+    /// A received row and its positions; None where its axes do not tell them, because the model has no symbolic ones or the stages before
+    /// did not keep them all.
     pub(crate) fn decode(&self, bytes: &[u8]) -> Result<(Row, Option<u64>), RowError> {
         let max_positions = self.facts().max_positions;
         let row = row::decode(bytes, self.receives(), max_positions)?;
         let lengths = row::check(&row, self.receives(), max_positions)?;
-        let positions = lengths.values().max().copied();
+        let complete = symbols(&self.facts().inputs).len() == lengths.len();
+        let positions = lengths.values().max().copied().filter(|_| complete);
         Ok((row, positions))
     }
 
-    /// The model's input for a text, and its tokens after truncation. Slow for long texts: not for an async thread.
-    pub(crate) fn tokenize(&self, text: &str) -> Result<(Row, u64), TokenizerError> {
+    /// The model's input for a developer's row, and its units. Slow for long texts: not for an async thread.
+    pub(crate) fn read(&self, format: Format, bytes: &[u8]) -> Result<(Row, u64), RequestError> {
         // Deployments that begin with the first stage are never loaded without one.
-        let tokenizer = self.tokenizer.as_ref().ok_or(TokenizerError::Empty)?;
-        let tokens = tokenizer.encode(text)?;
-        let row = tokens.row(&self.facts().inputs)?;
-        Ok((row, u64::try_from(tokens.count()).unwrap_or(u64::MAX)))
+        let reader = self.reader.as_ref().ok_or(RequestError::NoTokenizer)?;
+        reader.read(format, bytes)
     }
 
     /// Bytes of the row that a row of so many positions becomes.
@@ -131,7 +149,11 @@ impl Serving {
     }
 
     /// Puts rows with their lengths into the queue, all or none.
-    pub(crate) fn admit(&self, rows: Vec<(Row, u64)>) -> Result<Ticket, Overloaded> {
+    pub(crate) fn admit(&self, mut rows: Vec<(Row, u64)>) -> Result<Ticket, Overloaded> {
+        if symbols(&self.facts().inputs).is_empty() {
+            let length = fixed_length(self.lane.limits.positions_max);
+            rows.iter_mut().for_each(|(_, positions)| *positions = length);
+        }
         self.lane.queue.admit(rows)
     }
 
@@ -147,13 +169,14 @@ impl Serving {
 
     /// The first engine that has stopped, if any has.
     pub(crate) fn health(&self) -> Health {
-        let stopped = |stage: &Arc<Proven>| Some(stage.engine.health()).filter(|health| *health != Health::Ready);
+        let stopped =
+            |(stage, _): &(Arc<Proven>, _)| Some(stage.engine.health()).filter(|health| *health != Health::Ready);
         self.lane.stages.iter().find_map(stopped).unwrap_or(Health::Ready)
     }
 
     /// Relative error of the stage that is furthest from the reference, if the manifest does not know this engine class.
     pub(crate) fn newcomer_error_ppb(&self) -> Option<u64> {
-        let error = |stage: &Arc<Proven>| match stage.standing {
+        let error = |(stage, _): &(Arc<Proven>, _)| match stage.standing {
             Standing::Member => None,
             Standing::Newcomer { error_ppb } => Some(error_ppb),
         };
@@ -165,6 +188,7 @@ impl Lane {
     async fn serve(&self) {
         loop {
             let batch = self.queue.next(self.limits).await;
+            self.count(&batch);
             let rows: Vec<Row> = batch.iter().map(|pending| pending.row.clone()).collect();
             match self.run(rows).await {
                 Ok(rows) => finish(batch, rows),
@@ -189,10 +213,19 @@ impl Lane {
     }
 
     async fn run(&self, mut rows: Vec<Row>) -> Result<Vec<Row>, EngineError> {
-        for stage in &self.stages {
+        for (stage, compute) in &self.stages {
+            let begun = Instant::now();
             rows = stage.engine.run(rows).await?;
+            compute.observe_time(begun.elapsed());
         }
         Ok(rows)
+    }
+
+    fn count(&self, batch: &[Pending]) {
+        let longest = batch.iter().map(Waiting::positions).max().unwrap_or(0);
+        let rows = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+        self.metrics.batched(rows, rows.saturating_mul(longest));
+        batch.iter().for_each(|row| self.metrics.waited(row.waited()));
     }
 }
 
@@ -212,4 +245,18 @@ fn spawn_lane(lane: &Arc<Lane>) -> DropGuard {
         }
     });
     token.drop_guard()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sixteen_rows_of_fixed_size_fill_a_batch_however_small_it_is() {
+        for positions_max in [1, 15, 16, 512, 16_384] {
+            let rows = positions_max / fixed_length(positions_max);
+            assert!((1..=FIXED_ROWS_MAX).contains(&rows), "{positions_max}");
+        }
+        assert_eq!(512 / fixed_length(512), FIXED_ROWS_MAX);
+    }
 }

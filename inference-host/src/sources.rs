@@ -19,6 +19,8 @@ use tokio::{fs::File, io::AsyncWriteExt};
 use crate::{
     blobs::{BlobError, Blobs, Pinned},
     config::Source,
+    faults::{at, Point},
+    metrics::Metrics,
 };
 
 /// Name of the manifest in a bundle folder.
@@ -61,6 +63,7 @@ pub(crate) struct Sources {
     sources: Vec<Source>,
     http: reqwest::Client,
     timeout: Duration,
+    metrics: Arc<Metrics>,
     /// Held by whoever fetches a blob: two writers of one unfinished download would spoil it.
     fetching: Arc<Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>>,
 }
@@ -82,7 +85,12 @@ impl Length {
 
 impl Sources {
     /// `timeout` bounds every connection and every wait for the next bytes.
-    pub(crate) fn new(blobs: Arc<Blobs>, sources: Vec<Source>, timeout: Duration) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(
+        blobs: Arc<Blobs>,
+        sources: Vec<Source>,
+        timeout: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(timeout)
@@ -92,6 +100,7 @@ impl Sources {
             sources,
             http,
             timeout,
+            metrics,
             fetching: Arc::default(),
         })
     }
@@ -101,28 +110,42 @@ impl Sources {
         self.blobs.folder()
     }
 
-    /// The blob, verified now: from the store, else from the first source that has it.
+    /// The blob, verified now: from the store, else from the first source that has it. One that has rotted is fetched anew.
     pub(crate) async fn get(&self, digest: Digest, length: Length) -> Result<Pinned, SourceError> {
         let turn = self.turn(digest);
         let _turn = turn.lock().await;
-        if self.blobs.find(digest).is_some() {
-            return self.blocking(digest, move |blobs| blobs.verify(digest)).await;
+        match self.blocking(digest, move |blobs| blobs.verify(digest)).await {
+            Err(SourceError::Blob(BlobError::Missing { .. } | BlobError::Corrupt { .. })) => {}
+            known => {
+                self.metrics.blob_hits(1);
+                return known;
+            }
         }
         if let Length::Exactly(bytes) = length {
             self.blobs.make_room(digest, bytes)?;
         }
         let mut tried = Vec::new();
         for source in &self.sources {
-            let part = self.blobs.part(digest);
-            match self.fetch(source, digest, length.limit(), &part).await {
-                Ok(()) => match self.blocking(digest, move |blobs| blobs.take(digest, &part)).await {
-                    Ok(pinned) => return Ok(pinned),
-                    Err(error @ SourceError::Blob(BlobError::Corrupt { .. })) => {
-                        tried.push(format!("{source}: {error}"))
-                    }
-                    Err(error) => return Err(error),
-                },
-                Err(miss) => tried.push(format!("{source}: {miss}")),
+            // Where an unfinished download of another time turns out to be something else, the source is asked for all of it.
+            for _ in 0..2 {
+                let part = self.blobs.part(digest);
+                let continued = part.exists();
+                match self.fetch(source, digest, length.limit(), &part).await {
+                    Ok(()) => match self.blocking(digest, move |blobs| blobs.take(digest, &part)).await {
+                        Ok(pinned) => {
+                            self.metrics.blob_fetches(1);
+                            return Ok(pinned);
+                        }
+                        Err(error @ SourceError::Blob(BlobError::Corrupt { .. })) => {
+                            tried.push(format!("{source}: {error}"));
+                        }
+                        Err(error) => return Err(error),
+                    },
+                    Err(miss) => tried.push(format!("{source}: {miss}")),
+                }
+                if !continued || self.blobs.part(digest).exists() {
+                    break;
+                }
             }
         }
         let tried = match tried.is_empty() {
@@ -208,7 +231,10 @@ impl Sources {
                 tokio::fs::remove_file(part).await?;
                 return Err(Miss::TooLong { limit });
             }
+            self.metrics
+                .blob_fetched_bytes(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
             file.write_all(&chunk).await?;
+            at(Point::BlobPartial)?;
         }
         file.flush().await?;
         Ok(())

@@ -1,10 +1,10 @@
 //! Receives boundaries from the host of the span before.
 //!
-//! Guarantees: nothing but a header is read from a stranger: rows are read only after the header's receipts proved that the sender is
-//! the one the chain assigned; no frame, list or push is larger than its limit; a peer that says nothing is cut off; the acknowledgement
+//! Guarantees: nothing but a header is read from a stranger, and strangers cannot keep honest senders out by opening pushes and saying
+//! nothing; rows are read only after the header's receipts proved that the sender is the one the chain assigned; no frame, list or push is larger than its limit; a peer that says nothing is cut off; the acknowledgement
 //! is sent only after the rows are safe on disk, and is the same for whoever pushes the same rows again.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use prost::bytes::Bytes;
 use schema::{
@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     host::{Expected, Host},
+    metrics::Reason,
     proto::{frame::Content, span_server::Span, Acknowledged, Frame, Header},
     refusal::Refusal,
     work::WorkKey,
@@ -23,6 +24,10 @@ use crate::{
 
 /// Largest list of links: 32 of about 1.5 KB.
 const LINKS_BYTES_MAX: usize = 128 << 10;
+/// A header follows right after the request; whoever opens a push and says nothing is cut off long before one that sends rows slowly.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Strangers who are being listened to, for every push that may be received. Their frames are in memory before they have proven anything.
+const HEADERS_PER_PUSH: usize = 4;
 
 /// A header that was understood.
 #[derive(Debug)]
@@ -36,7 +41,7 @@ pub(crate) struct Pushed {
 
 impl Pushed {
     /// Reads a header. Every number is a stranger's word.
-    fn parse(header: &Header) -> Result<Self, Refusal> {
+    pub(crate) fn parse(header: &Header) -> Result<Self, Refusal> {
         let malformed = |what: &str| Refusal::Malformed {
             reason: what.to_owned(),
         };
@@ -76,26 +81,40 @@ impl Pushed {
 #[derive(Debug)]
 pub(crate) struct SpanService {
     host: Arc<Host>,
-    pushes: Arc<Semaphore>,
+    /// Headers that are being read and judged.
+    headers: Semaphore,
+    headers_max: usize,
 }
 
 impl SpanService {
     pub(crate) fn new(host: Arc<Host>) -> Self {
-        let pushes = Arc::new(Semaphore::new(host.config.pushes_max));
-        Self { host, pushes }
+        let headers_max = host.config.pushes_max.saturating_mul(HEADERS_PER_PUSH);
+        Self {
+            host,
+            headers: Semaphore::new(headers_max),
+            headers_max,
+        }
     }
 
-    async fn receive(&self, mut frames: Streaming<Frame>) -> Result<SignedAcknowledgement, Failure> {
-        let max = self.host.config.pushes_max;
-        let _permit = self.pushes.try_acquire().map_err(|_| Refusal::Pushes { max })?;
-        let header = match self.next(&mut frames).await? {
+    /// Reads and judges the header. Only whoever has proven to be the assigned sender gets one of the places for receiving rows.
+    async fn receive_header(&self, frames: &mut Streaming<Frame>) -> Result<Expected, Failure> {
+        let max = self.headers_max;
+        let _permit = self.headers.try_acquire().map_err(|_| Refusal::Headers { max })?;
+        let patience = HEADER_TIMEOUT.min(self.host.config.io_timeout());
+        let header = match self.next(frames, patience).await? {
             Some(Content::Header(header)) => header,
             _ => return Err(malformed("it does not begin with a header").into()),
         };
-        let wanted = match self.host.expect(Pushed::parse(&header)?).await? {
+        Ok(self.host.expect(Pushed::parse(&header)?).await?)
+    }
+
+    async fn receive(&self, mut frames: Streaming<Frame>) -> Result<SignedAcknowledgement, Failure> {
+        let wanted = match self.receive_header(&mut frames).await? {
             Expected::Acknowledged(acknowledgement) => return Ok(*acknowledgement),
             Expected::Wanted(wanted) => wanted,
         };
+        let max = self.host.config.pushes_max;
+        let _permit = self.host.pushes.try_acquire().map_err(|_| Refusal::Pushes { max })?;
         let rows = self.read_rows(&mut frames, wanted.pushed.rows, wanted.pushed.bytes);
         let in_time = tokio::time::timeout_at(wanted.deadline, rows).await;
         let rows = in_time.map_err(|_| Refusal::Stalled {
@@ -108,7 +127,7 @@ impl SpanService {
 
     async fn read_rows(&self, frames: &mut Streaming<Frame>, rows: u32, bytes: u64) -> Result<Vec<Bytes>, Failure> {
         let (mut read, mut length) = (Vec::new(), 0_u64);
-        while let Some(content) = self.next(frames).await? {
+        while let Some(content) = self.next(frames, self.host.config.io_timeout()).await? {
             let Content::Row(row) = content else {
                 return Err(malformed("it has two headers").into());
             };
@@ -137,9 +156,9 @@ impl SpanService {
         }
     }
 
-    async fn next(&self, frames: &mut Streaming<Frame>) -> Result<Option<Content>, Failure> {
-        let seconds = self.host.config.io_timeout_seconds;
-        let frame = tokio::time::timeout(self.host.config.io_timeout(), frames.message()).await;
+    async fn next(&self, frames: &mut Streaming<Frame>, patience: Duration) -> Result<Option<Content>, Failure> {
+        let seconds = patience.as_secs();
+        let frame = tokio::time::timeout(patience, frames.message()).await;
         match frame.map_err(|_| Refusal::Stalled { seconds })?? {
             Some(frame) => frame
                 .content
@@ -186,15 +205,16 @@ impl Span for SpanService {
             }
             Err(failure) => failure,
         };
-        self.host.metrics.push_refused();
+        self.host.metrics.pushes_refused(1);
         let status = match failure {
             Failure::Refused(refusal) => {
-                if refusal.http() == axum::http::StatusCode::TOO_MANY_REQUESTS {
-                    self.host.metrics.overloaded();
-                }
+                self.host.count_refusal(&refusal);
                 Status::from(refusal)
             }
-            Failure::Transport(status) => *status,
+            Failure::Transport(status) => {
+                self.host.metrics.refused(Reason::Transport);
+                *status
+            }
         };
         tracing::debug!(code = ?status.code(), reason = status.message(), "a push is refused");
         Err(status)

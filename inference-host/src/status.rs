@@ -1,15 +1,9 @@
 //! The private interface: what the operator looks at, and what the relayer of the same provider asks for.
 //!
 //! Guarantees: the work interface answers only to the token in `HOME/host.token`, which nobody but the owner of the folder can read; every
-//! answer comes within its time, an overloaded host included; beginning the same attempt twice is the same as once.
+//! answer comes within its time, an overloaded host included, and says when to come back; beginning the same attempt twice is the same as once.
 
-use std::{
-    fs,
-    io::{self, Write},
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{DefaultBodyLimit, Path as UrlPath, Query, Request, State},
@@ -19,38 +13,59 @@ use axum::{
     routing::{get, put},
     Json, Router,
 };
-use rand::RngCore;
 use schema::{
     work::{HostFile, WorkState, WorkStatus},
     Digest, ItemId,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{blobs::Blobs, host::Host, metrics::Gauge, model::DeploymentStatus, refusal::Refusal};
+use crate::{
+    aside::{Aside, Report},
+    blobs::Blobs,
+    host::Host,
+    listener::Connections,
+    metrics::Gauge,
+    model::DeploymentStatus,
+    refusal::{Refusal, RETRY_AFTER},
+};
 
 /// Longest wait of one request for the end of a piece of work.
 const WAIT_SECONDS_MAX: u64 = 20;
-/// After this long an overloaded host is worth another try.
-const RETRY_AFTER_SECONDS: u64 = 1;
-const TOKEN_FILE: &str = "host.token";
-const HOST_FILE: &str = "host.json";
 
 #[derive(Debug)]
 struct Private {
     host: Arc<Host>,
     blobs: Arc<Blobs>,
+    connections: Ports,
     /// Digest of the token: comparing digests takes the same time wherever they differ.
     token: Digest,
     file: HostFile,
+    aside: Aside,
+}
+
+/// The connections of both addresses.
+#[derive(Debug, Clone)]
+pub(crate) struct Ports {
+    pub(crate) public: Arc<Connections>,
+    pub(crate) private: Arc<Connections>,
 }
 
 /// Everything on the private port.
-pub(crate) fn router(host: Arc<Host>, blobs: Arc<Blobs>, token: &str, file: HostFile) -> Router {
+pub(crate) fn router(
+    host: Arc<Host>,
+    blobs: Arc<Blobs>,
+    connections: Ports,
+    aside: Aside,
+    token: &str,
+    file: HostFile,
+) -> Router {
     let private = Arc::new(Private {
         host,
         blobs,
+        connections,
         token: Digest::of(token.as_bytes()),
         file,
+        aside,
     });
     let work = Router::new()
         .route("/v1/items/{item}/{attempt}", put(begin).get(wait))
@@ -79,13 +94,10 @@ async fn authorise(State(private): State<Arc<Private>>, request: Request, next: 
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let status = self.http();
-        let body = self.to_string();
-        match status {
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-                (status, [(header::RETRY_AFTER, RETRY_AFTER_SECONDS.to_string())], body).into_response()
-            }
-            _ => (status, body).into_response(),
+        let (status, body) = (self.http(), self.to_string());
+        match self.retry_after_seconds() {
+            Some(seconds) => (status, [(RETRY_AFTER, seconds.to_string())], body).into_response(),
+            None => (status, body).into_response(),
         }
     }
 }
@@ -112,11 +124,8 @@ async fn begin(
         .tasks
         .spawn(async move { host.begin(item, attempt).await })
         .await;
-    let status = begun.unwrap_or(Err(Refusal::Stopping)).inspect_err(|refusal| {
-        if refusal.http() == StatusCode::TOO_MANY_REQUESTS {
-            private.host.metrics.overloaded();
-        }
-    })?;
+    let begun = begun.unwrap_or(Err(Refusal::Stopping));
+    let status = begun.inspect_err(|refusal| private.host.count_refusal(refusal))?;
     Ok((StatusCode::ACCEPTED, Json(status)))
 }
 
@@ -174,7 +183,7 @@ async fn health(State(private): State<Arc<Private>>) -> (StatusCode, String) {
 }
 
 async fn ready(State(private): State<Arc<Private>>) -> (StatusCode, String) {
-    match private.host.models.trouble() {
+    match private.host.trouble() {
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
         None => (StatusCode::OK, "ready".to_owned()),
     }
@@ -192,6 +201,10 @@ struct StatusAnswer<'a> {
     work: Counts,
     blob_bytes: u64,
     work_bytes: u64,
+    /// Chain time minus this machine's. Deadlines follow the chain's.
+    clock_skew_seconds: i64,
+    /// Files that were not what they should be, newest first.
+    set_aside: Vec<Report>,
 }
 
 #[derive(Debug, Serialize)]
@@ -209,7 +222,7 @@ async fn status(State(private): State<Arc<Private>>) -> Response {
         engine_class: host.models.engine_class(),
         host_key: hex::encode(host.host_key.public_key()),
         deployments: host.models.status(),
-        trouble: host.models.trouble(),
+        trouble: host.trouble(),
         work: Counts {
             known: host.work.count(WorkState::Known),
             running: host.work.count(WorkState::Running),
@@ -218,14 +231,26 @@ async fn status(State(private): State<Arc<Private>>) -> Response {
         },
         blob_bytes: private.blobs.bytes(),
         work_bytes: host.work.row_bytes(),
+        clock_skew_seconds: host.clock.skew_seconds(),
+        set_aside: private.aside.reports(),
     };
     Json(answer).into_response()
 }
 
 async fn metrics(State(private): State<Arc<Private>>) -> Response {
+    let format = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    (format, private.host.metrics.render(&gauges(&private))).into_response()
+}
+
+fn gauges(private: &Private) -> Vec<Gauge> {
     let host = &private.host;
-    let count = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
-    let gauge = |name, help, value| Gauge { name, help, value };
+    let count = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+    let bytes = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let gauge = |name, help, value| Gauge {
+        name,
+        help,
+        values: vec![(String::new(), value)],
+    };
     let deployments = host.models.status();
     let ready = deployments.iter().filter(|status| status.state == "ready").count();
     let queued = deployments
@@ -233,63 +258,43 @@ async fn metrics(State(private): State<Arc<Private>>) -> Response {
         .map(|status| status.queued_rows)
         .fold(0, usize::saturating_add);
     let free = count(host.memory.available_permits()).saturating_mul(1024);
-    let gauges = [
+    let receiving = host.config.pushes_max.saturating_sub(host.pushes.available_permits());
+    let states = [
+        ("known", WorkState::Known),
+        ("running", WorkState::Running),
+        ("done", WorkState::Done),
+        ("failed", WorkState::Failed),
+    ];
+    let states = states.map(|(name, state)| (format!("state=\"{name}\""), count(host.work.count(state))));
+    let open = [
+        ("public", &private.connections.public),
+        ("private", &private.connections.private),
+    ];
+    let open = open.map(|(name, connections)| (format!("address=\"{name}\""), count(connections.open())));
+    let several = |name, help, values: Vec<(String, i64)>| Gauge { name, help, values };
+    vec![
         gauge("deployments", "Deployments of the provider.", count(deployments.len())),
         gauge("deployments_ready", "Deployments that take work.", count(ready)),
         gauge("queued_rows", "Rows waiting for an engine.", count(queued)),
+        several("work", "Pieces of work that are remembered, by state.", states.to_vec()),
+        several("connections", "Open connections, by address.", open.to_vec()),
         gauge(
-            "work_running",
-            "Pieces of work in progress.",
-            count(host.work.count(WorkState::Running)),
+            "pushes_receiving",
+            "Pushes whose rows are being received.",
+            count(receiving),
         ),
         gauge("row_memory_free_bytes", "Memory for rows that is free.", free),
-        gauge("blob_bytes", "Bytes of blobs on disk.", private.blobs.bytes()),
-        gauge("work_bytes", "Bytes of rows on disk.", host.work.row_bytes()),
-    ];
-    let format = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
-    (format, host.metrics.render(&gauges)).into_response()
-}
-
-/// The token of the work interface: the one in the folder, or a new one that only the owner can read.
-pub(crate) fn token(home: &Path) -> io::Result<String> {
-    let path = home.join(TOKEN_FILE);
-    match fs::read_to_string(&path) {
-        Ok(token) if token.trim().len() == 64 => return Ok(token.trim().to_owned()),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let mut bytes = [0; 32];
-    rand::rngs::OsRng.fill_bytes(&mut bytes);
-    let token = hex::encode(bytes);
-    let mut temporary = tempfile::Builder::new();
-    // Temporary files are made with mode 0600, and keep it when they get their name.
-    let mut file = temporary.prefix(".token").tempfile_in(home)?;
-    file.write_all(token.as_bytes())?;
-    file.as_file().sync_all()?;
-    file.persist(&path).map_err(|error| error.error)?;
-    Ok(token)
-}
-
-/// Tells others of the same home where this host listens. The file goes when this value does.
-#[derive(Debug)]
-pub(crate) struct Announced {
-    path: std::path::PathBuf,
-}
-
-impl Announced {
-    pub(crate) fn write(home: &Path, file: &HostFile) -> io::Result<Self> {
-        let path = home.join(HOST_FILE);
-        let mut temporary = tempfile::Builder::new().prefix(".host").tempfile_in(home)?;
-        serde_json::to_writer_pretty(&mut temporary, file)?;
-        temporary.as_file().sync_all()?;
-        temporary.persist(&path).map_err(|error| error.error)?;
-        Ok(Self { path })
-    }
-}
-
-impl Drop for Announced {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
-    }
+        gauge("blob_bytes", "Bytes of blobs on disk.", bytes(private.blobs.bytes())),
+        gauge("work_bytes", "Bytes of rows on disk.", bytes(host.work.row_bytes())),
+        gauge(
+            "clock_skew_seconds",
+            "Chain time minus this machine's.",
+            host.clock.skew_seconds(),
+        ),
+        gauge(
+            "disk_full",
+            "1 while the disk does not take what must be kept.",
+            i64::from(host.work.disk_trouble().is_some()),
+        ),
+    ]
 }

@@ -2,6 +2,10 @@
 //!
 //! A model's `tokenizer.json` may switch on truncation and padding of its own; both are overridden: rows are never padded (batches are, and
 //! only inside the engine), and texts are cut at the model's `max_positions`, special tokens included.
+//!
+//! The file is a stranger's, and the library panics at some of what it should refuse: such a file is an error here like any other.
+
+use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use partition::{Row, Tensor, TensorError, TensorSpec};
 use tokenizers::{Tokenizer, TruncationParams};
@@ -47,7 +51,7 @@ impl TextTokenizer {
     /// A tokeniser from the bytes of `tokenizer.json`, cutting at `max_positions` tokens.
     pub fn new(tokenizer_json: &[u8], max_positions: u64) -> Result<Self, TokenizerError> {
         let invalid = |source| TokenizerError::Invalid { source };
-        let mut tokenizer = Tokenizer::from_bytes(tokenizer_json).map_err(invalid)?;
+        let mut tokenizer = guarded(|| Tokenizer::from_bytes(tokenizer_json)).map_err(invalid)?;
         let max_length = usize::try_from(max_positions).unwrap_or(usize::MAX);
         let special = tokenizer.get_post_processor().map_or(0, |processor| {
             use tokenizers::PostProcessor;
@@ -76,10 +80,8 @@ impl TextTokenizer {
                 limit: TEXT_BYTES_MAX,
             });
         }
-        let encoding = self
-            .tokenizer
-            .encode(text, true)
-            .map_err(|source| TokenizerError::Text { source })?;
+        let encoding =
+            guarded(|| self.tokenizer.encode(text, true)).map_err(|source| TokenizerError::Text { source })?;
         match encoding.is_empty() {
             true => Err(TokenizerError::Empty),
             false => Ok(Tokens {
@@ -89,6 +91,11 @@ impl TextTokenizer {
             }),
         }
     }
+}
+
+/// A panic as an error. A tokeniser has no state but a cache, which it gives up where a panic has left it locked.
+fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err("the library panicked at it".into()))
 }
 
 impl Tokens {
@@ -157,6 +164,16 @@ mod tests {
         assert_eq!(row[1], Tensor::from_i64(vec![2], &[1, 2]).unwrap());
         let refused = tokens.row(&[input("pixel_values")]);
         assert!(matches!(refused, Err(TokenizerError::UnknownInput { input }) if input == "pixel_values"));
+    }
+
+    #[test]
+    fn a_file_at_which_the_library_panics_is_refused() {
+        let (cut, _) = TINY.split_once("null,\n        \"model\"").unwrap();
+        assert!(cut.ends_with("\"decoder\":"));
+        assert!(matches!(
+            TextTokenizer::new(cut.as_bytes(), 5),
+            Err(TokenizerError::Invalid { .. })
+        ));
     }
 
     #[test]

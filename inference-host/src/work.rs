@@ -26,7 +26,9 @@ use tokio::sync::watch;
 
 use crate::{
     chain::Assignment,
+    faults::{pass, Point},
     journal::{Journal, JournalError, RowFile},
+    metrics::Metrics,
 };
 
 /// Pieces that give way at once when there is no room. Few, because whoever learns of new work waits for it.
@@ -110,6 +112,15 @@ impl Record {
         usize::from(self.span).saturating_add(1) == self.assignment.spans.len()
     }
 
+    /// Whether a file of rows is still needed: the input until there is an output, the output until the next host has it.
+    pub(crate) fn keeps(&self, file: RowFile) -> bool {
+        match (file, self.own()) {
+            (RowFile::Input, None) => self.received().is_some(),
+            (RowFile::Output, Some(own)) => self.is_last() || own.acknowledgement.is_none(),
+            _ => false,
+        }
+    }
+
     fn is_finished(&self) -> bool {
         matches!(self.phase, Phase::Done | Phase::Failed { .. })
     }
@@ -187,25 +198,28 @@ pub(crate) struct Work {
     journal: Journal,
     bounds: Bounds,
     entries: Mutex<HashMap<WorkKey, Arc<Entry>>>,
+    metrics: Arc<Metrics>,
+    /// What the disk said to the last write, if it did not take it.
+    disk_trouble: Mutex<Option<String>>,
 }
 
 impl Work {
-    /// Reads back what was kept. The second value has a sentence for everything that was corrupt.
-    pub(crate) fn open(journal: Journal, bounds: Bounds) -> Result<(Self, Vec<String>), JournalError> {
-        let (records, corrupt) = journal.read_all()?;
+    /// Reads back what was kept.
+    pub(crate) fn open(journal: Journal, bounds: Bounds, metrics: Arc<Metrics>) -> Result<Self, JournalError> {
+        let found = journal.read_all()?;
         let kept = |record: Record| {
             let key = record.key();
-            let bytes = journal.row_bytes(key, RowFile::Input);
-            let bytes = bytes.saturating_add(journal.row_bytes(key, RowFile::Output));
-            (key, Entry::new(record, bytes))
+            (key, Entry::new(record, journal.row_bytes(key)))
         };
-        let entries = records.into_iter().map(kept).collect();
-        let work = Self {
+        let entries = found.records.into_iter().map(kept).collect();
+        metrics.leftovers_removed(found.leftovers);
+        Ok(Self {
             journal,
             bounds,
             entries: Mutex::new(entries),
-        };
-        Ok((work, corrupt))
+            metrics,
+            disk_trouble: Mutex::default(),
+        })
     }
 
     pub(crate) fn find(&self, key: WorkKey) -> Option<Arc<Entry>> {
@@ -233,12 +247,9 @@ impl Work {
         self.lock().values().find(made).cloned()
     }
 
-    /// Pieces that are not finished and whose deadline is ahead: what a restarted host goes on with.
-    pub(crate) fn unfinished(&self, now: u64) -> Vec<Arc<Entry>> {
-        let open = |entry: &&Arc<Entry>| {
-            let record = entry.record.borrow();
-            matches!(record.phase, Phase::Running | Phase::Sending) && now < record.assignment.deadline
-        };
+    /// Pieces that are not finished: what a restarted host goes on with.
+    pub(crate) fn unfinished(&self) -> Vec<Arc<Entry>> {
+        let open = |entry: &&Arc<Entry>| matches!(entry.record.borrow().phase, Phase::Running | Phase::Sending);
         self.lock().values().filter(open).cloned().collect()
     }
 
@@ -251,6 +262,32 @@ impl Work {
     /// Bytes of rows on disk.
     pub(crate) fn row_bytes(&self) -> u64 {
         sum_bytes(&self.lock())
+    }
+
+    /// Refuses rows for which there is no room on disk.
+    pub(crate) fn room_for(&self, bytes: u64) -> Result<(), WorkFull> {
+        let (kept, bytes_max) = (self.row_bytes(), self.bounds.row_bytes_max);
+        match kept.saturating_add(bytes) > bytes_max {
+            true => Err(WorkFull::Bytes { bytes: kept, bytes_max }),
+            false => Ok(()),
+        }
+    }
+
+    /// Why nothing can be kept, if so.
+    pub(crate) fn disk_trouble(&self) -> Option<String> {
+        self.trouble().clone()
+    }
+
+    /// After a failed write, sees whether the disk takes anything again. Not for an async thread.
+    pub(crate) fn probe(&self) {
+        if self.disk_trouble().is_some() {
+            let found = self.journal.probe();
+            *self.trouble() = found.err().map(|error| error.to_string());
+        }
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Option<String>> {
+        self.disk_trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers an assignment. Whoever knows it already gets what is known.
@@ -376,15 +413,16 @@ impl Work {
         match rows {
             Ok(rows) if Some(merkle::root(&rows)) == expected => Ok(rows),
             Ok(_) => {
-                self.journal.set_rows_aside(record.key(), file);
+                let reason = "they are not what their digest says; they were moved aside".to_owned();
+                self.journal.set_rows_aside(record.key(), file, &reason);
                 Err(JournalError::Corrupt {
                     path: format!("{file:?} rows of {}", record.key()).into(),
-                    reason: "they are not what their digest says; they were moved aside".to_owned(),
+                    reason,
                 })
             }
-            Err(error @ JournalError::Corrupt { .. }) => {
-                self.journal.set_rows_aside(record.key(), file);
-                Err(error)
+            Err(JournalError::Corrupt { path, reason }) => {
+                self.journal.set_rows_aside(record.key(), file, &reason);
+                Err(JournalError::Corrupt { path, reason })
             }
             Err(error) => Err(error),
         }
@@ -459,32 +497,35 @@ impl Work {
         change(&mut record);
         let (journal, kept) = (self.journal.clone(), record.clone());
         let write = move || {
-            let mut bytes = 0;
             if let Some((file, rows)) = rows {
                 journal.write_rows(kept.key(), file, &rows)?;
-                bytes = journal.row_bytes(kept.key(), file);
             }
-            journal.write(&kept)?;
-            Ok(bytes)
+            journal.write(&kept)
         };
         let written = tokio::task::spawn_blocking(write)
             .await
             .map_err(|_| JournalError::Stopped)?;
-        entry.row_bytes.fetch_add(written?, Ordering::Relaxed);
-        entry.record.send_replace(record);
-        Ok(())
+        // A failed write may have left rows as well.
+        self.count_rows(entry);
+        *self.trouble() = written.as_ref().err().map(ToString::to_string);
+        if written.is_ok() {
+            entry.record.send_replace(record);
+        } else {
+            self.metrics.write_failures(1);
+        }
+        written
     }
 
     fn forget_rows(&self, entry: &Entry, file: RowFile) {
         let key = entry.record.borrow().key();
         self.journal.remove_rows(key, file);
-        let other = match file {
-            RowFile::Input => RowFile::Output,
-            RowFile::Output => RowFile::Input,
-        };
-        entry
-            .row_bytes
-            .store(self.journal.row_bytes(key, other), Ordering::Relaxed);
+        pass(Point::RowsForgotten);
+        self.count_rows(entry);
+    }
+
+    fn count_rows(&self, entry: &Entry) {
+        let key = entry.record.borrow().key();
+        entry.row_bytes.store(self.journal.row_bytes(key), Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<WorkKey, Arc<Entry>>> {

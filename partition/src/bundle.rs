@@ -66,6 +66,23 @@ pub enum BundleError {
     Calibration { blob: Sha256Hex, rows: u32 },
 }
 
+impl Manifest {
+    /// The manifest that these bytes are, if they are one in canonical form and it passes [`Manifest::validate`].
+    pub fn from_bytes(text: &[u8]) -> Result<Self, BundleError> {
+        let bytes = u64::try_from(text.len()).unwrap_or(u64::MAX);
+        if bytes > MANIFEST_BYTES_MAX {
+            let limit = MANIFEST_BYTES_MAX;
+            return Err(BundleError::ManifestTooLarge { bytes, limit });
+        }
+        let parsed: Self = serde_json::from_slice(text).map_err(|source| BundleError::Json { source })?;
+        parsed.validate()?;
+        match parsed.to_bytes() == text {
+            true => Ok(parsed),
+            false => Err(BundleError::NotCanonical),
+        }
+    }
+}
+
 /// A manifest and the folder where its blobs lie.
 #[derive(Clone, Debug)]
 pub struct Bundle {
@@ -94,21 +111,9 @@ impl Bundle {
 
     /// A manifest that came from elsewhere, over a folder of blobs named by their digests. Blobs of stages that nobody asks for may be missing.
     pub fn with_store(manifest: &[u8], blobs: &Path) -> Result<Self, BundleError> {
-        let bytes = u64::try_from(manifest.len()).unwrap_or(u64::MAX);
-        if bytes > MANIFEST_BYTES_MAX {
-            return Err(BundleError::ManifestTooLarge {
-                bytes,
-                limit: MANIFEST_BYTES_MAX,
-            });
-        }
-        let parsed: Manifest = serde_json::from_slice(manifest).map_err(|source| BundleError::Json { source })?;
-        parsed.validate()?;
-        if parsed.to_bytes() != manifest {
-            return Err(BundleError::NotCanonical);
-        }
         Ok(Self {
             digest: Sha256Hex::of(manifest),
-            manifest: parsed,
+            manifest: Manifest::from_bytes(manifest)?,
             blobs: blobs.to_owned(),
         })
     }

@@ -11,21 +11,19 @@ use crate::{
 
 /// Cost of every node, at least 1.
 pub(crate) fn of_nodes(graph: &Graph, shapes: &Shapes) -> Vec<u64> {
-    graph.nodes.iter().map(|node| of(graph, shapes, node).max(1)).collect()
+    // What depends on no input is computed once, when a runtime loads the graph.
+    let node = |(node, constant)| if constant { 1 } else { of(shapes, node).max(1) };
+    graph.nodes.iter().zip(graph.constant_nodes()).map(node).collect()
 }
 
-fn of(graph: &Graph, shapes: &Shapes, node: &NodeProto) -> u64 {
+fn of(shapes: &Shapes, node: &NodeProto) -> u64 {
     let made = makes(node).filter_map(|name| shapes.get(name));
     let outputs = made.fold(0, |total: u64, seen| total.saturating_add(seen.elements()));
     let multiply = |inner: u64| outputs.saturating_mul(inner).saturating_mul(2);
     match node.op_type() {
         "MatMul" | "Gemm" if is_onnx(node.domain()) => {
             let transposed = attribute(node, "transA").is_some_and(|attribute| attribute.i() != 0);
-            let shape = node
-                .input
-                .first()
-                .map(|name| shape_of(graph, shapes, name))
-                .unwrap_or_default();
+            let shape = node.input.first().and_then(|name| shapes.of(name)).unwrap_or_default();
             multiply(
                 if transposed { shape.first() } else { shape.last() }
                     .copied()
@@ -39,37 +37,16 @@ fn of(graph: &Graph, shapes: &Shapes, node: &NodeProto) -> u64 {
                 .find_map(|name| shapes.get(name)?.shape.last().copied())
                 .unwrap_or(1)
                 .max(1);
-            let matrices = uses(node)
-                .filter_map(|name| graph.weights.get(name))
-                .filter(|weight| is_matrix(&weight.dims));
-            let inner = matrices.fold(0, |total: u64, weight| {
-                let elements = product(&weight.dims);
-                let first = weight.dims.first().map_or(1, |dim| dim.unsigned_abs()).max(1);
-                let columns = if node.op_type() == "Conv" { first } else { last };
-                total.saturating_add(elements.checked_div(columns).unwrap_or_default())
-            });
+            let matrices = uses(node).filter(|name| shapes.is_matrix(name));
+            let inner = matrices
+                .filter_map(|name| shapes.constant(name))
+                .fold(0, |total: u64, shape| {
+                    let elements = shape.iter().fold(1, |total: u64, &length| total.saturating_mul(length));
+                    let first = shape.first().copied().unwrap_or(1).max(1);
+                    let columns = if node.op_type() == "Conv" { first } else { last };
+                    total.saturating_add(elements.checked_div(columns).unwrap_or_default())
+                });
             multiply(inner).max(outputs)
         }
     }
-}
-
-/// Whether an initialiser has at least two axes longer than 1.
-pub(crate) fn is_matrix(dims: &[i64]) -> bool {
-    dims.iter().filter(|&&dim| dim > 1).count() >= 2
-}
-
-fn product(dims: &[i64]) -> u64 {
-    dims.iter()
-        .fold(1, |total: u64, dim| total.saturating_mul(dim.unsigned_abs()))
-}
-
-fn shape_of(graph: &Graph, shapes: &Shapes, name: &str) -> Vec<u64> {
-    if let Some(seen) = shapes.get(name) {
-        return seen.shape.clone();
-    }
-    graph
-        .weights
-        .get(name)
-        .map(|weight| weight.dims.iter().map(|dim| dim.unsigned_abs()).collect())
-        .unwrap_or_default()
 }

@@ -1,8 +1,9 @@
 //! Where a graph may be cut.
 //!
 //! A position lies before a node. What crosses it are the activations made before and used after; it may be cut when all of them can be
-//! carried by rows, when they are at most three times the least that crosses anywhere in the middle (this alone finds the residual
-//! stream), and when no pattern that a runtime fuses into one kernel spans it. The bit proof afterwards is the safety net.
+//! carried by rows, when no pattern that a runtime fuses into one kernel spans it, when what comes after keeps its layout, and when at most
+//! three times the bytes cross that must cross somewhere in the middle (this alone finds the residual stream). The bit proof afterwards is
+//! the safety net.
 //!
 //! What derives only from the model's inputs (attention bias, position arithmetic, shapes, rotary angles) never crosses: each stage
 //! computes it again.
@@ -10,10 +11,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    cost::is_matrix,
-    graph::{is_onnx, makes, uses, Graph},
+    fused,
+    graph::{is_onnx, makes, uses, BatchAxis, Graph},
+    layout::Layouts,
     manifest::TensorSpec,
-    proto::NodeProto,
     shapes::Shapes,
 };
 
@@ -33,20 +34,26 @@ pub(crate) struct Position {
     pub(crate) bytes: u64,
 }
 
-/// The nodes that each stage computes again for itself.
+/// The nodes that each stage computes again for itself: what depends on no input or on nothing but the inputs' shapes (however heavy: a
+/// runtime does it once), and what derives from the inputs without a product by a matrix.
 pub(crate) fn rematerialised(graph: &Graph, shapes: &Shapes) -> Vec<bool> {
+    let mut dataless: BTreeSet<&str> = graph.weights.keys().map(String::as_str).collect();
     let mut free: BTreeSet<&str> = graph.inputs.iter().map(|input| input.name.as_str()).collect();
     let mut derived: BTreeSet<&str> = free.clone();
     let mut again = Vec::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
-        let weight = |name: &str| graph.weights.get(name);
-        let light = |name: &str| free.contains(name) || weight(name).is_some_and(|weight| !is_matrix(&weight.dims));
-        let known = |name: &str| derived.contains(name) || weight(name).is_some();
+        let of_shapes = matches!(node.op_type(), "Shape" | "Size") && is_onnx(node.domain());
+        let constant = uses(node).all(|name| dataless.contains(name) || (of_shapes && free.contains(name)));
+        let light = |name: &str| free.contains(name) || (dataless.contains(name) && !shapes.is_matrix(name));
+        let known = |name: &str| derived.contains(name) || dataless.contains(name);
         // A table of positions or angles has weights, but what it gives has no batch axis, so no row could carry it.
         let rowless = || makes(node).all(|name| shapes.get(name).is_some_and(|seen| !seen.has_batch_axis()));
+        let follows_rows = graph.batch == BatchAxis::Symbolic;
         let cheap = uses(node).all(light);
-        let repeat = cheap || (uses(node).all(known) && rowless());
-        if repeat {
+        let repeat = constant || cheap || (follows_rows && uses(node).all(known) && rowless());
+        if constant {
+            dataless.extend(makes(node));
+        } else if repeat {
             free.extend(makes(node));
             derived.extend(makes(node));
         }
@@ -55,33 +62,68 @@ pub(crate) fn rematerialised(graph: &Graph, shapes: &Shapes) -> Vec<bool> {
     again
 }
 
+/// Where a graph may be cut, and why nowhere else.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    pub(crate) positions: Vec<Position>,
+    pub(crate) obstacles: Obstacles,
+}
+
+/// Why there is no cut at the other places between nodes: how many of them each reason rules out, the first that holds counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Obstacles {
+    /// Places between nodes, without those that every stage computes again for itself.
+    pub places: usize,
+    /// Something crosses that a row cannot carry: an unknown shape, no batch axis, an output that is finished already, or nothing at all.
+    pub no_row: usize,
+    /// A pattern that a runtime fuses, or neighbours of a vendor's domain, lie on both sides.
+    pub fused: usize,
+    /// What comes after would be computed in another layout.
+    pub layout: usize,
+    /// More than three times the least bytes would cross.
+    pub bytes: usize,
+}
+
 /// All positions at which the graph may be cut, in order.
-pub(crate) fn positions(graph: &Graph, shapes: &Shapes, again: &[bool], costs: &[u64]) -> Vec<Position> {
+pub(crate) fn survey(graph: &Graph, shapes: &Shapes, again: &[bool], costs: &[u64]) -> Ground {
     let links = Links::new(graph, again);
+    let layouts = Layouts::new(graph, shapes, again);
+    let spans = fused::spans(graph, shapes, again);
     let total = sum(costs);
-    let mut before = 0_u64;
-    let (mut carried, mut least_middle, mut least) = (Vec::new(), None, None);
-    for node in 1..graph.nodes.len() {
-        before = before.saturating_add(costs[node.saturating_sub(1)]);
-        let Some(position) = (!again[node]).then(|| links.position(node, shapes)).flatten() else {
+    let (mut before, mut obstacles) = (0_u64, Obstacles::default());
+    let (mut positions, mut least_middle, mut least) = (Vec::new(), None, None);
+    // A cut before the first node that is not computed again would leave a stage with nothing to do.
+    let first = again.iter().position(|again| !again).unwrap_or(again.len());
+    for (node, (again, cost)) in again.iter().zip(costs).enumerate() {
+        let here = before;
+        before = before.saturating_add(*cost);
+        if *again || node <= first {
             continue;
+        }
+        let parts = |(first, last): &(usize, usize)| *first < node && node <= *last;
+        let found = links.position(node, shapes);
+        let (count, reason) = match &found {
+            None => (&mut obstacles.no_row, true),
+            Some(_) if spans.iter().any(parts) || links.parts_custom(node) => (&mut obstacles.fused, true),
+            Some(_) => (&mut obstacles.layout, layouts.change_at(node)),
         };
-        let parts = total / MIDDLE_PARTS;
-        if before >= parts && total.saturating_sub(before) >= parts {
+        obstacles.places = obstacles.places.saturating_add(1);
+        if reason {
+            *count = count.saturating_add(1);
+            continue;
+        }
+        let Some(position) = found else { continue };
+        if here >= total / MIDDLE_PARTS && total.saturating_sub(here) >= total / MIDDLE_PARTS {
             least_middle = Some(least_middle.unwrap_or(position.bytes).min(position.bytes));
         }
         least = Some(least.unwrap_or(position.bytes).min(position.bytes));
-        carried.push(position);
+        positions.push(position);
     }
     let limit = least_middle.or(least).unwrap_or(0).saturating_mul(CROSSING_FACTOR);
-    let spans = fused_spans(graph, again);
-    let whole = |position: &Position| {
-        !spans
-            .iter()
-            .any(|(first, last)| (first.saturating_add(1)..=*last).contains(&position.node))
-    };
-    carried.retain(|position| position.bytes <= limit && whole(position) && !links.parts_custom(position.node));
-    carried
+    let possible = positions.len();
+    positions.retain(|position| position.bytes <= limit);
+    obstacles.bytes = possible.saturating_sub(positions.len());
+    Ground { positions, obstacles }
 }
 
 pub(crate) fn sum(costs: &[u64]) -> u64 {
@@ -137,7 +179,7 @@ impl<'a> Links<'a> {
             if *last >= self.nodes {
                 return None;
             }
-            let seen = shapes.get(*name)?;
+            let seen = shapes.get(name)?;
             crossing.push(seen.spec(name)?);
             bytes = bytes.saturating_add(seen.row_bytes());
         }
@@ -149,147 +191,11 @@ impl<'a> Links<'a> {
     }
 }
 
-fn makers(graph: &Graph) -> BTreeMap<&str, usize> {
+pub(crate) fn makers(graph: &Graph) -> BTreeMap<&str, usize> {
     graph
         .nodes
         .iter()
         .enumerate()
         .flat_map(|(index, node)| makes(node).map(move |name| (name, index)))
         .collect()
-}
-
-/// A pattern that runtimes fuse, seen from a node in its middle: operations before it and after it, level by level. A level that is
-/// not there is skipped.
-struct Pattern {
-    anchor: &'static str,
-    before: &'static [&'static [&'static str]],
-    after: &'static [&'static [&'static str]],
-}
-
-/// In a pattern: an addition of an initialiser, not of another activation.
-const BIAS: &str = "Add of a bias";
-
-const PATTERNS: [Pattern; 9] = [
-    // Residual addition and norm: one kernel, whose bits differ from the two.
-    Pattern {
-        anchor: "LayerNormalization",
-        before: &[&["Add"], &[BIAS]],
-        after: &[],
-    },
-    Pattern {
-        anchor: "RMSNormalization",
-        before: &[&["Add"], &[BIAS]],
-        after: &[],
-    },
-    Pattern {
-        anchor: "SimplifiedLayerNormalization",
-        before: &[&["Add"], &[BIAS]],
-        after: &[],
-    },
-    // GELU, exact.
-    Pattern {
-        anchor: "Erf",
-        before: &[&["Div", "Mul"], &[BIAS]],
-        after: &[&["Add"], &["Mul"], &["Mul"]],
-    },
-    // GELU, by tanh.
-    Pattern {
-        anchor: "Tanh",
-        before: &[&["Mul"], &["Add"], &["Mul"], &["Pow", "Mul"]],
-        after: &[&["Add"], &["Mul"], &["Mul"]],
-    },
-    // SiLU and QuickGELU.
-    Pattern {
-        anchor: "Sigmoid",
-        before: &[&["Mul"]],
-        after: &[&["Mul"]],
-    },
-    // Attention, from the scores to the weighted values.
-    Pattern {
-        anchor: "Softmax",
-        before: &[
-            &["Cast"],
-            &["Add", "Where", "Sub"],
-            &["Div", "Mul"],
-            &["MatMul"],
-            &["Transpose", "Mul", "Div"],
-        ],
-        after: &[&["Cast"], &["Where"], &["MatMul"], &["Transpose"], &["Reshape"]],
-    },
-    // LayerNorm and RMSNorm, decomposed.
-    Pattern {
-        anchor: "Sqrt",
-        before: &[
-            &["Add"],
-            &["ReduceMean"],
-            &["Pow", "Mul"],
-            &["Cast"],
-            &["Sub"],
-            &["ReduceMean"],
-        ],
-        after: &[&["Div", "Reciprocal"], &["Mul"], &["Cast"], &["Mul"], &["Add"]],
-    },
-    // Rotary positions: the rotated half.
-    Pattern {
-        anchor: "Neg",
-        before: &[&["Slice", "Split"]],
-        after: &[&["Concat"], &["Mul"], &["Add"]],
-    },
-];
-
-/// First and last node of every fused pattern.
-fn fused_spans(graph: &Graph, again: &[bool]) -> Vec<(usize, usize)> {
-    let makers = makers(graph);
-    let mut users: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (index, node) in graph.nodes.iter().enumerate() {
-        uses(node).for_each(|name| users.entry(name).or_default().push(index));
-    }
-    let previous = |index: usize| {
-        uses(&graph.nodes[index])
-            .filter_map(|name| makers.get(name).copied())
-            .collect::<Vec<_>>()
-    };
-    let next = |index: usize| {
-        makes(&graph.nodes[index])
-            .filter_map(|name| users.get(name))
-            .flatten()
-            .copied()
-            .collect::<Vec<_>>()
-    };
-    let mut spans = Vec::new();
-    for (index, node) in graph.nodes.iter().enumerate().filter(|(index, _)| !again[*index]) {
-        for pattern in PATTERNS.iter().filter(|pattern| pattern.anchor == node.op_type()) {
-            let biased = |node: &NodeProto| uses(node).any(|name| graph.weights.contains_key(name));
-            let known = |node: usize| (!again[node]).then(|| (&graph.nodes[node], biased(&graph.nodes[node])));
-            let mut members = walk(index, pattern.before, &previous, &known);
-            members.extend(walk(index, pattern.after, &next, &known));
-            let first = members.iter().copied().min().unwrap_or(index).min(index);
-            let last = members.iter().copied().max().unwrap_or(index).max(index);
-            spans.push((first, last));
-        }
-    }
-    spans
-}
-
-fn walk<'a>(
-    anchor: usize,
-    levels: &[&[&str]],
-    step: &dyn Fn(usize) -> Vec<usize>,
-    node: &dyn Fn(usize) -> Option<(&'a NodeProto, bool)>,
-) -> Vec<usize> {
-    let (mut frontier, mut members) = (vec![anchor], Vec::new());
-    for level in levels {
-        let fits = |index: &usize| {
-            let fits = |(node, biased): (&NodeProto, bool)| {
-                level.contains(&node.op_type()) || (biased && node.op_type() == "Add" && level.contains(&BIAS))
-            };
-            node(*index).is_some_and(fits)
-        };
-        let found: BTreeSet<usize> = frontier.iter().flat_map(|&index| step(index)).filter(fits).collect();
-        if !found.is_empty() {
-            members.extend(&found);
-            frontier = found.into_iter().collect();
-        }
-    }
-    members
 }

@@ -13,15 +13,19 @@ use prost::Message;
 
 use crate::{
     error::SplitError,
-    graph::{makes, uses, Graph},
+    graph::{makes, uses, BatchAxis, Graph},
     manifest::{BlobRef, Dim, Sha256Hex, TensorSpec},
     proto::{
         tensor_proto::DataLocation, tensor_shape_proto::dimension, tensor_shape_proto::Dimension, type_proto,
-        GraphProto, ModelProto, StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
+        GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto,
+        ValueInfoProto,
     },
     shapes::{Seen, Shapes},
     source::Weight,
 };
+
+/// Before the name of a tensor, in the probe: its shape.
+pub(crate) const SHAPE_OF: &str = "/fxn/shape of ";
 
 /// Writes blobs of one graph into one folder.
 #[derive(Debug)]
@@ -31,6 +35,7 @@ pub(crate) struct Emitter<'a> {
     external_bytes_min: u64,
     written: BTreeMap<String, BlobRef>,
     declared: BTreeMap<String, ValueInfoProto>,
+    graphs: BTreeSet<Sha256Hex>,
 }
 
 /// A graph as bytes, and the blobs that it refers to, sorted.
@@ -62,9 +67,10 @@ pub(crate) fn untyped(name: &str) -> ValueInfoProto {
 }
 
 /// A named tensor with its symbolic shape.
-pub(crate) fn typed(spec: &TensorSpec) -> ValueInfoProto {
+pub(crate) fn typed(spec: &TensorSpec, batch: BatchAxis) -> ValueInfoProto {
     let dim = |dim: &Dim| {
         let value = match dim {
+            Dim::Batch if batch == BatchAxis::One => dimension::Value::DimValue(1),
             Dim::Batch => dimension::Value::DimParam("batch_size".to_owned()),
             Dim::Positions(symbol) => dimension::Value::DimParam(symbol.clone()),
             Dim::Fixed(length) => dimension::Value::DimValue(i64::try_from(*length).unwrap_or(i64::MAX)),
@@ -98,6 +104,7 @@ impl<'a> Emitter<'a> {
             external_bytes_min,
             written: BTreeMap::new(),
             declared: BTreeMap::new(),
+            graphs: BTreeSet::new(),
         }
     }
 
@@ -105,11 +112,53 @@ impl<'a> Emitter<'a> {
         &self.blobs
     }
 
+    /// Writes a graph and remembers it.
+    pub(crate) fn write_graph(&mut self, bytes: &[u8]) -> Result<BlobRef, SplitError> {
+        let blob = write_blob(&self.blobs, bytes)?;
+        self.graphs.insert(blob.sha256.clone());
+        Ok(blob)
+    }
+
+    /// Every graph that was written.
+    pub(crate) fn graphs(&self) -> impl Iterator<Item = &Sha256Hex> {
+        self.graphs.iter()
+    }
+
     /// Declares these shapes in every graph from now on. A runtime fuses less where it cannot infer a shape, and it can infer other
     /// shapes in a stage than in the whole graph: without this, the two differ in their kernels and so in their bits.
     pub(crate) fn declare(&mut self, shapes: &Shapes) {
-        let spec = |(name, seen): (&String, &Seen)| Some((name.clone(), typed(&seen.spec(name)?)));
+        let batch = self.graph.batch;
+        let spec = |(name, seen): (&String, &Seen)| Some((name.clone(), typed(&seen.spec(name)?, batch)));
         self.declared = shapes.iter().filter_map(spec).collect();
+    }
+
+    /// The whole graph with every intermediate exposed; of what depends on no input only the shape, as it may be as large as all weights.
+    pub(crate) fn probe(&mut self) -> Result<Vec<u8>, SplitError> {
+        let graph = self.graph;
+        let all: Vec<usize> = (0..graph.nodes.len()).collect();
+        let (mut shapes, mut outputs) = (Vec::new(), Vec::new());
+        for (node, constant) in graph.nodes.iter().zip(graph.constant_nodes()) {
+            for name in makes(node) {
+                if !constant {
+                    outputs.push(untyped(name));
+                    continue;
+                }
+                let shape = format!("{SHAPE_OF}{name}");
+                outputs.push(untyped(&shape));
+                shapes.push(NodeProto {
+                    input: vec![name.to_owned()],
+                    output: vec![shape],
+                    op_type: Some("Shape".to_owned()),
+                    ..NodeProto::default()
+                });
+            }
+        }
+        let inputs = graph.inputs.iter().map(|input| typed(input, graph.batch)).collect();
+        let (mut model, _) = self.assemble(&all, inputs, outputs)?;
+        if let Some(body) = &mut model.graph {
+            body.node.append(&mut shapes);
+        }
+        Ok(model.encode_to_vec())
     }
 
     /// The model made of these nodes, in ascending order of index, with the weights that they use.
@@ -119,6 +168,19 @@ impl<'a> Emitter<'a> {
         inputs: Vec<ValueInfoProto>,
         outputs: Vec<ValueInfoProto>,
     ) -> Result<Emitted, SplitError> {
+        let (model, weights) = self.assemble(nodes, inputs, outputs)?;
+        Ok(Emitted {
+            bytes: model.encode_to_vec(),
+            weights: weights.into_iter().collect(),
+        })
+    }
+
+    fn assemble(
+        &mut self,
+        nodes: &[usize],
+        inputs: Vec<ValueInfoProto>,
+        outputs: Vec<ValueInfoProto>,
+    ) -> Result<(ModelProto, BTreeSet<BlobRef>), SplitError> {
         let (graph, mut weights, mut initializer) = (self.graph, BTreeSet::new(), Vec::new());
         let node: Vec<_> = nodes.iter().map(|&index| graph.nodes[index].clone()).collect();
         let used: BTreeSet<&str> = node.iter().flat_map(uses).collect();
@@ -140,16 +202,14 @@ impl<'a> Emitter<'a> {
             ..GraphProto::default()
         };
         let model = ModelProto {
-            ir_version: Some(graph.ir_version),
+            // Before version 4 every initialiser had to be an input as well.
+            ir_version: Some(graph.ir_version.max(4)),
             opset_import: graph.opsets.clone(),
             producer_name: Some("fxn-partition".to_owned()),
             graph: Some(body),
             ..ModelProto::default()
         };
-        Ok(Emitted {
-            bytes: model.encode_to_vec(),
-            weights: weights.into_iter().collect(),
-        })
+        Ok((model, weights))
     }
 
     fn initializer(&mut self, name: &str, weight: &Weight) -> Result<(TensorProto, Option<BlobRef>), SplitError> {

@@ -3,7 +3,12 @@
 use std::path::PathBuf;
 
 use crate::{
-    bundle::BundleError, manifest::ManifestError, row::RowError, runtime::RuntimeError, runtime::StageError,
+    bundle::BundleError,
+    cut::Obstacles,
+    manifest::ManifestError,
+    row::RowError,
+    runtime::{RuntimeError, StageError},
+    split::FailedCut,
     tensor::TensorError,
 };
 
@@ -45,12 +50,16 @@ pub enum SplitError {
         bytes: u64,
         expected: u64,
     },
+    #[error("initialiser {name} has the impossible shape {shape:?}")]
+    InitializerShape { name: String, shape: Vec<i64> },
     #[error("initialiser {name} has element type {code}, which cannot be stored as bytes")]
     InitializerType { name: String, code: i32 },
 
     // What is in the graph.
     #[error("the graph has no nodes")]
     Empty,
+    #[error("the graph has no outputs")]
+    NoOutputs,
     #[error("node {node} ({op}) has a subgraph; models with If, Loop or Scan cannot be split")]
     Subgraph { node: String, op: String },
     #[error("the model defines {count} local functions, the first is {name}; inline them first")]
@@ -65,6 +74,28 @@ pub enum SplitError {
     NotATensor { node: String, op: String },
     #[error("the model imports no version of the standard operator set")]
     NoOperatorSet,
+    #[error("node {node} ({op}) is of the domain {domain}, of which the model imports no version")]
+    NoDomain { node: String, op: String, domain: String },
+    #[error("the model has IR version {found}; {min} to {max} are read")]
+    IrVersion { found: i64, min: i64, max: i64 },
+    #[error("output {output} depends on no input")]
+    ConstantOutput { output: String },
+    #[error("the runtime refuses the whole graph: {reason}")]
+    NotRunnable { reason: String },
+    #[error("node {node} uses tensor {tensor}, which no input, initialiser or node gives")]
+    MissingTensor { node: String, tensor: String },
+    #[error("node {node} refers to a file from an attribute")]
+    ExternalAttribute { node: String },
+    #[error("initialiser {name} lies in a file of its own, and there is no folder to look in")]
+    ExternalData { name: String },
+    #[error("initialiser {name}: {location} is a link that leads out of the model's folder; copy the file there")]
+    ExternalLink { name: String, location: String },
+    #[error("initialiser {name} has {axes} axes, at most {limit} are read")]
+    InitializerRank { name: String, axes: usize, limit: usize },
+    #[error("{path} has {bytes} bytes, at most {limit} are read")]
+    FileTooLarge { path: PathBuf, bytes: u64, limit: u64 },
+    #[error("{path} is not a file")]
+    NotAFile { path: PathBuf },
     #[error("the model carries training information")]
     Training,
     #[error("input {input} is a key/value cache; models that generate are not split by this version")]
@@ -75,8 +106,10 @@ pub enum SplitError {
     DuplicateTensor { tensor: String },
     #[error("output {output} is made by no node")]
     MissingOutput { output: String },
-    #[error("input {input} has no batch axis: its first axis must be symbolic, and the same for all inputs")]
+    #[error("input {input} has no batch axis: its first axis must be symbolic or 1, and the same for all inputs")]
     NoBatchAxis { input: String },
+    #[error("input {input} takes a fixed batch of {rows} rows; only a symbolic batch or a batch of 1 can be served")]
+    FixedBatch { input: String, rows: i64 },
     #[error("input {input}: {problem}")]
     Input { input: String, problem: &'static str },
 
@@ -98,18 +131,20 @@ pub enum SplitError {
     Sample { sample: usize, source: RowError },
     #[error("output {output} has axes that neither batch nor positions explain")]
     OutputShape { output: String },
-    #[error("{stages} stages were asked for; the graph can be cut at {positions} positions, so into at most {possible}", possible = positions.saturating_add(1))]
-    TooManyStages { stages: usize, positions: usize },
+    #[error("{stages} stages were asked for; the graph can be cut at {positions} positions, so into at most {possible}: {obstacles}", possible = positions.saturating_add(1))]
+    TooManyStages {
+        stages: usize,
+        positions: usize,
+        obstacles: Obstacles,
+    },
     #[error("no stage can be smaller than {bytes} bytes of weights; at most {limit} were asked for")]
     StageTooLarge { bytes: u64, limit: u64 },
 
     // The proof.
-    #[error("stage {stage} answers sample {sample} with other bits than the whole graph when {how}")]
-    NotIdentical {
-        stage: usize,
-        sample: usize,
-        how: &'static str,
-    },
+    #[error("the whole graph does not give sample {sample} the same bits twice when {how}")]
+    NotRepeatable { sample: usize, how: &'static str },
+    #[error("no plan keeps the bits of the whole graph; tried and changed: {}", list(tried))]
+    NotIdentical { tried: Vec<FailedCut> },
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     #[error(transparent)]
@@ -122,4 +157,52 @@ pub enum SplitError {
     Manifest(#[from] ManifestError),
     #[error(transparent)]
     Bundle(#[from] BundleError),
+}
+
+/// Names in a message.
+const NAMED_MAX: usize = 3;
+
+impl std::fmt::Display for Obstacles {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            places,
+            no_row,
+            fused,
+            layout,
+            bytes,
+        } = self;
+        if *places == 0 {
+            return formatter.write_str("every stage would compute all of it again, as it is no more than a function of the inputs without weights");
+        }
+        write!(
+            formatter,
+            "of {places} places between nodes, {no_row} have something to carry that is no row, {fused} lie inside a pattern that runtimes \
+             fuse, {layout} would change the layout of what comes after, and at {bytes} more than three times the least would cross"
+        )
+    }
+}
+
+impl std::fmt::Display for FailedCut {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown: Vec<&str> = self.tensors.iter().take(NAMED_MAX).map(String::as_str).collect();
+        let others = self.tensors.len().saturating_sub(shown.len());
+        write!(
+            formatter,
+            "a cut before node {}, where {} ",
+            self.node,
+            shown.join(", ")
+        )?;
+        if others > 0 {
+            write!(formatter, "and {others} more ")?;
+        }
+        write!(formatter, "crossed ({})", self.why)
+    }
+}
+
+fn list(tried: &[FailedCut]) -> String {
+    let shown: Vec<String> = tried.iter().take(NAMED_MAX).map(FailedCut::to_string).collect();
+    match tried.len().saturating_sub(shown.len()) {
+        0 => shown.join("; "),
+        others => format!("{}; and {others} more", shown.join("; ")),
+    }
 }

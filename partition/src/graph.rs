@@ -12,9 +12,11 @@ use crate::{
     error::SplitError,
     manifest::{Dim, TensorSpec},
     proto::{
-        tensor_shape_proto::dimension, type_proto, AttributeProto, GraphProto, ModelProto, NodeProto,
-        OperatorSetIdProto, ValueInfoProto,
+        tensor_proto::DataLocation,
+        tensor_shape_proto::{dimension, Dimension},
+        type_proto, AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto, Version,
     },
+    row,
     source::Weight,
     tensor::DType,
 };
@@ -27,6 +29,16 @@ pub(crate) struct Graph {
     pub(crate) outputs: Vec<String>,
     pub(crate) opsets: Vec<OperatorSetIdProto>,
     pub(crate) ir_version: i64,
+    pub(crate) batch: BatchAxis,
+}
+
+/// The first axis of the graph's inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BatchAxis {
+    /// Symbolic: rows can be stacked.
+    Symbolic,
+    /// A fixed 1: one row at a time, and no tensor tells which of its axes would grow with more.
+    One,
 }
 
 /// Whether a domain is ONNX's own.
@@ -35,15 +47,14 @@ pub(crate) fn is_onnx(domain: &str) -> bool {
 }
 
 impl Graph {
-    /// Checks a model and takes it apart; external data is looked for in `directory`.
-    pub(crate) fn new(model: ModelProto, path: &Path, directory: &Path) -> Result<Self, SplitError> {
+    /// Checks a model that is called `path` in errors and takes it apart; external data is looked for in `directory`, if there is one.
+    pub(crate) fn new(mut model: ModelProto, path: &Path, directory: Option<&Path>) -> Result<Self, SplitError> {
+        let no_graph = || SplitError::NoGraph { path: path.to_owned() };
+        let graph = model.graph.take().ok_or_else(no_graph)?;
         refuse_model(&model)?;
         let (ir_version, opsets) = (model.ir_version(), model.opset_import);
-        let graph = model
-            .graph
-            .ok_or_else(|| SplitError::NoGraph { path: path.to_owned() })?;
         refuse_graph(&graph)?;
-        graph.node.iter().try_for_each(refuse_node)?;
+        graph.node.iter().try_for_each(|node| refuse_node(node, &opsets))?;
         let mut weights = BTreeMap::new();
         for tensor in graph.initializer {
             let name = tensor.name().to_owned();
@@ -56,7 +67,7 @@ impl Graph {
         }
         // Old exports list initialisers among the inputs, as defaults; nobody overrides them here.
         let inputs = graph.input.iter().filter(|input| !weights.contains_key(input.name()));
-        let inputs = input_specs(&inputs.collect::<Vec<_>>())?;
+        let (inputs, batch) = input_specs(&inputs.collect::<Vec<_>>())?;
         let outputs = graph.output.iter().map(|output| output.name().to_owned()).collect();
         let nodes = lift_constants(graph.node, &mut weights, directory)?;
         let mut graph = Self {
@@ -66,12 +77,14 @@ impl Graph {
             outputs,
             opsets,
             ir_version,
+            batch,
         };
         graph.check_order()?;
         graph.prune();
         if graph.nodes.is_empty() {
             return Err(SplitError::Empty);
         }
+        graph.check_outputs()?;
         Ok(graph)
     }
 
@@ -83,30 +96,64 @@ impl Graph {
             .map_or(1, OperatorSetIdProto::version)
     }
 
+    /// For every node whether it depends on no input: all that it uses are initialisers or made by such nodes.
+    pub(crate) fn constant_nodes(&self) -> Vec<bool> {
+        let mut made: BTreeSet<&str> = BTreeSet::new();
+        let mut constant = Vec::with_capacity(self.nodes.len());
+        for node in &self.nodes {
+            let all = uses(node).all(|name| made.contains(name) || self.weights.contains_key(name));
+            if all {
+                made.extend(makes(node));
+            }
+            constant.push(all);
+        }
+        constant
+    }
+
     pub(crate) fn input(&self, name: &str) -> Option<&TensorSpec> {
         self.inputs.iter().find(|input| input.name == name)
     }
 
     fn check_order(&self) -> Result<(), SplitError> {
-        let mut known: BTreeSet<&str> = self.inputs.iter().map(|input| input.name.as_str()).collect();
-        known.extend(self.weights.keys().map(String::as_str));
+        let mut known: BTreeSet<&str> = self.weights.keys().map(String::as_str).collect();
+        let twice = |tensor: &str| SplitError::DuplicateTensor {
+            tensor: tensor.to_owned(),
+        };
+        if let Some(input) = self.inputs.iter().find(|input| !known.insert(&input.name)) {
+            return Err(twice(&input.name));
+        }
+        let mut outputs = BTreeSet::new();
+        if let Some(output) = self.outputs.iter().find(|output| !outputs.insert(*output)) {
+            return Err(twice(output));
+        }
         for node in &self.nodes {
             if let Some(tensor) = uses(node).find(|tensor| !known.contains(tensor)) {
-                return Err(SplitError::NotTopological {
-                    node: label(node),
-                    tensor: tensor.to_owned(),
+                let made = self.nodes.iter().flat_map(makes).any(|made| made == tensor);
+                let (node, tensor) = (label(node), tensor.to_owned());
+                return Err(match made {
+                    true => SplitError::NotTopological { node, tensor },
+                    false => SplitError::MissingTensor { node, tensor },
                 });
             }
             if let Some(tensor) = makes(node).find(|tensor| !known.insert(tensor)) {
-                return Err(SplitError::DuplicateTensor {
-                    tensor: tensor.to_owned(),
-                });
+                return Err(twice(tensor));
             }
         }
         let made: BTreeSet<_> = self.nodes.iter().flat_map(makes).collect();
         match self.outputs.iter().find(|output| !made.contains(output.as_str())) {
             Some(output) => Err(SplitError::MissingOutput { output: output.clone() }),
-            None if self.outputs.is_empty() => Err(SplitError::Empty),
+            None if self.outputs.is_empty() => Err(SplitError::NoOutputs),
+            None => Ok(()),
+        }
+    }
+
+    /// An output that no input changes is no answer to anything.
+    fn check_outputs(&self) -> Result<(), SplitError> {
+        let constant = self.constant_nodes();
+        let nodes = self.nodes.iter().zip(constant).filter(|(_, constant)| *constant);
+        let made: BTreeSet<&str> = nodes.flat_map(|(node, _)| makes(node)).collect();
+        match self.outputs.iter().find(|output| made.contains(output.as_str())) {
+            Some(output) => Err(SplitError::ConstantOutput { output: output.clone() }),
             None => Ok(()),
         }
     }
@@ -141,7 +188,7 @@ pub(crate) fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a Attri
     node.attribute.iter().find(|attribute| attribute.name() == name)
 }
 
-fn label(node: &NodeProto) -> String {
+pub(crate) fn label(node: &NodeProto) -> String {
     match node.name() {
         "" => format!("making {}", node.output.first().map_or("nothing", String::as_str)),
         name => name.to_owned(),
@@ -153,6 +200,14 @@ fn refuse_model(model: &ModelProto) -> Result<(), SplitError> {
         return Err(SplitError::LocalFunctions {
             name: first.name().to_owned(),
             count: model.functions.len(),
+        });
+    }
+    let newest = i64::from(Version::IrVersion as i32);
+    if !(1..=newest).contains(&model.ir_version()) {
+        return Err(SplitError::IrVersion {
+            found: model.ir_version(),
+            min: 1,
+            max: newest,
         });
     }
     if !model
@@ -181,15 +236,31 @@ fn refuse_graph(graph: &GraphProto) -> Result<(), SplitError> {
     }
 }
 
-fn refuse_node(node: &NodeProto) -> Result<(), SplitError> {
+fn refuse_node(node: &NodeProto, opsets: &[OperatorSetIdProto]) -> Result<(), SplitError> {
     let (name, op) = (label(node), node.op_type().to_owned());
     let has_graph = |attribute: &AttributeProto| attribute.g.is_some() || !attribute.graphs.is_empty();
     if node.attribute.iter().any(has_graph) || matches!(op.as_str(), "If" | "Loop" | "Scan") {
         return Err(SplitError::Subgraph { node: name, op });
     }
-    let sparse = |attribute: &&AttributeProto| attribute.sparse_tensor.is_some();
-    if node.attribute.iter().find(sparse).is_some() {
+    if node.attribute.iter().any(|attribute| attribute.sparse_tensor.is_some()) {
         return Err(SplitError::SparseInitializer { name });
+    }
+    let tensors = node
+        .attribute
+        .iter()
+        .flat_map(|attribute| attribute.t.iter().chain(&attribute.tensors));
+    // A constant becomes an initialiser, and is checked as one.
+    if op != "Constant"
+        && tensors
+            .into_iter()
+            .any(|tensor| tensor.data_location() == DataLocation::External)
+    {
+        return Err(SplitError::ExternalAttribute { node: name });
+    }
+    let imported = |opset: &OperatorSetIdProto| opset.domain() == node.domain();
+    if !is_onnx(node.domain()) && !opsets.iter().any(imported) {
+        let domain = node.domain().to_owned();
+        return Err(SplitError::NoDomain { node: name, op, domain });
     }
     match op.as_str() {
         _ if op.starts_with("DynamicQuantize") => Err(SplitError::DynamicQuantisation { node: name, op }),
@@ -206,7 +277,7 @@ fn refuse_node(node: &NodeProto) -> Result<(), SplitError> {
 fn lift_constants(
     nodes: Vec<NodeProto>,
     weights: &mut BTreeMap<String, Weight>,
-    directory: &Path,
+    directory: Option<&Path>,
 ) -> Result<Vec<NodeProto>, SplitError> {
     let mut kept = Vec::with_capacity(nodes.len());
     for mut node in nodes {
@@ -229,58 +300,90 @@ fn lift_constants(
     Ok(kept)
 }
 
-fn input_specs(inputs: &[&ValueInfoProto]) -> Result<Vec<TensorSpec>, SplitError> {
-    let mut batch_symbol = None;
-    let mut specs = Vec::with_capacity(inputs.len());
-    for input in inputs {
-        let name = input.name().to_owned();
-        if name.starts_with("past_") {
-            return Err(SplitError::KeyValueCache { input: name });
-        }
-        let refuse = |problem| SplitError::Input {
-            input: name.clone(),
-            problem,
-        };
-        let Some(type_proto::Value::TensorType(tensor)) = input.r#type.as_ref().and_then(|kind| kind.value.as_ref())
-        else {
-            return Err(refuse("is not a tensor"));
-        };
-        let dtype =
-            DType::from_code(tensor.elem_type()).ok_or_else(|| refuse("has an element type that rows cannot carry"))?;
-        let dims = tensor
-            .shape
-            .as_ref()
-            .map(|shape| shape.dim.as_slice())
-            .unwrap_or_default();
-        let mut shape = Vec::with_capacity(dims.len());
-        for (axis, dim) in dims.iter().enumerate() {
-            let dim = match (&dim.value, axis) {
-                (Some(dimension::Value::DimParam(symbol)), 0) if !symbol.is_empty() => {
-                    if *batch_symbol.get_or_insert_with(|| symbol.clone()) != *symbol {
-                        return Err(SplitError::NoBatchAxis { input: name });
-                    }
-                    Dim::Batch
-                }
-                (_, 0) => return Err(SplitError::NoBatchAxis { input: name }),
-                (Some(dimension::Value::DimParam(symbol)), _) if batch_symbol.as_ref() == Some(symbol) => {
-                    return Err(refuse("has a second batch axis"));
-                }
-                (Some(dimension::Value::DimParam(symbol)), _) if !symbol.is_empty() => Dim::Positions(symbol.clone()),
-                (Some(dimension::Value::DimValue(length)), _) if *length > 0 => Dim::Fixed(length.unsigned_abs()),
-                _ => return Err(refuse("has an axis with neither length nor name")),
-            };
-            shape.push(dim);
-        }
-        if shape.is_empty() {
-            return Err(SplitError::NoBatchAxis { input: name });
-        }
-        specs.push(TensorSpec { name, dtype, shape });
-    }
-    match specs.is_empty() {
-        true => Err(SplitError::Input {
-            input: String::new(),
-            problem: "the graph has no inputs",
+fn input_specs(inputs: &[&ValueInfoProto]) -> Result<(Vec<TensorSpec>, BatchAxis), SplitError> {
+    let first = inputs.first().ok_or_else(|| SplitError::Input {
+        input: String::new(),
+        problem: "the graph has no inputs",
+    })?;
+    // Before anything is said about axes: that rows can carry it at all.
+    inputs.iter().try_for_each(|input| dtype_of(input).map(drop))?;
+    let batch = first_axis(first)?;
+    let axis = if batch.is_some() {
+        BatchAxis::Symbolic
+    } else {
+        BatchAxis::One
+    };
+    let specs = inputs.iter().map(|input| input_spec(input, batch));
+    Ok((specs.collect::<Result<_, _>>()?, axis))
+}
+
+/// Symbol of the first axis; none where it is a fixed 1.
+fn first_axis(input: &ValueInfoProto) -> Result<Option<&str>, SplitError> {
+    match dims(tensor_of(input)?).first().and_then(|dim| dim.value.as_ref()) {
+        Some(dimension::Value::DimParam(symbol)) if !symbol.is_empty() => Ok(Some(symbol)),
+        Some(dimension::Value::DimValue(1)) => Ok(None),
+        Some(dimension::Value::DimValue(rows)) => Err(SplitError::FixedBatch {
+            input: input.name().to_owned(),
+            rows: *rows,
         }),
-        false => Ok(specs),
+        _ => Err(SplitError::NoBatchAxis {
+            input: input.name().to_owned(),
+        }),
     }
+}
+
+fn tensor_of(input: &ValueInfoProto) -> Result<&type_proto::Tensor, SplitError> {
+    match input.r#type.as_ref().and_then(|kind| kind.value.as_ref()) {
+        Some(type_proto::Value::TensorType(tensor)) => Ok(tensor),
+        _ => Err(SplitError::Input {
+            input: input.name().to_owned(),
+            problem: "is not a tensor",
+        }),
+    }
+}
+
+fn dtype_of(input: &ValueInfoProto) -> Result<DType, SplitError> {
+    DType::from_code(tensor_of(input)?.elem_type()).ok_or_else(|| SplitError::Input {
+        input: input.name().to_owned(),
+        problem: "has an element type that rows cannot carry",
+    })
+}
+
+fn dims(tensor: &type_proto::Tensor) -> &[Dimension] {
+    tensor
+        .shape
+        .as_ref()
+        .map(|shape| shape.dim.as_slice())
+        .unwrap_or_default()
+}
+
+fn input_spec(input: &ValueInfoProto, batch: Option<&str>) -> Result<TensorSpec, SplitError> {
+    let name = input.name().to_owned();
+    if name.starts_with("past_") {
+        return Err(SplitError::KeyValueCache { input: name });
+    }
+    let refuse = |problem| SplitError::Input {
+        input: name.clone(),
+        problem,
+    };
+    let (tensor, dtype) = (tensor_of(input)?, dtype_of(input)?);
+    if first_axis(input)? != batch {
+        return Err(SplitError::NoBatchAxis { input: name });
+    }
+    if dims(tensor).len() > row::RANK_MAX.saturating_add(1) {
+        return Err(refuse("has more axes than a row can have"));
+    }
+    let mut shape = vec![Dim::Batch];
+    for dim in dims(tensor).iter().skip(1) {
+        shape.push(match &dim.value {
+            Some(dimension::Value::DimParam(symbol)) if batch == Some(symbol.as_str()) => {
+                return Err(refuse("has a second batch axis"));
+            }
+            Some(dimension::Value::DimParam(symbol)) if !symbol.is_empty() => Dim::Positions(symbol.clone()),
+            Some(dimension::Value::DimValue(length)) if *length > 0 => Dim::Fixed(length.unsigned_abs()),
+            Some(dimension::Value::DimValue(_)) => return Err(refuse("has an axis of length 0 or less")),
+            _ => return Err(refuse("has an axis with neither length nor name")),
+        });
+    }
+    Ok(TensorSpec { name, dtype, shape })
 }

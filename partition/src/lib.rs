@@ -11,7 +11,11 @@ mod cut;
 mod draft;
 mod emit;
 mod error;
+mod fused;
 mod graph;
+mod inputs;
+mod inspect;
+mod layout;
 mod manifest;
 mod options;
 mod plan;
@@ -26,13 +30,16 @@ mod tensor;
 
 pub use bundle::{Bundle, BundleError};
 pub use calibration::{self_test, SelfTestError, StageCalibration, Standing};
+pub use cut::Obstacles;
 pub use error::SplitError;
+pub use inputs::{model_inputs, ModelInput};
+pub use inspect::{inspect, ModelFacts};
 pub use manifest::{
     Batching, BlobRef, Calibration, Dim, Manifest, ManifestError, Pooling, Sha256Hex, Stage, TensorSpec, FORMAT,
 };
 pub use options::{SplitOptions, Stages};
 pub use runtime::{run_stage, Loaded, Runtime, RuntimeError, StageError};
-pub use split::split;
+pub use split::{split, split_and_report, FailedCut, Report};
 pub use tensor::{DType, Row, Tensor, TensorError};
 
 /// The ONNX schema, generated from `proto/onnx.proto`.

@@ -148,7 +148,7 @@ pub enum Batching {
     Padded,
     /// Rows of equal lengths only.
     EqualLengths,
-    /// One row at a time.
+    /// One row at a time: a row changes bits among others, or the graph has a fixed batch of 1.
     Single,
 }
 

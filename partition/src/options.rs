@@ -52,9 +52,28 @@ impl SplitOptions {
         }
     }
 
+    /// Options for a model of any other kind: nothing is appended to the graph, and no axis but the batch is symbolic.
+    pub fn plain(stages: Stages) -> Self {
+        Self {
+            task: "other".to_owned(),
+            pooling: None,
+            normalize: false,
+            ..Self::embeddings(stages, 1)
+        }
+    }
+
     /// Options as the files of an export tell them: a sentence-embedding model by its `modules.json`, `sentence_bert_config.json` and pooling
-    /// configuration; anything else by `config.json`, without pooling.
+    /// configuration; another model of texts by `config.json`, without pooling. A model without `tokenizer.json` takes no texts: it is a plain
+    /// one, and its `config.json`, if there is any, may tell the longest row.
     pub fn for_export(source_dir: &Path, stages: Stages) -> Result<Self, SplitError> {
+        if !source_dir.join("tokenizer.json").is_file() && !source_dir.join("modules.json").is_file() {
+            let config = read_json(source_dir, "config.json")?.unwrap_or_default();
+            let told = config["max_position_embeddings"].as_u64();
+            return Ok(Self {
+                max_positions: told.unwrap_or(1),
+                ..Self::plain(stages)
+            });
+        }
         let Some(modules) = read_json(source_dir, "modules.json")? else {
             let config = require(source_dir, "config.json")?;
             let max_positions = number(source_dir, "config.json", &config, "max_position_embeddings")?;
@@ -121,7 +140,7 @@ fn require(source_dir: &Path, name: &str) -> Result<Value, SplitError> {
 fn number(source_dir: &Path, name: &str, config: &Value, key: &str) -> Result<u64, SplitError> {
     config[key]
         .as_u64()
-        .ok_or_else(|| invalid(source_dir, name, format!("{key} is not a number")))
+        .ok_or_else(|| invalid(source_dir, name, format!("{key} is not a whole number of 0 or more")))
 }
 
 fn pooling(source_dir: &Path, folder: &str) -> Result<Pooling, SplitError> {

@@ -1,12 +1,16 @@
 //! Chooses among the positions: a dynamic programme over (stages, position).
 //!
 //! First the smallest possible cost of the largest stage; then, among all plans within a twentieth of it, the one over whose borders the
-//! fewest bytes cross, and of those the most balanced. Without the second step, a plan would move into the middle of a layer to win half a per cent.
+//! fewest bytes cross, and of those the most balanced, without stages that do next to nothing. Without the second step, a plan would move into the middle of a layer to win half a per cent.
 
 use crate::{cut::Position, error::SplitError};
 
 /// How far from the best balance a plan may be to save bytes on the wire: a twentieth.
 const SLACK_PARTS: u64 = 20;
+
+/// The least that a stage has to do, in parts of an even share; the first that any plan meets. Where one stage cannot be made smaller, the
+/// others would otherwise go to where the fewest bytes cross, and do nothing.
+const FLOOR_PARTS: [u64; 4] = [2, 4, 8, 16];
 
 /// The graph as the planner sees it: points 0 (its begin), 1..=positions, and its end.
 #[derive(Debug)]
@@ -22,7 +26,7 @@ pub(crate) struct Terrain {
 impl Terrain {
     /// `weight_bytes(from, to)` gives the bytes of a stage of the nodes `from..to`.
     pub(crate) fn new(
-        positions: &[Position],
+        positions: &[&Position],
         costs: &[u64],
         weight_bytes: impl Fn(usize, &[usize]) -> Vec<u64>,
     ) -> Self {
@@ -58,10 +62,9 @@ impl Terrain {
     }
 }
 
-/// Points between the stages, ascending, for exactly this many stages.
-pub(crate) fn stages(terrain: &Terrain, stages: usize) -> Result<Vec<usize>, SplitError> {
-    let positions = terrain.end().saturating_sub(1);
-    plan(terrain, stages, u64::MAX).ok_or(SplitError::TooManyStages { stages, positions })
+/// Points between the stages, ascending, for exactly this many stages; nothing where there are too few points.
+pub(crate) fn stages(terrain: &Terrain, stages: usize) -> Option<Vec<usize>> {
+    plan(terrain, stages, u64::MAX)
 }
 
 /// Points between the fewest stages of which none has more weights than this.
@@ -79,12 +82,21 @@ fn plan(terrain: &Terrain, stages: usize, bytes_max: u64) -> Option<Vec<usize>> 
         |value: (u64, u64), from: usize, to: usize| fits(from, to).then(|| (value.0.max(terrain.cost(from, to)), 0));
     let (best, _) = best_path(terrain.end(), stages, balance)?;
     let limit = best.0.saturating_add(best.0 / SLACK_PARTS);
-    let bytes = |value: (u64, u64), from: usize, to: usize| {
-        let cost = terrain.cost(from, to);
-        let sum = value.0.saturating_add(terrain.crossing[to]);
-        (fits(from, to) && cost <= limit).then(|| (sum, value.1.max(cost)))
-    };
-    best_path(terrain.end(), stages, bytes).map(|(_, path)| path)
+    let even = terrain
+        .cost(0, terrain.end())
+        .checked_div(u64::try_from(stages).unwrap_or(u64::MAX));
+    let floors = FLOOR_PARTS
+        .iter()
+        .filter_map(|parts| even?.checked_div(*parts))
+        .chain([0]);
+    floors.into_iter().find_map(|floor| {
+        let bytes = |value: (u64, u64), from: usize, to: usize| {
+            let cost = terrain.cost(from, to);
+            let sum = value.0.saturating_add(terrain.crossing[to]);
+            (fits(from, to) && (floor..=limit).contains(&cost)).then(|| (sum, value.1.max(cost)))
+        };
+        best_path(terrain.end(), stages, bytes).map(|(_, path)| path)
+    })
 }
 
 type Value = (u64, u64);
@@ -171,7 +183,7 @@ mod tests {
                 .map(|&to| costs.get(from..to).map_or(0, crate::cut::sum))
                 .collect()
         };
-        Terrain::new(&positions, costs, weight)
+        Terrain::new(&positions.iter().collect::<Vec<_>>(), costs, weight)
     }
 
     #[test]
@@ -189,15 +201,19 @@ mod tests {
     }
 
     #[test]
+    fn no_stage_is_left_with_nothing_to_do_because_few_bytes_cross_there() {
+        // The first node cannot be divided; the cheapest borders lie around the last two.
+        let terrain = terrain(&[100, 30, 30, 1, 1], &[50, 50, 1, 1]);
+        assert_eq!(stages(&terrain, 3).unwrap(), [1, 2]);
+        // Where there is nothing else, it is done all the same.
+        let terrain = super::tests::terrain(&[100, 1, 1], &[50, 1]);
+        assert_eq!(stages(&terrain, 3).unwrap(), [1, 2]);
+    }
+
+    #[test]
     fn more_stages_than_positions_allow_are_refused() {
         let terrain = terrain(&[1, 1, 1], &[1, 1]);
-        assert!(matches!(
-            stages(&terrain, 4),
-            Err(SplitError::TooManyStages {
-                stages: 4,
-                positions: 2
-            })
-        ));
+        assert_eq!(stages(&terrain, 4), None);
     }
 
     #[test]

@@ -3,22 +3,26 @@
 //! Declared shapes (`value_info`) are optional, often missing, and nobody checks them. So the whole graph runs twice with every intermediate
 //! exposed, with two batch sizes and two lengths along every symbolic axis: an axis that follows the batch is the batch axis, one that
 //! follows a length is that symbol, one that stays is fixed, and anything else is nothing that a row can carry.
+//! A graph with a fixed batch of 1 runs on one row both times, and a first axis of 1 is the batch axis.
 
 use std::collections::BTreeMap;
 
 use crate::{
     batch,
-    emit::{typed, untyped, Emitter},
+    emit::{Emitter, SHAPE_OF},
     error::SplitError,
-    graph::{makes, Graph},
+    graph::{BatchAxis, Graph},
     manifest::{Dim, TensorSpec},
     row,
-    runtime::{Runtime, StageError},
+    runtime::{Runtime, RuntimeError, StageError},
     tensor::{DType, Row, Tensor},
 };
 
 /// Different from each other, so that the batch axis shows; more than 1, so that it is not taken for a broadcast axis.
 const BATCHES: [usize; 2] = [2, 3];
+
+/// Of what a runtime says about a graph that it refuses.
+const REASON_CHARS_MAX: usize = 400;
 
 /// A tensor as it was seen.
 #[derive(Clone, Debug)]
@@ -26,6 +30,8 @@ pub(crate) struct Seen {
     pub(crate) dtype: DType,
     /// Shape in the larger of the two runs.
     pub(crate) shape: Vec<u64>,
+    /// Rows in that run.
+    rows: u64,
     /// What its axes follow, if all are explained.
     pub(crate) symbolic: Option<Vec<Dim>>,
 }
@@ -52,7 +58,8 @@ impl Seen {
     pub(crate) fn row_bytes(&self) -> u64 {
         self.elements()
             .saturating_mul(u64::try_from(self.dtype.size()).unwrap_or(1))
-            / 3
+            .checked_div(self.rows)
+            .unwrap_or_default()
     }
 
     pub(crate) fn elements(&self) -> u64 {
@@ -62,7 +69,41 @@ impl Seen {
     }
 }
 
-pub(crate) type Shapes = BTreeMap<String, Seen>;
+/// What was seen.
+#[derive(Debug, Default)]
+pub(crate) struct Shapes {
+    made: BTreeMap<String, Seen>,
+    /// Shapes of the initialisers and of what derives from them alone.
+    constants: BTreeMap<String, Vec<u64>>,
+}
+
+impl Shapes {
+    /// A tensor that depends on the inputs.
+    pub(crate) fn get(&self, name: &str) -> Option<&Seen> {
+        self.made.get(name)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&String, &Seen)> {
+        self.made.iter()
+    }
+
+    /// Shape of a tensor that depends on no input.
+    pub(crate) fn constant(&self, name: &str) -> Option<&[u64]> {
+        self.constants.get(name).map(Vec::as_slice)
+    }
+
+    /// Shape of any tensor.
+    pub(crate) fn of(&self, name: &str) -> Option<&[u64]> {
+        let made = self.made.get(name).map(|seen| seen.shape.as_slice());
+        made.or_else(|| self.constant(name))
+    }
+
+    /// Whether a tensor depends on no input and has at least two axes longer than 1.
+    pub(crate) fn is_matrix(&self, name: &str) -> bool {
+        self.constant(name)
+            .is_some_and(|shape| shape.iter().filter(|&&length| length > 1).count() >= 2)
+    }
+}
 
 /// Runs the graph on the samples and looks at every tensor that it makes.
 pub(crate) fn probe(
@@ -73,49 +114,74 @@ pub(crate) fn probe(
     max_positions: u64,
 ) -> Result<Shapes, SplitError> {
     let pair = choose(graph, samples, max_positions)?;
-    let all: Vec<usize> = (0..graph.nodes.len()).collect();
-    let outputs = graph.nodes.iter().flat_map(makes).map(untyped).collect();
-    let model = emitter.model(&all, graph.inputs.iter().map(typed).collect(), outputs)?;
     let path = emitter.blobs().join("probe.onnx");
-    std::fs::write(&path, model.bytes).map_err(|source| SplitError::Write {
+    let write = |source| SplitError::Write {
         path: path.clone(),
         source,
-    })?;
-    let mut loaded = runtime.load(&path)?;
-    let mut seen = Vec::new();
-    for (sample, rows) in pair.iter().zip(BATCHES) {
-        let batch =
-            batch::stack(&vec![(*sample).clone(); rows], &graph.inputs, max_positions).map_err(StageError::from)?;
-        let inputs = graph
-            .inputs
-            .iter()
-            .map(|input| input.name.clone())
-            .zip(batch.tensors)
-            .collect();
-        seen.push(loaded.run(inputs)?.into_iter().collect::<BTreeMap<_, _>>());
-    }
-    std::fs::remove_file(&path).map_err(|source| SplitError::Write { path, source })?;
+    };
+    std::fs::write(&path, emitter.probe()?).map_err(write)?;
+    let refused = |error: RuntimeError| SplitError::NotRunnable { reason: reason(&error) };
+    let mut loaded = runtime.load(&path).map_err(refused)?;
+    let batches = match graph.batch {
+        BatchAxis::Symbolic => BATCHES,
+        BatchAxis::One => [1, 1],
+    };
+    let mut run = |sample: &Row, rows: usize| -> Result<BTreeMap<String, Tensor>, SplitError> {
+        let rows = vec![sample.clone(); rows];
+        let batch = batch::stack(&rows, &graph.inputs, max_positions).map_err(StageError::from)?;
+        let names = graph.inputs.iter().map(|input| input.name.clone());
+        let answer = loaded.run(names.zip(batch.tensors).collect()).map_err(refused)?;
+        Ok(answer.into_iter().collect())
+    };
+    let small: BTreeMap<_, _> = run(pair[0], batches[0])?
+        .into_iter()
+        .map(|(name, tensor)| (name, tensor.shape))
+        .collect();
+    let large = run(pair[1], batches[1])?;
+    std::fs::remove_file(&path).map_err(write)?;
     let lengths = [
         row::check(pair[0], &graph.inputs, max_positions)?,
         row::check(pair[1], &graph.inputs, max_positions)?,
     ];
-    let [small, large] = seen.as_slice() else {
-        return Ok(Shapes::new());
+    let mut shapes = Shapes::default();
+    for (name, weight) in &graph.weights {
+        let dims = weight.dims.iter().map(|dim| dim.unsigned_abs()).collect();
+        shapes.constants.insert(name.clone(), dims);
+    }
+    for (name, tensor) in large {
+        if let Some(constant) = name.strip_prefix(SHAPE_OF) {
+            shapes.constants.insert(constant.to_owned(), integers(&tensor));
+            continue;
+        }
+        let other = small.get(&name);
+        let symbolic = other.and_then(|other| explain(other, &tensor.shape, &lengths, graph.batch));
+        let seen = Seen {
+            dtype: tensor.dtype,
+            shape: tensor.shape,
+            rows: u64::try_from(batches[1]).unwrap_or(1),
+            symbolic,
+        };
+        shapes.made.insert(name, seen);
+    }
+    Ok(shapes)
+}
+
+/// What the runtime itself says, in one line; the file that it names is ours and gone soon.
+fn reason(error: &RuntimeError) -> String {
+    let text = match error {
+        RuntimeError::Load { source, .. } | RuntimeError::Run { source } => source.to_string(),
+        RuntimeError::DType { .. } => error.to_string(),
     };
-    let explained = large.iter().map(|(name, tensor)| {
-        let symbolic = small
-            .get(name)
-            .and_then(|other| explain(&other.shape, &tensor.shape, &lengths));
-        (
-            name.clone(),
-            Seen {
-                dtype: tensor.dtype,
-                shape: tensor.shape.clone(),
-                symbolic,
-            },
-        )
-    });
-    Ok(explained.collect())
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ").chars().take(REASON_CHARS_MAX).collect()
+}
+
+fn integers(tensor: &Tensor) -> Vec<u64> {
+    tensor
+        .data
+        .chunks_exact(8)
+        .map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap_or_default()))
+        .collect()
 }
 
 /// Two samples that differ in length along every symbolic axis, the shortest that do, as every intermediate is kept.
@@ -128,8 +194,9 @@ fn choose<'a>(graph: &Graph, samples: &'a [Row], max_positions: u64) -> Result<[
     for (a, small) in lengths.iter().enumerate() {
         for (b, large) in lengths.iter().enumerate() {
             // 2 and 3 positions could not be told from 2 and 3 rows.
+            let rows_too = |lengths| graph.batch == BatchAxis::Symbolic && lengths == (2, 3);
             let distinct =
-                |(symbol, &length): (&String, &u64)| large[symbol] > length && (length, large[symbol]) != (2, 3);
+                |(symbol, &length): (&String, &u64)| large[symbol] > length && !rows_too((length, large[symbol]));
             let total = large.values().fold(0, |sum: u64, &length| sum.saturating_add(length));
             if small.iter().all(distinct) && best.as_ref().is_none_or(|(least, _)| total < *least) {
                 best = Some((total, [&samples[a], &samples[b]]));
@@ -147,16 +214,19 @@ fn choose<'a>(graph: &Graph, samples: &'a [Row], max_positions: u64) -> Result<[
         .ok_or_else(|| SplitError::SampleLengths { symbol: symbol() })
 }
 
-fn explain(small: &[u64], large: &[u64], lengths: &[BTreeMap<String, u64>; 2]) -> Option<Vec<Dim>> {
+fn explain(small: &[u64], large: &[u64], lengths: &[BTreeMap<String, u64>; 2], batch: BatchAxis) -> Option<Vec<Dim>> {
     if small.len() != large.len() {
         return None;
     }
     let batches = BATCHES.map(|rows| u64::try_from(rows).unwrap_or_default());
-    let axis = |(&small, &large): (&u64, &u64)| {
+    let axis = |(axis, (&small, &large)): (usize, (&u64, &u64))| {
+        if batch == BatchAxis::One && axis == 0 && (small, large) == (1, 1) {
+            return Some(Dim::Batch);
+        }
         if small == large {
             return Some(Dim::Fixed(small));
         }
-        if [small, large] == batches {
+        if batch == BatchAxis::Symbolic && [small, large] == batches {
             return Some(Dim::Batch);
         }
         let follows = |symbol: &&String| (lengths[0][*symbol], lengths[1][*symbol]) == (small, large);
@@ -165,7 +235,7 @@ fn explain(small: &[u64], large: &[u64], lengths: &[BTreeMap<String, u64>; 2]) -
             .find(follows)
             .map(|symbol| Dim::Positions(symbol.clone()))
     };
-    small.iter().zip(large).map(axis).collect()
+    small.iter().zip(large).enumerate().map(axis).collect()
 }
 
 /// The samples as rows in the order of the graph's inputs.

@@ -19,6 +19,9 @@ use crate::{
 /// A protobuf cannot be larger; weights beyond it have to be external data.
 const MODEL_BYTES_MAX: u64 = (2 << 30) - 1;
 
+/// Axes of an initialiser: several times more than any operation takes.
+const RANK_MAX: usize = 64;
+
 /// An initialiser: facts and bytes, wherever they lie.
 #[derive(Clone, Debug)]
 pub(crate) struct Weight {
@@ -81,7 +84,12 @@ pub(crate) fn read_model(path: &Path) -> Result<ModelProto, SplitError> {
     }
     let mut buffer = Vec::with_capacity(usize::try_from(bytes).unwrap_or_default());
     file.read_to_end(&mut buffer).map_err(read)?;
-    ModelProto::decode(Bytes::from(buffer)).map_err(|source| SplitError::NotOnnx {
+    decode(buffer, path)
+}
+
+/// Decodes a protobuf that is called `path` in errors.
+pub(crate) fn decode(bytes: Vec<u8>, path: &Path) -> Result<ModelProto, SplitError> {
+    ModelProto::decode(Bytes::from(bytes)).map_err(|source| SplitError::NotOnnx {
         path: path.to_owned(),
         source,
     })
@@ -89,11 +97,17 @@ pub(crate) fn read_model(path: &Path) -> Result<ModelProto, SplitError> {
 
 impl Weight {
     /// The weight that an initialiser describes; external data is looked for in `directory`.
-    pub(crate) fn from_proto(tensor: TensorProto, directory: &Path) -> Result<Self, SplitError> {
+    pub(crate) fn from_proto(tensor: TensorProto, directory: Option<&Path>) -> Result<Self, SplitError> {
         let name = tensor.name().to_owned();
         let code = tensor.data_type();
+        let axes = tensor.dims.len();
+        if axes > RANK_MAX {
+            let limit = RANK_MAX;
+            return Err(SplitError::InitializerRank { name, axes, limit });
+        }
         let expected = stored_bytes(&name, code, &tensor.dims)?;
         let (place, bytes) = if tensor.data_location() == DataLocation::External {
+            let directory = directory.ok_or_else(|| SplitError::ExternalData { name: name.clone() })?;
             external(&name, &tensor.external_data, directory, expected)?
         } else {
             let data = inline(&tensor)?;
@@ -147,16 +161,14 @@ impl Weight {
 
 /// Bytes that a tensor of this type and shape is stored in.
 fn stored_bytes(name: &str, code: i32, dims: &[i64]) -> Result<u64, SplitError> {
-    let negative = || SplitError::InitializerSize {
+    let impossible = || SplitError::InitializerShape {
         name: name.to_owned(),
         shape: dims.to_vec(),
-        bytes: 0,
-        expected: 0,
     };
     let elements = dims
         .iter()
         .try_fold(1_u64, |total, &dim| total.checked_mul(u64::try_from(dim).ok()?))
-        .ok_or_else(negative)?;
+        .ok_or_else(impossible)?;
     let bits = match DataType::try_from(code) {
         Ok(DataType::Int4 | DataType::Uint4 | DataType::Float4e2m1) => 4,
         Ok(DataType::Uint8 | DataType::Int8 | DataType::Bool) => 8,
@@ -172,7 +184,7 @@ fn stored_bytes(name: &str, code: i32, dims: &[i64]) -> Result<u64, SplitError> 
             })
         }
     };
-    Ok(elements.checked_mul(bits).ok_or_else(negative)?.div_ceil(8))
+    Ok(elements.checked_mul(bits).ok_or_else(impossible)?.div_ceil(8))
 }
 
 /// The bytes of an initialiser inside the protobuf, from whichever of its fields holds them.
@@ -242,8 +254,24 @@ fn external(
         path: path.clone(),
         source,
     })?;
+    // Whoever packed the export may have put a link to somebody's secrets there, and the bundle is published.
+    let resolved = |path: &Path| {
+        path.canonicalize().map_err(|source| SplitError::Read {
+            path: path.to_owned(),
+            source,
+        })
+    };
+    if !resolved(&path)?.starts_with(resolved(directory)?) {
+        return Err(SplitError::ExternalLink {
+            name: name.to_owned(),
+            location,
+        });
+    }
     let (bytes, end) = (metadata.len(), offset.saturating_add(length));
-    if end > bytes || !metadata.is_file() {
+    if !metadata.is_file() {
+        return Err(SplitError::NotAFile { path });
+    }
+    if end > bytes {
         return Err(SplitError::ExternalTruncated {
             name: name.to_owned(),
             location,

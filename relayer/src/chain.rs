@@ -129,8 +129,20 @@ impl Signed {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     pub height: u64,
-    /// Its events of the orchestrator, or the sentence with which it failed.
-    pub result: Result<Vec<Event>, String>,
+    /// Its events of the orchestrator, or why it changed nothing.
+    pub result: Result<Vec<Event>, Failure>,
+}
+
+/// Why a transaction that is in a block changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// What came before it in the block made the same messages dearer than they were when simulated: a settlement that completes a shard
+    /// costs a multiple of one that does not. Simulated anew it may pass.
+    #[error("out of gas: {0}")]
+    OutOfGas(String),
+    /// A contract or the chain said no.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// Why the chain did not do what was asked.
@@ -145,6 +157,9 @@ pub enum ChainError {
     /// In no block so far. It may still get into one.
     #[error("{0}")]
     NotConfirmed(String),
+    /// The account does not exist, has too little gas coin, or offers too low a price. Somebody may mend that while we wait.
+    #[error("gas cannot be paid: {0}")]
+    Gas(String),
     /// The contract or the chain said no, in these words.
     #[error("{0}")]
     Refused(String),
@@ -157,7 +172,7 @@ impl ChainError {
     /// What to do about it.
     pub fn decision(&self) -> Decision {
         match self {
-            Self::Unavailable(_) | Self::Sequence(_) | Self::NotConfirmed(_) => Decision::Retry,
+            Self::Unavailable(_) | Self::Sequence(_) | Self::NotConfirmed(_) | Self::Gas(_) => Decision::Retry,
             Self::Refused(_) => Decision::Skip,
             Self::Fatal(_) => Decision::Stop,
         }
@@ -181,12 +196,14 @@ pub trait Chain: Clone + Send + Sync + 'static {
     fn deployments(&self, provider: &str) -> impl Future<Output = ChainResult<Vec<u64>>> + Send;
     /// One item as it is now.
     fn item(&self, item: ItemId) -> impl Future<Output = ChainResult<ItemResponse>> + Send;
-    /// All items of the running ones among the newest jobs.
-    fn running(&self, jobs_max: u32) -> impl Future<Output = ChainResult<Vec<ItemResponse>>> + Send;
+    /// All items of running jobs whose hold has not expired by now, in block time, newest jobs first.
+    fn running(&self, now_seconds: u64, jobs_max: u32) -> impl Future<Output = ChainResult<Vec<ItemResponse>>> + Send;
     /// What was proven about an attempt so far.
     fn links(&self, item: ItemId, attempt: u8) -> impl Future<Output = ChainResult<Vec<Link>>> + Send;
     /// Items that anybody may expire now, oldest first.
     fn overdue(&self, limit: u32) -> impl Future<Output = ChainResult<Vec<ItemId>>> + Send;
+    /// Gas coin of the account that pays.
+    fn balance(&self) -> impl Future<Output = ChainResult<u128>> + Send;
     /// Simulates and signs. Nothing is sent. At most one signed transaction may exist at a time.
     fn prepare(&self, batch: &Batch) -> impl Future<Output = ChainResult<Signed>> + Send;
     /// Sends. `Unavailable` leaves open whether the node has it.

@@ -4,7 +4,7 @@
 //! transaction are written before it is sent, so that after a crash the same bytes are looked up and sent again instead of others.
 //!
 //! Guarantees:
-//! - The file is the old or the new state, never half of it: temporary file, fsync, rename, fsync of the folder.
+//! - The file is the old or the new state, never half of it: temporary file, fsync, rename, fsync of the folder ([`crate::disk`]).
 //! - What was written is what is read: the first line carries a sha256 of the rest.
 //! - A file that cannot be read is kept aside under another name and reported; it is never overwritten. The chain's own state is then
 //!   read instead, and the contract refuses what was done before.
@@ -16,10 +16,9 @@ mod codec;
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use schema::ItemId;
@@ -27,7 +26,11 @@ use serde::{Deserialize, Serialize};
 
 pub use self::codec::{decode, Damage, DecodeError};
 use self::codec::{encode, VERSION};
-use crate::chain::TxHash;
+use crate::{
+    chain::TxHash,
+    crash::{self, Point},
+    disk::{self, Disk, SystemDisk},
+};
 
 /// Name of the file in the relayer's home.
 pub const FILE: &str = "relayer.checkpoint";
@@ -182,6 +185,13 @@ pub enum CheckpointError {
     },
 }
 
+impl CheckpointError {
+    /// Whether there is no room on the disk: somebody may make some, and nothing was lost so far.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::File { source, .. } if disk::is_full(source))
+    }
+}
+
 /// A file that was kept aside, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetAside {
@@ -192,6 +202,7 @@ pub struct SetAside {
 /// The state and its file.
 #[derive(Debug)]
 pub struct Store {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     owner: Owner,
     memory: Mutex<Memory>,
@@ -208,20 +219,35 @@ struct Memory {
 impl Store {
     /// Opens the checkpoint of a home, or an empty one. A broken file is kept aside and told.
     pub fn open(home: &Path, owner: Owner) -> Result<(Store, Option<SetAside>), CheckpointError> {
+        Store::open_on(Arc::new(SystemDisk), home, owner)
+    }
+
+    /// The same on another disk. The lock is always one of this machine.
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        home: &Path,
+        owner: Owner,
+    ) -> Result<(Store, Option<SetAside>), CheckpointError> {
         let path = home.join(FILE);
         fs::create_dir_all(home).map_err(|source| failed(home, source))?;
         let lock = take_lock(&home.join(format!("{FILE}.lock")))?;
-        let (state, set_aside) = match read(&path)? {
+        crash::pass(Point::Locked);
+        let (state, set_aside) = match read(&*disk, &path)? {
             None => (State::default(), None),
             Some(Ok((found, state))) if found == owner => (state, None),
             Some(Ok((found, _))) => {
                 let (found, expected) = (Box::new(found), Box::new(owner));
                 return Err(CheckpointError::Foreign { path, found, expected });
             }
-            Some(Err(damage)) => (State::default(), Some(keep_aside(&path, damage)?)),
+            Some(Err(damage)) => {
+                let aside = disk::keep_aside(&*disk, &path).map_err(|source| failed(&path, source))?;
+                (State::default(), Some(SetAside { path: aside, damage }))
+            }
         };
+        crash::pass(Point::Opened);
         let saved_height = state.height.unwrap_or(0);
         let store = Store {
+            disk,
             path,
             owner,
             memory: Mutex::new(Memory { state, saved_height }),
@@ -240,7 +266,8 @@ impl Store {
         look(&self.memory().state)
     }
 
-    /// Changes the state. When this returns, the change is on disk; after an error nothing has changed.
+    /// Changes the state. When this returns, the change is on disk. After an error nothing has changed for this process, though a crash
+    /// may still bring the change to light; nobody has acted on it, so that does no harm.
     ///
     /// It writes on the caller's thread: a few kilobytes, and nobody may go on before they are safe.
     pub fn update<R>(&self, change: impl FnOnce(&mut State) -> R) -> Result<R, CheckpointError> {
@@ -273,7 +300,7 @@ impl Store {
 
     fn save(&self, memory: &mut Memory, state: State) -> Result<(), CheckpointError> {
         let content = encode(&self.owner, &state);
-        replace(&self.path, &content).map_err(|source| failed(&self.path, source))?;
+        disk::replace(&*self.disk, &self.path, &content).map_err(|source| failed(&self.path, source))?;
         memory.saved_height = state.height.unwrap_or(0);
         memory.state = state;
         Ok(())
@@ -287,16 +314,15 @@ impl Store {
 
 type Found = Result<(Owner, State), Damage>;
 
-fn read(path: &Path) -> Result<Option<Found>, CheckpointError> {
-    let bytes = match fs::metadata(path) {
-        Ok(metadata) => metadata.len(),
+fn read(disk: &dyn Disk, path: &Path) -> Result<Option<Found>, CheckpointError> {
+    let content = match disk.read(path, FILE_BYTES_MAX.saturating_add(1)) {
+        Ok(content) => content,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(failed(path, source)),
     };
-    if bytes > FILE_BYTES_MAX {
-        return Ok(Some(Err(Damage::TooLong { bytes })));
+    if content.len() as u64 > FILE_BYTES_MAX {
+        return Ok(Some(Err(Damage::TooLong)));
     }
-    let content = fs::read(path).map_err(|source| failed(path, source))?;
     match decode(&content) {
         Ok(found) => Ok(Some(Ok(found))),
         Err(DecodeError::Damaged(damage)) => Ok(Some(Err(damage))),
@@ -307,15 +333,6 @@ fn read(path: &Path) -> Result<Option<Found>, CheckpointError> {
     }
 }
 
-fn keep_aside(path: &Path, damage: Damage) -> Result<SetAside, CheckpointError> {
-    let since_1970 = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let aside = path.with_extension(format!("damaged-{}", since_1970.as_nanos()));
-    fs::rename(path, &aside).map_err(|source| failed(path, source))?;
-    Ok(SetAside { path: aside, damage })
-}
-
 fn take_lock(path: &Path) -> Result<File, CheckpointError> {
     let opened = OpenOptions::new().create(true).truncate(false).write(true).open(path);
     let file = opened.map_err(|source| failed(path, source))?;
@@ -324,18 +341,6 @@ fn take_lock(path: &Path) -> Result<File, CheckpointError> {
         Err(TryLockError::WouldBlock) => Err(CheckpointError::Locked { path: path.to_owned() }),
         Err(TryLockError::Error(source)) => Err(failed(path, source)),
     }
-}
-
-/// The lock makes us the only writer, so one temporary name is enough and a crash leaves at most one such file.
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("checkpoint.tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    // The new name itself is safe only when the folder is.
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn failed(path: &Path, source: io::Error) -> CheckpointError {

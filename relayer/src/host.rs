@@ -134,7 +134,11 @@ impl Host {
     ) -> Result<WorkStatus, HostError> {
         let token_path = self.home.join("host.token");
         let token = read(&token_path).await?;
-        let answer = request.bearer_auth(token.trim()).timeout(timeout).send().await;
+        let token = token.trim();
+        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(HostError::NotFound(format!("{} holds no token", token_path.display())));
+        }
+        let answer = request.bearer_auth(token).timeout(timeout).send().await;
         let response = answer.map_err(|error| HostError::Unreachable(first_cause(&error)))?;
         let code = response.status();
         let retry_after = retry_after(&response);

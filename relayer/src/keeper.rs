@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     chain::{Chain, ChainError, Moment},
+    crash::{self, Point},
     queue::{Queue, Request, Verdict},
     retry::Decision,
     status::Board,
@@ -134,10 +135,16 @@ impl<C: Chain> Keeper<C> {
                 Err(error) => return self.chain_failed(error),
             }
         }
+        if !still.is_empty() {
+            crash::pass(Point::OverdueFound);
+        }
         let verdicts = join_all(still.iter().map(|item| self.queue.submit(Request::Expire(*item)))).await;
         for (item, verdict) in still.into_iter().zip(verdicts) {
             match verdict {
-                Verdict::Done => self.candidates.remove(item),
+                Verdict::Done => {
+                    crash::pass(Point::Expired);
+                    self.candidates.remove(item);
+                }
                 Verdict::Refused(reason) | Verdict::Failed(reason) => {
                     tracing::info!(%item, %reason, "not expired by us");
                     let blocks = rand::thread_rng().gen_range(0..=self.blocks_max);

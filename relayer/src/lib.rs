@@ -13,16 +13,21 @@
 //! - [`tracker`]: tells the host about an item, follows it, hands its proof in, testifies after a missed deadline.
 //! - [`keeper`]: expires what is overdue, after a random wait and a second look.
 //! - [`submitter`], behind [`queue`]: the only way on chain; batches, and writes down what it sends before it sends it.
-//! - [`checkpoint`]: what survives a crash. [`chain`] and [`host`]: the two ends. [`status`]: what it says about itself.
+//! - [`checkpoint`]: what survives a crash, on a [`disk`]; [`book`]: how the tasks change it. [`chain`] and [`host`]: the two ends. [`status`]: what it says about itself.
+//! - [`pulse`]: height, clock and gas money, for the status. [`crash`]: where tests kill the process, and nothing in any other build.
 //! - [`relayer`]: owns the tasks. [`config`], [`retry`]: what an operator sets; how often and how soon.
 //!
 //! Nothing is trusted because a relayer says it: whatever it carries is signed by hosts and checked by contracts. Losing one loses nothing.
 
+pub mod book;
 pub mod chain;
 pub mod checkpoint;
 pub mod config;
+pub mod crash;
+pub mod disk;
 pub mod host;
 pub mod keeper;
+pub mod pulse;
 pub mod queue;
 pub mod relayer;
 pub mod retry;
@@ -30,6 +35,8 @@ pub mod source;
 pub mod status;
 pub mod submitter;
 pub mod tracker;
+
+use std::path::PathBuf;
 
 use client::{Account, Client, ClientError, Network, NetworkError, Wallet};
 use tokio::time::Instant;
@@ -60,8 +67,10 @@ pub enum RelayerError {
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
     Host(#[from] HostError),
-    #[error("the chain gave no answer within {seconds} s")]
-    NoChain { seconds: u64 },
+    #[error("the chain gave no answer that can be used within {seconds} s; the last one: {last}")]
+    NoChain { seconds: u64, last: String },
+    #[error("the node is at block {latest}, but this relayer has read up to {height}: it is far behind, or the chain was reset and the home belongs to the old one")]
+    NodeBehind { latest: u64, height: u64 },
     #[error("the network is not the one of the network file: {what} is {found:?}, expected {expected:?}")]
     Mismatch {
         what: String,
@@ -70,6 +79,8 @@ pub enum RelayerError {
     },
     #[error("cannot offer the status: {0}")]
     Status(#[source] std::io::Error),
+    #[error("{path}: {source}", path = path.display())]
+    File { path: PathBuf, source: std::io::Error },
     #[error("the {task} task is gone: {reason}")]
     Task { task: &'static str, reason: String },
 }

@@ -10,7 +10,7 @@ use crate::chain::Evidence;
 /// Requests that wait for their transaction. Each comes from a task that waits for its answer, so the tasks are the real bound.
 const LENGTH: usize = 64;
 /// Nodes refuse transactions above 700 kB; base64 in JSON and the other messages want room too.
-const BATCH_BYTES_MAX: usize = 400_000;
+pub(crate) const BATCH_BYTES_MAX: usize = 400_000;
 /// Evidence and expiries are all or none in a transaction: enough to save gas, few enough to fall back on one by one.
 const PLAIN_BATCH_MAX: usize = 16;
 
@@ -72,7 +72,7 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         let lengths = [self.attests.len(), self.evidence.len(), self.expiries.len()];
         lengths.into_iter().fold(0, usize::saturating_add)
     }
@@ -118,7 +118,7 @@ fn take(queue: &mut VecDeque<Job>, max: usize) -> Vec<Job> {
     let mut bytes: usize = 0;
     while let Some(job) = queue.front() {
         bytes = bytes.saturating_add(size(&job.request));
-        // A single entry goes even if it is too large: the chain's refusal is the better message.
+        // What is too large even alone comes out alone; the submitter refuses it.
         let is_full = batch.len() >= max || (bytes > BATCH_BYTES_MAX && !batch.is_empty());
         if is_full {
             break;
@@ -128,11 +128,12 @@ fn take(queue: &mut VecDeque<Job>, max: usize) -> Vec<Job> {
     batch
 }
 
-fn size(request: &Request) -> usize {
+/// Its bytes in a transaction.
+pub(crate) fn size(request: &Request) -> usize {
     let json = match request {
         Request::Attest(attestation) => serde_json::to_vec(attestation),
         Request::Evidence(evidence) => serde_json::to_vec(evidence),
         Request::Expire(item) => serde_json::to_vec(item),
     };
-    json.map_or(BATCH_BYTES_MAX, |json| json.len())
+    json.map_or(usize::MAX, |json| json.len())
 }

@@ -4,8 +4,9 @@
 
 use std::{
     future::Future,
-    path::{Path, PathBuf},
-    sync::Arc,
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -18,19 +19,27 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    book::Book,
     chain::{Chain, Identity, Moment},
     checkpoint::{Owner, State, Store},
     config::Config,
+    crash::{self, Point},
+    disk::{self, Disk, SystemDisk},
     host::Host,
     keeper::{Candidates, Keeper},
+    pulse,
     retry::Policy,
     source::{patiently, Change, Source, Step},
-    status::{self, Board},
+    status::{self, Board, Subject},
     submitter::{Manner, Submitter},
     tracker::{Tools, Tracker},
     RelayerError,
 };
 
+/// Name of the file that tells where a running relayer answers.
+const FILE: &str = "relayer.json";
+/// Anything longer is none.
+const FILE_BYTES_MAX: u64 = 16 * 1024;
 /// Blocks that were read and not taken in. The stream behind has a buffer of its own.
 const STEPS: usize = 16;
 /// Items on their way to the keeper. Their tasks wait.
@@ -62,10 +71,9 @@ pub struct Relayer<C> {
     chain: C,
     provider: String,
     host: Host,
-    store: Arc<Store>,
-    board: Board,
+    book: Book,
+    disk: Arc<dyn Disk>,
     listener: TcpListener,
-    file: PathBuf,
 }
 
 /// The end of a task: its name and how it went.
@@ -74,18 +82,20 @@ type Ended = (&'static str, Result<(), RelayerError>);
 impl<C: Chain> Relayer<C> {
     /// Compares the network with its file, opens the checkpoint, binds the port. Nothing is sent anywhere.
     pub async fn start(config: Config, chain: C, provider: &str) -> Result<Relayer<C>, RelayerError> {
+        Relayer::start_on(Arc::new(SystemDisk), config, chain, provider).await
+    }
+
+    /// The same with its files on another disk.
+    pub async fn start_on(
+        disk: Arc<dyn Disk>,
+        config: Config,
+        chain: C,
+        provider: &str,
+    ) -> Result<Relayer<C>, RelayerError> {
         config.check()?;
-        let policy = Policy {
-            tries: LOOKUP_TRIES,
-            ..policy(&config)
-        };
-        let identity = tokio::time::timeout(config.start_timeout, patiently(policy, || chain.identity()));
-        let identity = identity.await.map_err(|_| RelayerError::NoChain {
-            seconds: config.start_timeout.as_secs(),
-        })??;
-        let owner = check(identity, provider)?;
+        let owner = check(identify(&config, &chain).await?, provider)?;
         let board = Board::new(&owner.chain_id, provider);
-        let (store, set_aside) = Store::open(&config.home, owner)?;
+        let (store, set_aside) = Store::open_on(disk.clone(), &config.home, owner)?;
         if let Some(set_aside) = set_aside {
             let path = set_aside.path.display().to_string();
             tracing::error!(%path, damage = %set_aside.damage, "the checkpoint cannot be read; it was kept, and the chain is asked instead");
@@ -93,64 +103,129 @@ impl<C: Chain> Relayer<C> {
         }
         let host = Host::new(&config.host_home, config.host.clone(), provider, config.host_timeout)?;
         let listener = status::bind(config.status_listen).await.map_err(RelayerError::Status)?;
-        let file = config.home.join("relayer.json");
-        announce(&file, &listener, provider).map_err(RelayerError::Status)?;
-        Ok(Relayer {
+        let book = Book {
+            store: Arc::new(store),
+            board,
+            policy: policy(&config),
+        };
+        let relayer = Relayer {
             config,
             chain,
             provider: provider.to_owned(),
             host,
-            store: Arc::new(store),
-            board,
+            book,
+            disk,
             listener,
-            file,
-        })
+        };
+        relayer.announce()?;
+        crash::pass(Point::Announced);
+        Ok(relayer)
     }
 
     /// What it says about itself.
     pub fn board(&self) -> &Board {
-        &self.board
+        &self.book.board
     }
 
     /// Works until it is told to stop, or until it cannot go on.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RelayerError> {
-        let (limit, file, store) = (self.config.shutdown_timeout, self.file.clone(), self.store.clone());
+        let (limit, file, book) = (self.config.shutdown_timeout, self.file(), self.book.clone());
+        let disk = self.disk.clone();
         let result = match shutdown.run_until_cancelled(self.launch()).await {
             None => Ok(()),
             Some(Err(error)) => Err(error),
             Some(Ok(mut working)) => {
                 let result = working.work(&shutdown).await;
                 tracing::info!("stopping");
+                crash::pass(Point::Stopping);
                 working.stop(limit).await;
                 result
             }
         };
+        crash::pass(Point::Stopped);
         // Whether or not it is gone, it says nothing any more.
-        let _ = std::fs::remove_file(file);
-        store.flush()?;
-        result
+        let _ = disk.remove(&file);
+        crash::pass(Point::Unannounced);
+        let flushed = book.store.flush();
+        crash::pass(Point::Ended);
+        // What stopped it says more than what happened on the way out.
+        result.and(flushed.map_err(RelayerError::Checkpoint))
+    }
+
+    fn file(&self) -> PathBuf {
+        self.config.home.join(FILE)
+    }
+
+    /// Tells where it answers. What a killed run has left is told, and kept where it cannot be read.
+    fn announce(&self) -> Result<(), RelayerError> {
+        let path = self.file();
+        let failed = |source| RelayerError::File {
+            path: path.clone(),
+            source,
+        };
+        match self.disk.read(&path, FILE_BYTES_MAX) {
+            Ok(content) => match serde_json::from_slice::<RelayerFile>(&content) {
+                Ok(earlier) => tracing::info!(pid = earlier.pid, "the last run did not end by itself"),
+                Err(damage) => {
+                    let aside = disk::keep_aside(&*self.disk, &path).map_err(failed)?;
+                    let aside = aside.display().to_string();
+                    tracing::error!(path = %aside, %damage, "a file of the last run cannot be read; it was kept");
+                    self.board().note(|snapshot| snapshot.set_aside = Some(aside));
+                }
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(failed(source)),
+        }
+        let since_1970 = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let file = RelayerFile {
+            pid: std::process::id(),
+            status: self.listener.local_addr().map_err(RelayerError::Status)?.to_string(),
+            provider: self.provider.clone(),
+            started_at: since_1970.as_secs(),
+        };
+        let content = serde_json::to_vec_pretty(&file).map_err(|error| failed(error.into()))?;
+        disk::replace(&*self.disk, &path, &content).map_err(failed)?;
+        let kept = disk::kept_aside(&*self.disk, &self.config.home).map_err(failed)?;
+        if !kept.is_empty() {
+            let files = kept.len();
+            tracing::warn!(files, home = %self.config.home.display(), "damaged files are kept here, for a person to look at");
+        }
+        self.board().note(|snapshot| snapshot.kept_aside = kept);
+        Ok(())
     }
 
     async fn launch(self) -> Result<Working<C>, RelayerError> {
-        let policy = policy(&self.config);
-        let lookups = Policy {
-            tries: LOOKUP_TRIES,
-            ..policy
-        };
+        let mut services = Services::default();
+        let (until, board, listener) = (services.outflow.clone(), self.book.board.clone(), self.listener);
+        let address = listener.local_addr().map_err(RelayerError::Status)?;
+        // First, so that it can say what it waits for.
+        services.add("status", async move {
+            status::serve(listener, board, until)
+                .await
+                .map_err(RelayerError::Status)
+        });
+        services.add_inflow("pulse", pulse::run(self.chain.clone(), self.book.board.clone()));
+        let state = self.book.store.state();
+        self.book.board.state(&state);
+        let lookups = lookups(&self.config);
+        let behind = state.height.unwrap_or(0);
+        until_the_node_has(behind, &self.chain, &self.book.board, lookups).await?;
         let source = patiently(lookups, || Source::new(self.chain.clone(), &self.provider, lookups)).await?;
-        let head = patiently(lookups, || self.chain.head()).await?;
-        let (clock_sender, clock) = watch::channel(head.moment);
+        let (clock_sender, clock) = watch::channel(source.head().moment);
         let (overdue_sender, overdue) = mpsc::channel(OVERDUE);
         let (step_sender, steps) = mpsc::channel(STEPS);
         let manner = Manner {
             batch_wait: self.config.batch_wait,
             confirm_timeout: self.config.confirm_timeout,
-            policy,
+            policy: self.book.policy,
         };
-        let (submitter, queue) = Submitter::new(self.chain.clone(), self.store.clone(), self.board.clone(), manner);
+        let (store, board) = (self.book.store.clone(), self.book.board.clone());
+        let (submitter, queue) = Submitter::new(self.chain.clone(), store, board, manner);
         let keeper = Keeper {
             chain: self.chain.clone(),
-            board: self.board.clone(),
+            board: self.book.board.clone(),
             queue: queue.clone(),
             clock: clock.clone(),
             overdue,
@@ -159,36 +234,24 @@ impl<C: Chain> Relayer<C> {
             candidates: Candidates::default(),
         };
         let tools = Tools {
-            chain: self.chain.clone(),
-            host: self.host.clone(),
-            store: self.store.clone(),
-            board: self.board.clone(),
+            chain: self.chain,
+            host: self.host,
+            book: self.book.clone(),
             queue,
             overdue: overdue_sender,
             clock,
-            policy,
+            policy: self.book.policy,
             host_wait: self.config.host_wait,
         };
         let mut tracker = Tracker::new(tools, self.config.items_max);
-        let state = self.store.state();
         state.entries().for_each(|entry| tracker.watch(*entry));
-        self.board.state(&state);
-        let address = self.listener.local_addr().map_err(RelayerError::Status)?;
         tracing::info!(provider = %self.provider, height = ?state.height, items = state.entries().count(), status = %address, "relaying");
-        let mut services = Services::default();
-        let (until, board, listener) = (services.outflow.clone(), self.board.clone(), self.listener);
-        services.add("status", async move {
-            status::serve(listener, board, until)
-                .await
-                .map_err(RelayerError::Status)
-        });
         let until = services.outflow.clone();
         services.add("submitter", submitter.run(until));
         services.add_inflow("keeper", keeper.run());
         services.add_inflow("source", async move { Ok(source.run(state, step_sender).await?) });
         Ok(Working {
-            store: self.store,
-            board: self.board,
+            book: self.book,
             clock: clock_sender,
             steps,
             tracker,
@@ -199,8 +262,7 @@ impl<C: Chain> Relayer<C> {
 
 /// A relayer at work.
 struct Working<C> {
-    store: Arc<Store>,
-    board: Board,
+    book: Book,
     clock: watch::Sender<Moment>,
     steps: mpsc::Receiver<Step>,
     tracker: Tracker<C>,
@@ -243,27 +305,38 @@ impl<C: Chain> Working<C> {
                 () = shutdown.cancelled() => return Ok(()),
                 Some(ended) = self.services.tasks.join_next() => return Err(unexpected(ended)),
                 Some(ended) = self.tracker.join_next() => ended.map_err(|error| panicked("item", &error))??,
-                Some(step) = self.steps.recv() => self.take(step)?,
+                Some(step) = self.steps.recv() => match shutdown.run_until_cancelled(self.take(step)).await {
+                    // Not taken in, so it is read again by the next run.
+                    None => return Ok(()),
+                    Some(taken) => taken?,
+                },
             }
         }
     }
 
     /// First the file, then the tasks, then the clock: a deadline must find its item.
-    fn take(&mut self, step: Step) -> Result<(), RelayerError> {
+    async fn take(&mut self, step: Step) -> Result<(), RelayerError> {
         let Step {
             moment,
             changes,
             caught_up,
         } = step;
-        let news = self.store.update(|state| {
+        if !changes.is_empty() {
+            crash::pass(Point::BlockRead);
+        }
+        let apply_all = |state: &mut State| {
             let before = state.clone();
             let news = changes.iter().map(|change| apply(state, change)).collect::<Vec<bool>>();
             if *state != before {
                 state.height = Some(moment.height);
             }
             news
-        })?;
-        self.store.quiet_block(moment.height)?;
+        };
+        let news = self.book.change(apply_all).await?;
+        self.book.quiet_block(moment.height).await?;
+        if !changes.is_empty() {
+            crash::pass(Point::BlockTaken);
+        }
         for (change, is_new) in changes.iter().zip(news) {
             match change {
                 Change::Assigned(entry) if is_new => {
@@ -274,8 +347,7 @@ impl<C: Chain> Working<C> {
                 Change::Ended { item, attempt } => self.tracker.forget(*item, *attempt),
             }
         }
-        self.store.read(|state| self.board.state(state));
-        self.board.moment(moment, caught_up);
+        self.book.board.moment(moment, caught_up);
         self.clock.send_if_modified(|now| {
             let is_newer = moment.height > now.height;
             if is_newer {
@@ -323,6 +395,56 @@ fn policy(config: &Config) -> Policy {
     }
 }
 
+fn lookups(config: &Config) -> Policy {
+    Policy {
+        tries: LOOKUP_TRIES,
+        ..policy(config)
+    }
+}
+
+/// What the node says about the network, as soon as it says anything.
+async fn identify<C: Chain>(config: &Config, chain: &C) -> Result<Identity, RelayerError> {
+    let said = Mutex::new("nothing".to_owned());
+    let asked = patiently(lookups(config), || async {
+        let identity = chain.identity().await;
+        if let Err(error) = &identity {
+            *said.lock().unwrap_or_else(PoisonError::into_inner) = error.to_string();
+        }
+        identity
+    });
+    let answered = tokio::time::timeout(config.start_timeout, asked).await;
+    match answered {
+        Ok(identity) => Ok(identity?),
+        Err(_) => Err(RelayerError::NoChain {
+            seconds: config.start_timeout.as_secs(),
+            last: said.into_inner().unwrap_or_else(PoisonError::into_inner),
+        }),
+    }
+}
+
+/// A node that was restored from a copy may not have come as far yet as we have read.
+async fn until_the_node_has<C: Chain>(
+    height: u64,
+    chain: &C,
+    board: &Board,
+    policy: Policy,
+) -> Result<(), RelayerError> {
+    let mut looks: u32 = 0;
+    loop {
+        let latest = patiently(policy, || chain.head()).await?.moment.height;
+        if latest >= height {
+            return Ok(());
+        }
+        let sentence = format!("the node is at block {latest}, this relayer has read up to {height}");
+        board.trouble(Subject::Node, &sentence);
+        looks = looks.saturating_add(1);
+        let Some(pause) = policy.next(looks) else {
+            return Err(RelayerError::NodeBehind { latest, height });
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
 /// Refuses a network that is not what its file says.
 fn check(identity: Identity, provider: &str) -> Result<Owner, RelayerError> {
     let same = |what: &str, expected: &str, found: &str| match expected == found {
@@ -353,22 +475,6 @@ fn check(identity: Identity, provider: &str) -> Result<Owner, RelayerError> {
         orchestrator,
         provider: provider.to_owned(),
     })
-}
-
-fn announce(path: &Path, listener: &TcpListener, provider: &str) -> std::io::Result<()> {
-    let since_1970 = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let file = RelayerFile {
-        pid: std::process::id(),
-        status: listener.local_addr()?.to_string(),
-        provider: provider.to_owned(),
-        started_at: since_1970.as_secs(),
-    };
-    // Renamed into place, so that a reader never sees half of it.
-    let temporary = path.with_extension("json.tmp");
-    std::fs::write(&temporary, serde_json::to_vec_pretty(&file)?)?;
-    std::fs::rename(temporary, path)
 }
 
 fn unexpected(ended: Result<Ended, JoinError>) -> RelayerError {

@@ -3,7 +3,7 @@
 //! Guarantees:
 //! - Every block after the checkpoint's height comes once, in order, none left out.
 //! - Resumable: what was assigned while the relayer was down is found by reading those blocks. Where there is no checkpoint, or the node
-//!   has forgotten blocks after it, the open items of the newest [`JOBS_MAX`] jobs are read from the contract first.
+//!   has forgotten blocks after it, the open items of all jobs that can still pay are read from the contract first, up to [`JOBS_MAX`] jobs.
 //! - Only what still counts: an assignment that the chain has moved past is no work, so a block may be read twice without harm.
 //! - Ours is what has a span on a deployment of our provider; deployments listed later are noticed.
 //!
@@ -20,13 +20,14 @@ use schema::{
 use tokio::sync::mpsc;
 
 use crate::{
-    chain::{Chain, ChainError, ChainResult, Moment},
+    chain::{Chain, ChainError, ChainResult, Head, Moment},
     checkpoint::{Entry, Stage, State},
     retry::{Decision, Policy},
 };
 
-/// Jobs read when there is no checkpoint to go on from: ten pages. Older ones are past any deadline that a job may have.
-pub const JOBS_MAX: u32 = 300;
+/// Jobs read at most when there is no checkpoint to go on from; usually it ends earlier, at jobs whose hold has expired. With fewer pages a
+/// busy market would hide open items behind newer jobs.
+pub const JOBS_MAX: u32 = 9_000;
 
 /// Something that happened to an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,13 +56,15 @@ pub struct Source<C> {
     policy: Policy,
     deployments: BTreeSet<u64>,
     grace_seconds: u64,
-    /// The chain's height at the start.
-    target: u64,
+    /// Where the chain was at the start.
+    head: Head,
 }
 
 impl<C: Chain> Source<C> {
     /// Reads what blocks alone do not tell.
     pub async fn new(chain: C, provider: &str, policy: Policy) -> ChainResult<Source<C>> {
+        // First: what is listed after this height is told by the blocks that follow it.
+        let head = chain.head().await?;
         let deployments = chain.deployments(provider).await?;
         let grace_seconds = chain.grace_seconds().await?;
         Ok(Source {
@@ -70,14 +73,18 @@ impl<C: Chain> Source<C> {
             policy,
             deployments: deployments.into_iter().collect(),
             grace_seconds,
-            target: 0,
+            head,
         })
+    }
+
+    /// Where the chain was at the start.
+    pub fn head(&self) -> Head {
+        self.head
     }
 
     /// Sends step after step until nobody listens, or until reading cannot go on.
     pub async fn run(mut self, state: State, steps: mpsc::Sender<Step>) -> ChainResult<()> {
-        let head = self.chain.head().await?;
-        self.target = head.moment.height;
+        let head = self.head;
         let from = match state.height {
             Some(height) if height.saturating_add(1) >= head.earliest => height.saturating_add(1),
             known => {
@@ -110,7 +117,7 @@ impl<C: Chain> Source<C> {
         Step {
             moment,
             changes,
-            caught_up: moment.height >= self.target,
+            caught_up: moment.height >= self.head.moment.height,
         }
     }
 
@@ -186,7 +193,7 @@ impl<C: Chain> Source<C> {
 
     /// What is ours now, and what the checkpoint still has although it is over.
     async fn survey(&self, state: &State) -> ChainResult<Vec<Change>> {
-        let items = patiently(self.policy, || self.chain.running(JOBS_MAX)).await?;
+        let items = patiently(self.policy, || self.chain.running(self.head.moment.seconds, JOBS_MAX)).await?;
         let mut changes: Vec<Change> = items
             .iter()
             .filter_map(|item| self.entry(item))

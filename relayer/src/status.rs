@@ -1,16 +1,26 @@
 //! What the relayer says about itself, on a private port: /health, /ready, /status, /metrics.
 //!
-//! Tasks write into one snapshot behind a `watch` channel and never wait for readers.
+//! Tasks write into one snapshot behind a `watch` channel and never wait for readers. What stands in the way is told as long as it does:
+//! on the board, and in the log once when it comes and once when it goes.
 
-use std::{fmt::Write, net::SocketAddr, sync::Arc};
+mod metrics;
 
-use axum::{extract::State as AxumState, http::StatusCode, routing::get, Json, Router};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use axum::{
+    extract::State as AxumState,
+    http::{header::CONTENT_TYPE, StatusCode},
+    response::IntoResponse,
+    routing::get,
+    Json, Router,
+};
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
+pub use self::metrics::Latency;
 use crate::{
-    chain::Moment,
+    chain::{Head, Moment},
     checkpoint::{Stage, State},
 };
 
@@ -24,20 +34,59 @@ pub struct Snapshot {
     pub height: u64,
     /// Its block time in seconds.
     pub block_seconds: u64,
+    /// The chain's own height when it was last asked.
+    pub chain_height: u64,
     /// Whether the chain has been read up to where it was at the start.
     pub caught_up: bool,
     /// Whether the host answered when it was last asked. None: it was not asked yet.
     pub host_answers: Option<bool>,
+    /// Gas coin of the account that pays, when it was last asked for.
+    pub balance: Option<u64>,
     /// Open items by stage.
     pub items: Items,
+    /// Requests that wait for a transaction.
+    pub queued: u64,
     /// Since the start of the process.
     pub totals: Totals,
+    /// From handing a transaction over to its block.
+    pub confirm_latency: Latency,
     /// The transaction under way.
     pub transaction: Option<String>,
-    /// A checkpoint that could not be read and was kept here.
+    /// The file that could not be read at this start, and was kept here.
     pub set_aside: Option<String>,
+    /// All files that this start and earlier ones have kept aside. They are never overwritten; a person may remove them.
+    pub kept_aside: Vec<PathBuf>,
+    /// What stands in the way now, in a sentence each. Empty: nothing.
+    pub trouble: BTreeMap<Subject, String>,
     /// The last thing that went wrong.
     pub last_error: Option<String>,
+}
+
+/// What trouble may be about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// The node does not answer, answers nonsense, or is behind.
+    Node,
+    /// The account cannot pay for transactions.
+    Gas,
+    /// The host does not answer, cannot be found, or does not know us.
+    Host,
+    /// There is no room to write the checkpoint.
+    Disk,
+    /// Chain and machine do not agree on the time of day.
+    Clock,
+}
+
+impl Subject {
+    /// All of them, with their names in labels.
+    pub const ALL: [(Subject, &'static str); 5] = [
+        (Subject::Node, "node"),
+        (Subject::Gas, "gas"),
+        (Subject::Host, "host"),
+        (Subject::Disk, "disk"),
+        (Subject::Clock, "clock"),
+    ];
 }
 
 /// Open items by stage.
@@ -57,7 +106,14 @@ pub struct Totals {
     pub attestations_refused: u64,
     pub evidence_posted: u64,
     pub expired: u64,
+    /// In a block, whatever their result.
     pub transactions: u64,
+    /// Those of them that failed there.
+    pub transactions_failed: u64,
+    /// Refused before they got into any block.
+    pub transactions_refused: u64,
+    /// Sent, and given up because they can be in no block any more.
+    pub transactions_dropped: u64,
     pub host_errors: u64,
     pub chain_errors: u64,
 }
@@ -97,8 +153,14 @@ impl Board {
         self.note(|snapshot| {
             snapshot.height = moment.height;
             snapshot.block_seconds = moment.seconds;
+            snapshot.chain_height = snapshot.chain_height.max(moment.height);
             snapshot.caught_up |= caught_up;
         });
+    }
+
+    pub(crate) fn chain(&self, head: Head) {
+        self.note(|snapshot| snapshot.chain_height = head.moment.height);
+        self.well(Subject::Node);
     }
 
     pub(crate) fn state(&self, state: &State) {
@@ -120,12 +182,44 @@ impl Board {
         });
     }
 
+    pub(crate) fn queued(&self, requests: usize) {
+        self.note(|snapshot| snapshot.queued = u64::try_from(requests).unwrap_or(u64::MAX));
+    }
+
+    pub(crate) fn confirmed_after(&self, latency: Duration) {
+        self.note(|snapshot| snapshot.confirm_latency.observe(latency));
+    }
+
+    /// Something stands in the way. It is told until [`Board::well`].
+    pub(crate) fn trouble(&self, subject: Subject, sentence: &impl ToString) {
+        let sentence = sentence.to_string();
+        self.0.send_if_modified(|snapshot| {
+            let before = snapshot.trouble.insert(subject, sentence.clone());
+            if before.is_none() {
+                tracing::warn!(?subject, trouble = %sentence, "something stands in the way");
+            }
+            before.as_ref() != Some(&sentence)
+        });
+    }
+
+    /// It does not any more.
+    pub(crate) fn well(&self, subject: Subject) {
+        self.0.send_if_modified(|snapshot| {
+            let before = snapshot.trouble.remove(&subject);
+            if let Some(trouble) = &before {
+                tracing::info!(?subject, %trouble, "it is over");
+            }
+            before.is_some()
+        });
+    }
+
     pub(crate) fn host_failed(&self, error: &impl ToString) {
         self.note(|snapshot| {
             snapshot.host_answers = Some(false);
             snapshot.totals.host_errors = snapshot.totals.host_errors.saturating_add(1);
             snapshot.last_error = Some(error.to_string());
         });
+        self.trouble(Subject::Host, error);
     }
 
     pub(crate) fn host_answered(&self) {
@@ -133,6 +227,7 @@ impl Board {
             let before = snapshot.host_answers.replace(true);
             before != Some(true)
         });
+        self.well(Subject::Host);
     }
 
     pub(crate) fn chain_failed(&self, error: &impl ToString) {
@@ -144,70 +239,10 @@ impl Board {
 }
 
 impl Snapshot {
-    /// Ready: it has caught up with the chain, and the host answers if it was asked.
+    /// Ready: it has caught up with the chain, the host answers if it was asked, and what must be written can be.
     pub fn is_ready(&self) -> bool {
-        self.caught_up && self.host_answers != Some(false)
+        self.caught_up && self.host_answers != Some(false) && !self.trouble.contains_key(&Subject::Disk)
     }
-
-    /// The text that Prometheus reads.
-    pub fn metrics(&self) -> String {
-        let mut text = String::new();
-        let gauges = [
-            ("height", self.height),
-            ("block_seconds", self.block_seconds),
-            ("ready", u64::from(self.is_ready())),
-            ("host_answers", u64::from(self.host_answers == Some(true))),
-            ("transaction_under_way", u64::from(self.transaction.is_some())),
-        ];
-        for (name, value) in gauges {
-            metric(&mut text, "gauge", name, value);
-        }
-        let Totals {
-            attested,
-            attestations_refused,
-            evidence_posted,
-            expired,
-            transactions,
-            host_errors,
-            chain_errors,
-        } = self.totals;
-        let counters = [
-            ("attested_total", attested),
-            ("attestations_refused_total", attestations_refused),
-            ("evidence_posted_total", evidence_posted),
-            ("expired_total", expired),
-            ("transactions_total", transactions),
-            ("host_errors_total", host_errors),
-            ("chain_errors_total", chain_errors),
-        ];
-        for (name, value) in counters {
-            metric(&mut text, "counter", name, value);
-        }
-        text.push_str("# TYPE fxn_relayer_items gauge\n");
-        let Items {
-            fresh,
-            started,
-            prepared,
-            confirmed,
-            refused,
-        } = self.items;
-        let stages = [
-            ("fresh", fresh),
-            ("started", started),
-            ("prepared", prepared),
-            ("confirmed", confirmed),
-            ("refused", refused),
-        ];
-        for (stage, value) in stages {
-            // Writing into a String cannot fail.
-            let _ = writeln!(text, "fxn_relayer_items{{stage=\"{stage}\"}} {value}");
-        }
-        text
-    }
-}
-
-fn metric(text: &mut String, kind: &str, name: &str, value: u64) {
-    let _ = write!(text, "# TYPE fxn_relayer_{name} {kind}\nfxn_relayer_{name} {value}\n");
 }
 
 /// Binds the port; a busy one is an error that names it.
@@ -242,6 +277,7 @@ async fn status(AxumState(snapshots): Snapshots) -> Json<Snapshot> {
     Json(snapshots.borrow().clone())
 }
 
-async fn metrics(AxumState(snapshots): Snapshots) -> String {
-    snapshots.borrow().metrics()
+async fn metrics(AxumState(snapshots): Snapshots) -> impl IntoResponse {
+    let text = snapshots.borrow().metrics();
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }

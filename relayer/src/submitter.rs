@@ -3,9 +3,10 @@
 //! Guarantees:
 //! - Nothing is sent before its hash and bytes are in the checkpoint.
 //! - What was written before a crash is settled first: looked up, sent again as the same bytes, or given up only when the chain says that
-//!   these bytes can be in no block any more.
+//!   these bytes can be in no block any more, and still says so a block later.
 //! - An attestation that is confirmed is never sent again, and one that the contract refused is not either.
-//! - A bad entry does not hold up the others: a refused batch is sent again one by one.
+//! - A bad entry does not hold up the others: a refused batch is sent again in halves, down to the one.
+//! - An account that cannot pay is no fault of any entry: nothing is cut up or refused for it, and it is tried again.
 //! - Bounded: the queue, the batch by number and by bytes, the tries. Only one wait has no end of its own, the one for a transaction that
 //!   may still get into a block; it costs one look-up per `confirm_timeout` and ends with the process.
 
@@ -16,11 +17,13 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    chain::{Batch, Chain, ChainError, Outcome, TxHash},
-    checkpoint::{Stage, State, Store, Transaction},
-    queue::{Job, Pending, Queue, Request, Verdict},
+    book::Book,
+    chain::{Batch, Chain, ChainError, Failure, Outcome, TxHash},
+    checkpoint::{Stage, Store, Transaction},
+    crash::{self, Point},
+    queue::{self, Job, Pending, Queue, Request, Verdict, BATCH_BYTES_MAX},
     retry::{Decision, Policy},
-    status::Board,
+    status::{Board, Subject},
     RelayerError,
 };
 
@@ -39,8 +42,7 @@ pub struct Manner {
 #[derive(Debug)]
 pub struct Submitter<C> {
     chain: C,
-    store: Arc<Store>,
-    board: Board,
+    book: Book,
     manner: Manner,
     jobs: mpsc::Receiver<Job>,
     pending: Pending,
@@ -59,10 +61,10 @@ impl<C: Chain> Submitter<C> {
     /// A submitter and the way to it.
     pub fn new(chain: C, store: Arc<Store>, board: Board, manner: Manner) -> (Submitter<C>, Queue) {
         let (queue, jobs) = Queue::new();
+        let policy = manner.policy;
         let submitter = Submitter {
             chain,
-            store,
-            board,
+            book: Book { store, board, policy },
             manner,
             jobs,
             pending: Pending::default(),
@@ -84,19 +86,28 @@ impl<C: Chain> Submitter<C> {
                 self.pending.push(job);
             }
             self.gather().await;
+            self.book
+                .board
+                .queued(self.pending.len().saturating_add(self.jobs.len()));
+            crash::pass(Point::Gathered);
             let mut work = vec![self.pending.next_batch()];
             while let Some(batch) = work.pop() {
                 work.extend(self.process(batch).await?);
             }
+            self.book
+                .board
+                .queued(self.pending.len().saturating_add(self.jobs.len()));
         }
         Ok(())
     }
 
     /// The transaction that the last run left in an unknown state.
     async fn recover(&mut self) -> Result<(), RelayerError> {
-        let Some(Transaction { tx_hash, bytes }) = self.store.read(|state| state.transaction().cloned()) else {
+        let left_over = self.book.store.read(|state| state.transaction().cloned());
+        let Some(Transaction { tx_hash, bytes }) = left_over else {
             return Ok(());
         };
+        crash::pass(Point::Recovering);
         tracing::info!(%tx_hash, "settling the transaction of the last run");
         match self.settle(tx_hash, &bytes, false).await? {
             Attempt::InBlock(..) => tracing::info!(%tx_hash, "it is in a block"),
@@ -104,6 +115,7 @@ impl<C: Chain> Submitter<C> {
                 tracing::info!(%tx_hash, %reason, "it counts for nothing")
             }
         }
+        crash::pass(Point::Recovered);
         Ok(())
     }
 
@@ -120,21 +132,36 @@ impl<C: Chain> Submitter<C> {
         }
     }
 
-    /// One transaction, and its answers. Gives back what has to be tried one by one.
-    async fn process(&mut self, batch: Vec<Job>) -> Result<Vec<Vec<Job>>, RelayerError> {
-        let batch = self.still_wanted(batch).await;
-        let Some(content) = content(&batch) else {
-            return Ok(vec![]);
-        };
-        let verdict = match self.transact(&content).await? {
-            Attempt::InBlock(hash, events) => {
-                self.answer(batch, hash, &events);
+    /// One transaction, and its answers. Gives back what has to be tried in smaller parts.
+    async fn process(&mut self, mut batch: Vec<Job>) -> Result<Vec<Vec<Job>>, RelayerError> {
+        let mut failures: u32 = 0;
+        let verdict = loop {
+            // Each time: whatever kept us may have settled some of it.
+            batch = self.still_wanted(batch).await;
+            let Some(content) = content(&batch) else {
                 return Ok(vec![]);
-            }
-            Attempt::Refused(_) if batch.len() > 1 => return Ok(batch.into_iter().map(|job| vec![job]).collect()),
-            Attempt::Refused(reason) if matches!(content, Batch::Attest(_)) => Verdict::Failed(reason),
-            Attempt::Refused(reason) => Verdict::Refused(reason),
-            Attempt::Again(reason) => Verdict::Failed(reason),
+            };
+            let reason = match self.attempt(&content).await? {
+                Attempt::InBlock(hash, events) => {
+                    self.answer(batch, hash, &events);
+                    return Ok(vec![]);
+                }
+                Attempt::Refused(_) if batch.len() > 1 => {
+                    let second = batch.split_off(batch.len() / 2);
+                    return Ok(vec![second, batch]);
+                }
+                Attempt::Refused(reason) if matches!(content, Batch::Attest(_)) => break Verdict::Failed(reason),
+                Attempt::Refused(reason) => break Verdict::Refused(reason),
+                Attempt::Again(reason) => reason,
+            };
+            self.book.board.chain_failed(&reason);
+            failures = failures.saturating_add(1);
+            let Some(pause) = self.manner.policy.next(failures) else {
+                tracing::warn!(%reason, failures, kind = content.kind(), entries = batch.len(), "giving up on a transaction");
+                break Verdict::Failed(reason);
+            };
+            tracing::debug!(%reason, failures, "making the transaction anew");
+            tokio::time::sleep(pause).await;
         };
         for job in batch {
             // Whoever asked may have gone; the verdict is in the checkpoint.
@@ -157,10 +184,15 @@ impl<C: Chain> Submitter<C> {
     }
 
     async fn known_verdict(&self, request: &Request) -> Option<Verdict> {
+        let bytes = queue::size(request);
+        if bytes > BATCH_BYTES_MAX {
+            let reason = format!("it has {bytes} bytes, a transaction takes at most {BATCH_BYTES_MAX}");
+            return Some(Verdict::Refused(reason));
+        }
         let Request::Attest(Attestation { item, attempt, .. }) = request else {
             return None;
         };
-        let entry = self.store.read(|state| state.entry(*item).copied());
+        let entry = self.book.store.read(|state| state.entry(*item).copied());
         match entry.filter(|entry| entry.attempt == *attempt).map(|entry| entry.stage) {
             Some(Stage::Confirmed { .. }) => return Some(Verdict::Done),
             Some(Stage::Refused { tx_hash }) => return Some(Verdict::Refused(format!("refused before, in {tx_hash}"))),
@@ -176,48 +208,37 @@ impl<C: Chain> Submitter<C> {
         }
     }
 
-    async fn transact(&self, content: &Batch) -> Result<Attempt, RelayerError> {
-        let mut failures: u32 = 0;
-        loop {
-            let reason = match self.attempt(content).await? {
-                Attempt::Again(reason) => reason,
-                ended => return Ok(ended),
-            };
-            self.board.chain_failed(&reason);
-            failures = failures.saturating_add(1);
-            let Some(pause) = self.manner.policy.next(failures) else {
-                tracing::warn!(%reason, failures, "giving up on a transaction");
-                return Ok(Attempt::Again(reason));
-            };
-            tracing::debug!(%reason, failures, "making the transaction anew");
-            tokio::time::sleep(pause).await;
-        }
-    }
-
     async fn attempt(&self, content: &Batch) -> Result<Attempt, RelayerError> {
         let signed = match self.chain.prepare(content).await {
             Ok(signed) => signed,
-            Err(error) => return judge(error),
+            Err(error) => return self.not_taken(error),
         };
+        crash::pass(Point::Signed);
         let (tx_hash, bytes) = (signed.hash, signed.bytes.clone());
         let attested = claims(content);
-        let kind = content.kind();
         let transaction = Transaction {
             tx_hash,
             bytes: bytes.clone(),
         };
-        self.change(|state| state.prepared(transaction, &attested))?;
-        tracing::debug!(%tx_hash, kind, "sending");
+        self.book
+            .change(|state| state.prepared(transaction.clone(), &attested))
+            .await?;
+        crash::pass(Point::Prepared);
+        tracing::debug!(%tx_hash, kind = content.kind(), "sending");
         match self.chain.broadcast(signed).await {
-            Ok(()) => self.settle(tx_hash, &bytes, true).await,
-            // It may have arrived all the same.
-            Err(ChainError::Unavailable(reason)) => {
+            Ok(()) => {
+                crash::pass(Point::Sent);
+                self.book.board.well(Subject::Gas);
+                self.settle(tx_hash, &bytes, true).await
+            }
+            // It may have arrived all the same; a sequence may be used up by this very transaction.
+            Err(ChainError::Unavailable(reason) | ChainError::Sequence(reason)) => {
                 tracing::debug!(%tx_hash, %reason, "sent into the dark");
                 self.settle(tx_hash, &bytes, false).await
             }
             Err(error) => {
-                self.change(|state| state.concluded(|_, _| None))?;
-                judge(error)
+                self.book.change(|state| state.concluded(|_, _| None)).await?;
+                self.not_taken(error)
             }
         }
     }
@@ -226,6 +247,7 @@ impl<C: Chain> Submitter<C> {
     ///
     /// `sent`: the node has just taken it. Otherwise nobody knows, so look, then send, then wait.
     async fn settle(&self, tx_hash: TxHash, bytes: &[u8], sent: bool) -> Result<Attempt, RelayerError> {
+        let since = Instant::now();
         let mut is_sent = sent;
         let mut failures: u32 = 0;
         loop {
@@ -235,9 +257,12 @@ impl<C: Chain> Submitter<C> {
                 }
             }
             match self.chain.confirm(tx_hash, self.manner.confirm_timeout).await {
-                Ok(outcome) => return self.conclude(tx_hash, outcome),
+                Ok(outcome) => {
+                    self.book.board.confirmed_after(since.elapsed());
+                    return self.conclude(tx_hash, outcome).await;
+                }
                 Err(error) if error.decision() == Decision::Stop => return Err(error.into()),
-                Err(error) => self.board.chain_failed(&error),
+                Err(error) => self.book.board.chain_failed(&error),
             }
             is_sent = false;
             failures = failures.saturating_add(1);
@@ -248,40 +273,87 @@ impl<C: Chain> Submitter<C> {
     /// None: the node has it, or does not answer.
     async fn send_again(&self, tx_hash: TxHash, bytes: &[u8]) -> Result<Option<Attempt>, RelayerError> {
         match self.chain.find(tx_hash).await {
-            Ok(Some(outcome)) => return self.conclude(tx_hash, outcome).map(Some),
+            Ok(Some(outcome)) => return self.conclude(tx_hash, outcome).await.map(Some),
             Ok(None) => {}
             Err(error) if error.decision() == Decision::Stop => return Err(error.into()),
             Err(_) => return Ok(None),
         }
-        let refusal = match self.chain.rebroadcast(bytes).await {
+        let handed_over = self.chain.rebroadcast(bytes).await;
+        crash::pass(Point::SentAgain);
+        let refusal = match handed_over {
             Ok(()) | Err(ChainError::Unavailable(_)) => return Ok(None),
             Err(error) if error.decision() == Decision::Stop => return Err(error.into()),
             Err(error) => error,
         };
-        // Either it got into a block this moment, or it never will.
+        // A node's index lags behind its state, and its mempool may hold what its cache has forgotten: only a look after the next block
+        // tells that these bytes are in none and never will be.
+        self.another_block().await?;
         match self.chain.find(tx_hash).await {
-            Ok(Some(outcome)) => self.conclude(tx_hash, outcome).map(Some),
+            Ok(Some(outcome)) => self.conclude(tx_hash, outcome).await.map(Some),
             Ok(None) => {
-                self.change(|state| state.concluded(|_, _| None))?;
+                crash::pass(Point::GivenUp);
+                self.book.change(|state| state.concluded(|_, _| None)).await?;
+                self.book.board.count(|totals| &mut totals.transactions_dropped, 1);
+                tracing::warn!(%tx_hash, reason = %refusal, "given up: it can be in no block any more");
                 Ok(Some(Attempt::Again(refusal.to_string())))
             }
             Err(_) => Ok(None),
         }
     }
 
+    /// Waits until the chain is at least one block further. A halted chain is waited for: nothing could be done on it anyway.
+    async fn another_block(&self) -> Result<(), RelayerError> {
+        let mut first = None;
+        let mut looks: u32 = 0;
+        loop {
+            match self.chain.head().await {
+                Ok(head) if *first.get_or_insert(head.moment.height) < head.moment.height => return Ok(()),
+                Err(error) if error.decision() == Decision::Stop => return Err(error.into()),
+                Ok(_) | Err(_) => {}
+            }
+            looks = looks.saturating_add(1);
+            tokio::time::sleep(self.manner.policy.pause(looks)).await;
+        }
+    }
+
     /// The transaction is in a block: what it says of each item goes into the checkpoint.
-    fn conclude(&self, tx_hash: TxHash, outcome: Outcome) -> Result<Attempt, RelayerError> {
-        self.board.count(|totals| &mut totals.transactions, 1);
+    async fn conclude(&self, tx_hash: TxHash, outcome: Outcome) -> Result<Attempt, RelayerError> {
+        crash::pass(Point::InBlock);
         let events = outcome.result.as_deref().unwrap_or_default();
         let stage_of = |item, attempt| match word_on(events, item, attempt)? {
             Ok(()) => Some(Stage::Confirmed { tx_hash }),
             Err(_) => Some(Stage::Refused { tx_hash }),
         };
-        self.change(|state| state.concluded(stage_of))?;
+        self.book.change(|state| state.concluded(stage_of)).await?;
+        let board = &self.book.board;
+        board.count(|totals| &mut totals.transactions, 1);
+        board.count(|totals| &mut totals.transactions_failed, outcome.result.is_err().into());
+        let is_attested = |event: &&Event| matches!(event, Event::Attested { .. });
+        let is_refused = |event: &&Event| matches!(event, Event::AttestationRefused { .. });
+        board.count(|totals| &mut totals.attested, events.iter().filter(is_attested).count());
+        let refused = events.iter().filter(is_refused).count();
+        board.count(|totals| &mut totals.attestations_refused, refused);
+        crash::pass(Point::Concluded);
         Ok(match outcome.result {
             Ok(events) => Attempt::InBlock(tx_hash, events),
-            Err(reason) => Attempt::Refused(reason),
+            Err(failure @ Failure::OutOfGas(_)) => Attempt::Again(failure.to_string()),
+            Err(Failure::Refused(reason)) => Attempt::Refused(reason),
         })
+    }
+
+    /// It never got as far as a block, and leaves no trace on chain.
+    fn not_taken(&self, error: ChainError) -> Result<Attempt, RelayerError> {
+        if let ChainError::Gas(_) = &error {
+            self.book.board.trouble(Subject::Gas, &error);
+        }
+        match error.decision() {
+            Decision::Retry => Ok(Attempt::Again(error.to_string())),
+            Decision::Skip => {
+                self.book.board.count(|totals| &mut totals.transactions_refused, 1);
+                Ok(Attempt::Refused(error.to_string()))
+            }
+            Decision::Stop => Err(error.into()),
+        }
     }
 
     fn answer(&self, batch: Vec<Job>, tx_hash: TxHash, events: &[Event]) {
@@ -303,30 +375,22 @@ impl<C: Chain> Submitter<C> {
         match (request, verdict) {
             (Request::Attest(attestation), Verdict::Done) => {
                 tracing::info!(item = %attestation.item, attempt = attestation.attempt, %tx_hash, "attested");
-                self.board.count(|totals| &mut totals.attested, 1);
             }
             (Request::Attest(attestation), Verdict::Refused(reason)) => {
                 tracing::warn!(item = %attestation.item, attempt = attestation.attempt, %tx_hash, %reason, "attestation refused");
-                self.board.count(|totals| &mut totals.attestations_refused, 1);
             }
             (Request::Attest(attestation), Verdict::Failed(reason)) => {
-                tracing::warn!(item = %attestation.item, %reason, "attestation without an answer");
+                tracing::warn!(item = %attestation.item, attempt = attestation.attempt, %tx_hash, %reason, "attestation without an answer");
             }
             (Request::Evidence(evidence), _) => {
                 tracing::info!(item = %evidence.item, attempt = evidence.attempt, links = evidence.links.len(), %tx_hash, "evidence posted");
-                self.board.count(|totals| &mut totals.evidence_posted, 1);
+                self.book.board.count(|totals| &mut totals.evidence_posted, 1);
             }
             (Request::Expire(item), _) => {
                 tracing::info!(%item, %tx_hash, "expired");
-                self.board.count(|totals| &mut totals.expired, 1);
+                self.book.board.count(|totals| &mut totals.expired, 1);
             }
         }
-    }
-
-    fn change(&self, change: impl FnOnce(&mut State)) -> Result<(), RelayerError> {
-        self.store.update(change)?;
-        self.store.read(|state| self.board.state(state));
-        Ok(())
     }
 }
 
@@ -343,14 +407,6 @@ fn word_on(events: &[Event], item: ItemId, attempt: u8) -> Option<Result<(), &st
         } if (*i, *a) == (item, attempt) => Some(Err(reason.as_str())),
         _ => None,
     })
-}
-
-fn judge(error: ChainError) -> Result<Attempt, RelayerError> {
-    match error.decision() {
-        Decision::Retry => Ok(Attempt::Again(error.to_string())),
-        Decision::Skip => Ok(Attempt::Refused(error.to_string())),
-        Decision::Stop => Err(error.into()),
-    }
 }
 
 fn claims(content: &Batch) -> Vec<(ItemId, u8)> {

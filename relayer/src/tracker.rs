@@ -23,12 +23,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    book::Book,
     chain::{Chain, ChainError, Evidence, Moment},
-    checkpoint::{Entry, Stage, Store},
+    checkpoint::{Entry, Stage},
+    crash::{self, Point},
     host::{Host, HostError},
     queue::{Queue, Request, Verdict},
     retry::{Decision, Policy},
-    status::Board,
     RelayerError,
 };
 
@@ -42,8 +43,7 @@ const POLL_PAUSE: Duration = Duration::from_millis(200);
 pub struct Tools<C> {
     pub chain: C,
     pub host: Host,
-    pub store: Arc<Store>,
-    pub board: Board,
+    pub book: Book,
     pub queue: Queue,
     /// Items whose evidence window has ended go here.
     pub overdue: mpsc::Sender<ItemId>,
@@ -193,10 +193,12 @@ impl<C: Chain> Life<C> {
             Ok(status) => status,
             Err(error) => return Ok(Err(error)),
         };
-        self.tools.store.update(|state| state.started(item, attempt))?;
-        self.tools.store.read(|state| self.tools.board.state(state));
+        crash::pass(Point::HostTold);
+        self.tools.book.change(|state| state.started(item, attempt)).await?;
+        crash::pass(Point::HostNoted);
         loop {
             if status.complete && self.entry.last_span {
+                crash::pass(Point::ProofFetched);
                 return Ok(Ok(self.attest(status.links).await));
             }
             match status.state {
@@ -281,8 +283,12 @@ impl<C: Chain> Life<C> {
     async fn post(&self, links: Vec<Link>) -> bool {
         let Entry { item, attempt, .. } = self.entry;
         let evidence = Evidence { item, attempt, links };
+        crash::pass(Point::EvidenceFound);
         match self.tools.queue.submit(Request::Evidence(evidence)).await {
-            Verdict::Done => true,
+            Verdict::Done => {
+                crash::pass(Point::EvidencePosted);
+                true
+            }
             Verdict::Refused(reason) | Verdict::Failed(reason) => {
                 tracing::info!(%item, attempt, %reason, "evidence not posted");
                 false
@@ -292,17 +298,17 @@ impl<C: Chain> Life<C> {
 
     fn noted<T>(&self, result: Result<T, HostError>) -> Result<T, HostError> {
         match &result {
-            Ok(_) => self.tools.board.host_answered(),
+            Ok(_) => self.tools.book.board.host_answered(),
             Err(HostError::Past(_) | HostError::UnknownItem(_) | HostError::Busy { .. }) => {
-                self.tools.board.host_answered()
+                self.tools.book.board.host_answered()
             }
-            Err(error) => self.tools.board.host_failed(error),
+            Err(error) => self.tools.book.board.host_failed(error),
         }
         result
     }
 
     fn chain_failed(&self, error: ChainError) -> Result<(), RelayerError> {
-        self.tools.board.chain_failed(&error);
+        self.tools.book.board.chain_failed(&error);
         match error.decision() {
             Decision::Stop => Err(error.into()),
             Decision::Retry | Decision::Skip => Ok(()),

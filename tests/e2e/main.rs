@@ -5,6 +5,7 @@
 
 #![allow(
     clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
     clippy::unwrap_used,
     reason = "sums of a test's own numbers, and what cannot be unwrapped fails its story"
 )]
@@ -13,15 +14,17 @@ mod demo;
 mod ending;
 mod failover;
 mod keep;
+mod vision;
 
 use std::{
     io::{BufRead, BufReader},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, ChildStdout, Command, Output, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use fxn_tests::program::{binary, fxn, root};
 use serde_json::Value;
 
 /// Longest run of a demonstration, on a machine that builds something at the same time.
@@ -32,39 +35,6 @@ static MACHINE: Mutex<()> = Mutex::new(());
 /// The machine, for one demonstration at a time.
 fn machine() -> MutexGuard<'static, ()> {
     MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The program under test.
-fn binary() -> PathBuf {
-    if let Some(binary) = std::env::var_os("FXN_BIN") {
-        return binary.into();
-    }
-    // target/<profile>/deps/e2e-...
-    let own = std::env::current_exe().unwrap();
-    let target = own.ancestors().nth(3).unwrap();
-    let built = ["release", "debug"].map(|profile| target.join(profile).join("fxn"));
-    let newest = built
-        .into_iter()
-        .filter(|path| path.is_file())
-        .max_by_key(|path| std::fs::metadata(path).and_then(|file| file.modified()).unwrap());
-    newest.expect("there is no fxn to test: `cargo build -p fxn-cli` makes it, or FXN_BIN names it")
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
-/// `fxn` with a home, without anybody's settings.
-fn fxn(home: &Path) -> Command {
-    let mut command = Command::new(binary());
-    for (variable, _) in std::env::vars_os() {
-        if variable.to_string_lossy().starts_with("FXN_") && variable != "FXN_ONNXRUNTIME" {
-            command.env_remove(variable);
-        }
-    }
-    // The library and the model are found from the repository.
-    command.current_dir(root()).arg("--home").arg(home);
-    command
 }
 
 fn said(bytes: &[u8]) -> String {

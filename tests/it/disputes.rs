@@ -85,6 +85,55 @@ fn after_a_difference_replicas_that_agree_are_paid() {
     protocol.assert_conserved();
 }
 
+/// Whichever stage lies, with four providers of each stage: nobody of the first attempt is paid or punished, everything that was
+/// signed stays readable, and the job completes with others in the place of the two.
+#[test]
+fn a_wrong_tensor_costs_one_redraw_and_the_job_completes() {
+    for stage in 0..3u8 {
+        let mut protocol = crowded();
+        protocol.provides("mallory", &Serving::stages(0, 0));
+        let bonds = |protocol: &Protocol| -> Vec<u128> {
+            let names = ["anna", "axel", "bea", "bert", "cora", "carl"];
+            names.map(|name| protocol.provider(name).bond.u128()).into()
+        };
+        let before = bonds(&protocol);
+        let (job, first, second) = pair(&mut protocol);
+        let span = usize::from(stage);
+        let named = [first, second].map(|item| protocol.item(item).spans[span].deployment);
+        protocol.proves(first, Work::honest(100));
+        let events = protocol.proves(second, Work::honest(100).lying_from(stage, 7));
+        assert_eq!(differing(&events), [(first, named[0]), (second, named[1])]);
+        assert!(found(&events, |event| match event {
+            Event::Settled { .. } | Event::BondPenalised { .. } => Some(()),
+            _ => None,
+        })
+        .is_empty());
+
+        protocol.proves_all(job, Work::honest(100));
+        for (item, lie) in [(first, false), (second, true)] {
+            let again = protocol.item(item);
+            assert!(matches!(again.status, ItemStatus::Settled { .. }));
+            assert!(again.spans.iter().all(|span| !named.contains(&span.deployment)));
+            for attempt in [0, 1] {
+                let question = QueryMsg::Links { item, attempt };
+                let kept: LinksResponse = protocol.ask(&protocol.contracts.job_orchestrator, &question);
+                assert_eq!(kept.links.len(), 3);
+                let honest = protocol.links(first, Work::honest(100))[span]
+                    .receipt
+                    .receipt
+                    .output_digest;
+                let told = kept.links[span].receipt.receipt.output_digest;
+                assert_eq!(told != honest, lie && attempt == 0, "{item} attempt {attempt}");
+            }
+        }
+        let ended = protocol.job(job);
+        assert_eq!(ended.status, JobStatus::Completed);
+        assert_eq!(protocol.money(DEVELOPER), (100 * FUNC - ended.paid.u128(), 0));
+        assert_eq!(bonds(&protocol), before);
+        protocol.assert_conserved();
+    }
+}
+
 #[test]
 fn a_difference_without_supply_for_another_try_refunds() {
     let mut protocol = Protocol::with_market();

@@ -252,6 +252,39 @@ fn a_halted_chain_expires_nobody() {
     protocol.expires(item.item).unwrap();
 }
 
+/// The host was done in time; the chain was not there to hear it.
+#[test]
+fn what_a_halted_chain_could_not_take_in_is_taken_when_it_goes_on() {
+    let mut protocol = Protocol::with_market();
+    let (job, item) = single(&mut protocol);
+    let attestation = protocol.attestation(item.item, Work::honest(100));
+    protocol.halts_for(600);
+    protocol.attests(vec![attestation]).unwrap();
+    assert_eq!(protocol.job(job).status, JobStatus::Completed);
+
+    // Evidence too: the first span delivered, and the second took it.
+    let (_, item) = single(&mut protocol);
+    let links = protocol.links(item.item, Work::honest(100));
+    protocol.halts_for(600);
+    protocol.posts_evidence(item.item, links[..1].to_vec()).unwrap();
+    protocol.seconds_pass(2);
+    let events = protocol.expires(item.item).unwrap();
+    let missed = found(&events, |event| match event {
+        Event::ItemMissed { deployment, .. } => Some(*deployment),
+        _ => None,
+    });
+    assert_eq!(missed, [item.spans[1].deployment]);
+
+    // Once blocks enough were made, late is late.
+    let (_, item) = single(&mut protocol);
+    let attestation = protocol.attestation(item.item, Work::honest(100));
+    protocol.seconds_pass(3);
+    protocol.halts_for(600);
+    protocol.attests(vec![attestation]).unwrap();
+    assert_eq!(protocol.item(item.item).status, ItemStatus::Assigned {});
+    protocol.expires(item.item).unwrap();
+}
+
 #[test]
 fn a_missing_replica_is_covered_by_the_other() {
     let mut protocol = Protocol::with_market();

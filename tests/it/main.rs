@@ -2,16 +2,20 @@
 
 #![allow(
     clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
     clippy::unwrap_used,
-    reason = "expected values are written as plain formulas, and what cannot be unwrapped fails its story"
+    reason = "expected values are written as plain formulas over small dice, and what cannot be unwrapped fails its story"
 )]
 
 mod attestations;
-mod conservation;
+mod bad_input;
+mod batches;
 mod disputes;
 mod failover;
 mod first_light;
+mod garbage;
 mod holds;
+mod laws;
 mod orders;
 mod parameters;
 mod permissions;

@@ -12,6 +12,16 @@ fn order() -> NewJob {
     Protocol::order(2, 4, 1)
 }
 
+/// Nobody could do `items` items at this price each, in all the time that the hold leaves.
+fn no_supply(items: usize, item_price_max: u128) -> ContractError {
+    // 1800 s of hold less 4 of inclusion, 2 of evidence and 3 for rounding.
+    ContractError::NoSupply {
+        items,
+        item_price_max: item_price_max.into(),
+        seconds_max: 1_791,
+    }
+}
+
 /// Refused, and nothing has moved.
 #[track_caller]
 fn refused_whole<E>(protocol: &mut Protocol, job: NewJob, error: E)
@@ -74,7 +84,12 @@ fn there_is_no_supply_at_a_price_that_nobody_asks() {
     let mut protocol = Protocol::with_market();
     let mut cheap = order();
     cheap.max_price = 2_000u128.into();
-    refused_whole(&mut protocol, cheap, ContractError::NoSupply);
+    refused_whole(&mut protocol, cheap.clone(), no_supply(2, 1_000));
+    let told = protocol.submits(DEVELOPER, cheap).unwrap_err().root_cause().to_string();
+    assert!(
+        told.ends_with("2 items at most 1000 ufunc and 1791 seconds each"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -82,12 +97,17 @@ fn there_is_no_supply_for_a_class_a_time_or_a_number_that_nobody_offers() {
     let mut protocol = Protocol::with_market();
     let mut foreign = order();
     foreign.engine_class = Some("abacus".into());
-    refused_whole(&mut protocol, foreign, ContractError::NoSupply);
+    refused_whole(&mut protocol, foreign, no_supply(2, FUNC));
     let mut hasty = order();
     hasty.deadline_seconds = Some(5);
-    refused_whole(&mut protocol, hasty, ContractError::NoSupply);
+    let in_one_second = ContractError::NoSupply {
+        items: 2,
+        item_price_max: FUNC.into(),
+        seconds_max: 1,
+    };
+    refused_whole(&mut protocol, hasty, in_one_second);
     // Two providers a stage cannot make three replicas.
-    refused_whole(&mut protocol, Protocol::order(1, 4, 3), ContractError::NoSupply);
+    refused_whole(&mut protocol, Protocol::order(1, 4, 3), no_supply(3, FUNC));
     let mut patient = order();
     patient.deadline_seconds = Some(120);
     protocol.submits(DEVELOPER, patient).unwrap();
@@ -104,11 +124,11 @@ fn slots_that_are_busy_are_no_supply() {
     };
     protocol.provides("anna", &narrow);
     protocol.deposits(DEVELOPER, 100 * FUNC);
-    refused_whole(&mut protocol, Protocol::order(3, 1, 1), ContractError::NoSupply);
+    refused_whole(&mut protocol, Protocol::order(3, 1, 1), no_supply(3, FUNC));
     let job = protocol.starts(order());
     refused(
         protocol.submits(DEVELOPER, Protocol::order(1, 1, 1)),
-        ContractError::NoSupply,
+        no_supply(1, FUNC),
     );
     protocol.proves_all(job, fxn_tests::Work::honest(10));
     protocol.submits(DEVELOPER, Protocol::order(1, 1, 1)).unwrap();

@@ -81,7 +81,12 @@ fn a_chain_that_the_hold_would_not_outlive_is_no_supply() {
     assert!(item.evidence_until < protocol.job(job).expires_at);
     update(&mut protocol, |params| params.job_seconds_max = 26).unwrap();
     let outcome = protocol.submits(DEVELOPER, Protocol::order(1, 4, 1));
-    refused(outcome, ContractError::NoSupply);
+    let refusal = ContractError::NoSupply {
+        items: 1,
+        item_price_max: fxn_tests::FUNC.into(),
+        seconds_max: 17,
+    };
+    refused(outcome, refusal);
 }
 
 #[test]
@@ -91,16 +96,17 @@ fn the_admin_is_handed_over_in_two_steps() {
     let offer = ExecuteMsg::ProposeAdmin {
         admin: Some(heir.clone()),
     };
-    let unauthorized = |protocol: &Protocol, name| ContractError::Unauthorized {
-        sender: protocol.addr(name).into_string(),
-    };
-    let refusal = unauthorized(&protocol, "heir");
+    let sender = |protocol: &Protocol, name| protocol.addr(name).into_string();
+    let not_admin = |sender| ContractError::NotAdmin { sender };
+    let refusal = not_admin(sender(&protocol, "heir"));
     refused(protocol.orchestrator("heir", &offer), refusal);
     protocol.orchestrator("admin", &offer).unwrap();
-    let refusal = unauthorized(&protocol, "stranger");
+    let refusal = ContractError::NotProposedAdmin {
+        sender: sender(&protocol, "stranger"),
+    };
     refused(protocol.orchestrator("stranger", &ExecuteMsg::AcceptAdmin {}), refusal);
     protocol.orchestrator("heir", &ExecuteMsg::AcceptAdmin {}).unwrap();
-    let refusal = unauthorized(&protocol, "admin");
+    let refusal = not_admin(sender(&protocol, "admin"));
     refused(update(&mut protocol, |_| {}), refusal);
     let config: ConfigResponse = protocol.ask(&protocol.contracts.job_orchestrator, &QueryMsg::Config {});
     assert_eq!((config.admin.admin, config.admin.proposed), (heir, None));

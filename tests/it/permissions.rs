@@ -12,12 +12,12 @@ use fxn_tests::{Protocol, FUNC};
 use schema::{escrow, registry};
 use serde_json::Value;
 
-mod table;
+pub(crate) mod table;
 
 use table::{model, table, Row};
 
 /// The world in which everything is tried: one job is at work, and every role has been offered to an heir.
-fn world() -> Protocol {
+pub(crate) fn world() -> Protocol {
     let mut protocol = Protocol::with_market();
     protocol.starts(Protocol::order(1, 1, 1));
     protocol.fund("stranger", 1_000 * FUNC);

@@ -2,7 +2,7 @@
 
 use std::fmt::{Debug, Display};
 
-use cosmwasm_std::{to_json_binary, Addr, BlockInfo, Timestamp, Uint128};
+use cosmwasm_std::{to_json_binary, Addr, BlockInfo, Timestamp, Uint128, WasmMsg, WasmQuery};
 use cw20::{BalanceResponse, Cw20Coin, Cw20ExecuteMsg, Cw20QueryMsg, TokenInfoResponse};
 use cw_multi_test::{App, AppBuilder, AppResponse, BankKeeper, Contract, ContractWrapper, Executor, MockApiBech32};
 use schema::{escrow, orchestrator, params::Params, receipt::Domain, registry, staking, token, Event, TOTAL_SUPPLY};
@@ -125,6 +125,23 @@ impl Protocol {
         self.app.block_info().time.seconds()
     }
 
+    /// Height of the block.
+    pub fn height(&self) -> u64 {
+        self.app.block_info().height
+    }
+
+    /// A second token with the code of ours, all of which somebody has.
+    pub fn starts_another_token(&mut self, name: &str) -> Addr {
+        let msg = token::InstantiateMsg {
+            initial_balances: vec![Cw20Coin {
+                address: self.addr(name).into_string(),
+                amount: Uint128::new(TOTAL_SUPPLY),
+            }],
+            marketing: None,
+        };
+        start(&mut self.app, contract!(func_token), &msg)
+    }
+
     /// Time passes, with a block every second.
     pub fn seconds_pass(&mut self, seconds: u64) {
         self.pass(seconds, seconds);
@@ -146,6 +163,26 @@ impl Protocol {
     pub fn execute(&mut self, sender: &Addr, contract: &Addr, msg: &(impl Serialize + Debug)) -> Outcome {
         let response = self.app.execute_contract(sender.clone(), contract.clone(), msg, &[])?;
         Ok(events(&response))
+    }
+
+    /// Sends bytes that may be no message at all.
+    pub fn execute_bytes(&mut self, sender: &Addr, contract: &Addr, bytes: &[u8]) -> Outcome {
+        let msg = WasmMsg::Execute {
+            contract_addr: contract.to_string(),
+            msg: bytes.into(),
+            funds: vec![],
+        };
+        let response = self.app.execute(sender.clone(), msg.into())?;
+        Ok(events(&response))
+    }
+
+    /// Asks a contract in bytes that may be no question at all.
+    pub fn ask_bytes(&self, contract: &Addr, bytes: &[u8]) -> anyhow::Result<serde_json::Value> {
+        let question = WasmQuery::Smart {
+            contract_addr: contract.to_string(),
+            msg: bytes.into(),
+        };
+        Ok(self.app.wrap().query(&question.into())?)
     }
 
     /// Sends FUNC to a contract with a message.

@@ -24,6 +24,16 @@ impl Host {
         PublicKey(bytes)
     }
 
+    /// The same signature with the other s: mathematically as good, and refused, so that a link has one form.
+    pub fn twin(signature: &Signature) -> Signature {
+        let Ok(signature) = EcdsaSignature::from_slice(&signature.0) else {
+            return *signature;
+        };
+        let (r, s) = signature.split_scalars();
+        let twin = EcdsaSignature::from_scalars(r, -s).expect("neither is zero");
+        Signature(twin.to_bytes().into())
+    }
+
     /// Signs a digest; the result has a low s.
     pub fn sign(&self, digest: &Digest) -> Signature {
         let signature: EcdsaSignature = self.key.sign_prehash(&digest.0).expect("a digest has 32 bytes");

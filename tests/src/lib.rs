@@ -13,6 +13,7 @@ mod books;
 mod chain;
 mod host;
 mod market;
+pub mod program;
 mod work;
 
 pub use crate::{

@@ -84,6 +84,20 @@ impl Serving {
         }
     }
 
+    /// As terms of a deployment of the model of most stories.
+    pub fn terms(&self) -> DeploymentTerms {
+        DeploymentTerms {
+            model: MODEL.parse().expect("the name is valid"),
+            version: 1,
+            first: self.stages.0,
+            last: self.stages.1,
+            engine_class: self.class.clone(),
+            ask: self.ask(),
+            slots: self.slots,
+            sla: self.sla,
+        }
+    }
+
     /// The ask that follows from the price.
     pub fn ask(&self) -> Ask {
         Ask {
@@ -198,7 +212,7 @@ impl Protocol {
         let fee = params.listing_fee.u128();
         self.fund(name, bond + fee);
         self.send(name, &staking, bond, &staking::ReceiveMsg::Bond {})?;
-        let deploy = staking::ReceiveMsg::Deploy { terms: terms(serving) };
+        let deploy = staking::ReceiveMsg::Deploy { terms: serving.terms() };
         self.send(name, &staking, fee, &deploy)
     }
 
@@ -371,17 +385,4 @@ fn parents(parents: &[(String, u16)]) -> anyhow::Result<Vec<Parent>> {
         })
     };
     parents.iter().map(parent).collect()
-}
-
-fn terms(serving: &Serving) -> DeploymentTerms {
-    DeploymentTerms {
-        model: MODEL.parse().expect("the name is valid"),
-        version: 1,
-        first: serving.stages.0,
-        last: serving.stages.1,
-        engine_class: serving.class.clone(),
-        ask: serving.ask(),
-        slots: serving.slots,
-        sla: serving.sla,
-    }
 }

@@ -174,7 +174,7 @@ fn host_of(key: &PublicKey) -> Host {
     let names = PROVIDERS
         .iter()
         .copied()
-        .chain(["gina", "gus", "wanda", "walt", "omar"]);
+        .chain(["gina", "gus", "wanda", "walt", "omar", "mallory"]);
     names
         .map(Host::named)
         .find(|host| host.public_key() == *key)

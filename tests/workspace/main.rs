@@ -2,5 +2,6 @@
 
 mod dependencies;
 mod licences;
+mod observability;
 mod readmes;
 mod sources;

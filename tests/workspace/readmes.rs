@@ -42,3 +42,32 @@ fn every_invariant_names_a_test_that_exists() {
         }
     }
 }
+
+#[test]
+fn every_row_of_devnets_check_list_names_tests_that_exist() {
+    let folder = root().join("devnet");
+    let sources = ["devnet", "tests"].map(|folder| rust_files(&root().join(folder)));
+    let sources: Vec<String> = sources
+        .iter()
+        .flatten()
+        .map(|file| fs::read_to_string(file).expect("a source reads"))
+        .collect();
+    let exists = |name: &str| {
+        let is_file = name.ends_with(".mjs") && root().join(name).exists();
+        is_file || sources.iter().any(|text| text.contains(&format!("fn {name}(")))
+    };
+    let readme = fs::read_to_string(folder.join("README.md")).expect("devnet has a README");
+    let lists = readme.split("\n## ").filter(|section| section.contains("| test |"));
+    let rows = lists.flat_map(|section| section.lines().filter(|line| line.starts_with("| ")).skip(1));
+    let mut count = 0usize;
+    for row in rows {
+        let tests = row.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
+        let mut named = tests.split('`').skip(1).step_by(2).peekable();
+        assert!(named.peek().is_some(), "no test is named by: {row}");
+        for name in named {
+            assert!(exists(name), "{name} is named by the README and is not there");
+        }
+        count = count.saturating_add(1);
+    }
+    assert!(count >= 30, "{count} rows");
+}

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{bail, ensure, Context as _};
 use client::{events, Account, Client};
 use futures::StreamExt;
+use inference_host::request::Format;
 use schema::{
     orchestrator::{Blame, ItemResponse, JobResponse, JobStatus},
     Event, ModelId,
@@ -17,6 +18,7 @@ use crate::{
     work::{
         order::{self, Batch, Order},
         prepare::{Reader, Results},
+        rows::{self, Row},
         shards::{self, Limits},
     },
 };
@@ -36,18 +38,18 @@ type FirstHosts = BTreeMap<u64, Vec<String>>;
 pub(crate) struct Desk<'a> {
     pub(crate) developer: &'a Account,
     pub(crate) model: &'a ModelId,
-    pub(crate) texts: &'a [String],
+    pub(crate) rows: Vec<Row>,
     pub(crate) reader: Reader,
 }
 
 impl<'a> Desk<'a> {
-    pub(crate) async fn open(developer: &'a Account, model: &'a ModelId, texts: &'a [String]) -> anyhow::Result<Self> {
+    pub(crate) async fn open(developer: &'a Account, model: &'a ModelId, texts: &[String]) -> anyhow::Result<Self> {
         let offer = order::offer(developer.client(), &Self::order_of(model, 1)).await?;
         let reader = Reader::open(developer.client(), model, &offer).await?;
         Ok(Self {
             developer,
             model,
-            texts,
+            rows: rows::of_texts(texts),
             reader,
         })
     }
@@ -69,10 +71,10 @@ impl<'a> Desk<'a> {
         let client = self.developer.client();
         let order = Self::order_of(self.model, replicas);
         let offer = order::offer(client, &order).await?;
-        let weights = self.reader.weights(self.texts)?;
+        let weights = self.reader.weights(Format::Text, &self.rows)?;
         let batch = Batch::of(shards::cut_into(&weights, plan::SHARDS, Limits::USUAL), &weights);
         let quote = order::patient_quote(client, &order, &offer, &batch).await?;
-        let call = order::submit_call(client, &order, offer.version, &batch, quote.most, self.texts)?;
+        let call = order::submit_call(client, &order, offer.version, &batch, quote.most, &self.rows)?;
         Ok(order::submit(self.developer, call).await?.job)
     }
 

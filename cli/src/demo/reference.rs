@@ -30,7 +30,7 @@ pub(crate) fn split_of(source: &Path, bundle: &Path, stages: usize) -> Split {
         max_positions: None,
         pooling: None,
         normalize: None,
-        samples: None,
+        samples: vec![],
         library: Library::default(),
     }
 }
@@ -52,7 +52,7 @@ pub(crate) fn unsplit(
         let row = tokenizer.encode(text)?.row(&manifest.inputs)?;
         let rows = run_stage(stage, loaded.as_mut(), &[row], manifest.max_positions)?;
         let row = rows.first().context("the graph gave no row")?;
-        vectors.push(embedding(manifest, &partition::row::encode(row)?)?);
+        vectors.push(embedding(row)?);
     }
     Ok(vectors)
 }

@@ -147,7 +147,7 @@ pub(crate) async fn play(
     let texts: Vec<String> = reference::SENTENCES.lines().map(str::to_owned).collect();
     let desk = Desk::open(developer, &family.model, &texts).await?;
     let first = desk.all_goes_well(progress).await?;
-    let largest_difference = reference::check_reference(&first.results.embeddings)?;
+    let largest_difference = reference::check_reference(&first.results.embeddings()?)?;
     progress.done(&format!(
         "job {}: {} sentences embedded, settled and verified",
         first.job.job,
@@ -165,8 +165,8 @@ pub(crate) async fn play(
     });
     let (second, mut jobs) = scene.second_job(&desk, &hosts, demo, &uri, &cast).await?;
     let whole = whole.await.context("running the whole graph was interrupted")??;
-    reference::check_bits(&first.results.embeddings, &whole).context("job 1")?;
-    reference::check_bits(&second.results.embeddings, &whole).context("job 2")?;
+    reference::check_bits(&first.results.embeddings()?, &whole).context("job 1")?;
+    reference::check_bits(&second.results.embeddings()?, &whole).context("job 2")?;
     progress.done("both jobs gave the embeddings of the unsplit graph, bit by bit");
 
     pass_on(&cast.research.account, &family.parent).await?;
@@ -186,7 +186,7 @@ pub(crate) async fn play(
     let mut names = cast.names();
     names.insert(facts.treasury.clone(), "treasury".to_owned());
     let report = Report {
-        embeddings: first.results.embeddings,
+        embeddings: first.results.embeddings()?,
         jobs: report::jobs(&facts),
         ledger: report::ledger(&facts, &names),
         conserved: true,

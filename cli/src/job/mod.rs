@@ -3,6 +3,7 @@
 mod result;
 mod show;
 mod submit;
+mod tensors;
 
 use clap::{Args, Subcommand};
 use schema::ModelId;
@@ -10,12 +11,22 @@ use schema::ModelId;
 pub(crate) use self::show::status;
 use crate::{amount::Func, context::Context, work::order::Order};
 
+const SUBMIT_HELP: &str = r#"Examples:
+  fxn job submit --model demo/all-minilm-l6-v2 --input sentences.txt --shards 4 --replicas 2
+  fxn job submit --model demo/page-rotation --endpoint classify --input a.safetensors --input b.safetensors
+
+A row of tensors is one safetensors file that holds exactly the inputs of the graph, without batch axis. With numpy, for an input `page`:
+  import json, struct
+  page = scan[:80, :80].astype("uint8")
+  about = {"dtype": "U8", "shape": page.shape, "data_offsets": [0, page.nbytes]}
+  header = json.dumps({"page": about}).encode()
+  with open("a.safetensors", "wb") as file:
+      file.write(struct.pack("<Q", len(header)) + header + page.tobytes())"#;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Submit a file of texts as one job
-    #[command(
-        after_help = "Example:\n  fxn job submit --model demo/all-minilm-l6-v2 --input sentences.txt --shards 4 --replicas 2"
-    )]
+    /// Submit texts or tensors as one job
+    #[command(after_help = SUBMIT_HELP)]
     Submit(submit::Submit),
     /// A job and its items
     #[command(after_help = "Example:\n  fxn job show 7")]
@@ -24,8 +35,8 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  fxn job watch 7")]
     Watch(Number),
     /// Fetch the results from the hosts, verify them against the chain and print them
-    #[command(after_help = "Example:\n  fxn job result 7 --output json")]
-    Result(Number),
+    #[command(after_help = "Examples:\n  fxn job result 7 --output json\n  fxn job result 7 --out answers/")]
+    Result(result::Wanted),
     /// Jobs, newest first
     #[command(after_help = "Example:\n  fxn job list --all")]
     List(show::List),
@@ -82,7 +93,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
         Command::Submit(submit) => submit::submit(context, &submit).await,
         Command::Show(Number { job }) => show::show(context, job).await,
         Command::Watch(Number { job }) => show::watch(context, job).await,
-        Command::Result(Number { job }) => result::result(context, job).await,
+        Command::Result(wanted) => result::result(context, &wanted).await,
         Command::List(list) => show::list(context, &list).await,
     }
 }

@@ -1,9 +1,10 @@
-//! One file as one job.
+//! Files as one job.
 
 use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
+use inference_host::request::Format;
 use serde::Serialize;
 
 use super::OrderFlags;
@@ -13,8 +14,8 @@ use crate::{
     work::{
         order::{self, Batch},
         prepare::Reader,
+        rows,
         shards::{self, Limits},
-        texts,
     },
 };
 
@@ -22,9 +23,10 @@ use crate::{
 pub(crate) struct Submit {
     #[command(flatten)]
     order: OrderFlags,
-    /// File of texts: one a line or a JSON array of strings; - is stdin
-    #[arg(long, value_name = "FILE")]
-    input: PathBuf,
+    /// Endpoint embeddings: a file of texts, one a line or a JSON array of strings. Any other endpoint: a safetensors file with one row, or
+    /// a folder of them. May be given several times; - is stdin
+    #[arg(long = "input", value_name = "FILE", required = true)]
+    inputs: Vec<PathBuf>,
     /// Parallel parts [default: as few as the limits allow]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     shards: Option<u16>,
@@ -41,12 +43,14 @@ struct SubmittedJob {
 }
 
 pub(super) async fn submit(context: &Context, submit: &Submit) -> anyhow::Result<()> {
-    let texts = texts::read(&submit.input)?;
     let order = submit.order.order();
     let account = context.account().await?;
     let client = account.client();
     let offer = order::offer(client, &order).await?;
-    let weights = Reader::open(client, &order.model, &offer).await?.weights(&texts)?;
+    let format = Format::of(&order.endpoint)?;
+    let rows = rows::read(format, &submit.inputs)?;
+    let reader = Reader::open(client, &order.model, &offer).await?;
+    let weights = reader.weights(format, &rows)?;
     let cut = match submit.shards {
         Some(count) => shards::cut_into(&weights, count.into(), Limits::CHAIN),
         None => shards::cut(&weights, Limits::CHAIN),
@@ -54,7 +58,7 @@ pub(super) async fn submit(context: &Context, submit: &Submit) -> anyhow::Result
     let most = shards::shards_per_job(order.replicas, offer.stages.len());
     if cut.len() > most {
         bail!(
-            "{} shards of {} replicas over {} stages are more than the {} runs of one job; `fxn embed` cuts a file into several jobs",
+            "{} shards of {} replicas over {} stages are more than the {} runs of one job; several jobs can carry them, as `fxn embed` does with texts",
             cut.len(),
             order.replicas,
             offer.stages.len(),
@@ -64,7 +68,7 @@ pub(super) async fn submit(context: &Context, submit: &Submit) -> anyhow::Result
     let batch = Batch::of(cut, &weights);
     let quote = order::patient_quote(client, &order, &offer, &batch).await?;
     order::check_funds(&account, quote.most).await?;
-    let call = order::submit_call(client, &order, offer.version, &batch, quote.most, &texts)?;
+    let call = order::submit_call(client, &order, offer.version, &batch, quote.most, &rows)?;
     let submitted = order::submit(&account, call).await?;
     let answer = SubmittedJob {
         job: submitted.job,

@@ -3,6 +3,7 @@
 mod manage;
 mod publication;
 mod publish;
+mod samples;
 mod serve;
 mod show;
 mod split;
@@ -19,11 +20,13 @@ use crate::context::Context;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Cut an ONNX export into stages: a bundle of manifest.json and blobs
-    #[command(after_help = "Example:\n  fxn model split ./all-MiniLM-L6-v2-onnx ./bundle --stages 3")]
+    #[command(
+        after_help = "Examples:\n  fxn model split ./all-MiniLM-L6-v2-onnx ./bundle --stages 3\n  fxn model split ./page-rotation ./bundle --stages 2 --task classification --samples ./pages"
+    )]
     Split(split::Split),
     /// Publish a bundle as a model, or as the next version of one
     #[command(
-        after_help = "Example:\n  fxn model publish ./bundle --model demo/all-minilm-l6-v2 --endpoint embeddings \\\n      --royalty-bps 1000 --royalty-per-1k 0.0001 --parent demo-research/minilm-base=2000 --uri http://127.0.0.1:7080"
+        after_help = "Example:\n  fxn model publish ./bundle --model demo/all-minilm-l6-v2 --endpoint embeddings \\\n      --royalty-bps 1000 --royalty-per-1k 0.0001 --parent demo-research/minilm-base=2000 --uri http://127.0.0.1:7080\n  fxn model publish ./bundle --model demo/page-rotation --endpoint classify --unit image --royalty-bps 500"
     )]
     Publish(publish::Publish),
     /// Offer a bundle's blobs over HTTP

@@ -5,6 +5,7 @@ use std::{fmt, fs, path::PathBuf, str::FromStr};
 use anyhow::{bail, ensure, Context as _};
 use clap::Args;
 use client::Account;
+use inference_host::request::Format;
 use partition::Manifest;
 use schema::{
     registry::{Metadata, Parent, Share, Task},
@@ -92,6 +93,7 @@ where
 
 pub(crate) async fn run(context: &Context, publish: Publish) -> anyhow::Result<()> {
     let (manifest, digest) = read_manifest(&publish.bundle)?;
+    check_endpoint(&manifest, &publish.terms.endpoint)?;
     for uri in &publish.uris {
         ensure!(
             uri.starts_with("http://") || uri.starts_with("https://"),
@@ -110,6 +112,24 @@ pub(crate) async fn run(context: &Context, publish: Publish) -> anyhow::Result<(
         published.model, published.version
     );
     context.output.done(&published, sentence)
+}
+
+/// Refuses an endpoint at which nobody could ever be served: its name says what its rows are.
+fn check_endpoint(manifest: &Manifest, endpoint: &str) -> anyhow::Result<()> {
+    let format = Format::of(endpoint)?;
+    if format == Format::Text && manifest.tokenizer.is_none() {
+        bail!(
+            "endpoint {endpoint} takes texts, and the bundle has no tokenizer: name another one, \
+             for example --endpoint classify --unit request"
+        );
+    }
+    if format == Format::Tensors && manifest.task == "embeddings" {
+        bail!(
+            "endpoint {endpoint} takes tensors, and the chain takes nothing but texts for a model whose task is embeddings: \
+             split it with another --task"
+        );
+    }
+    Ok(())
 }
 
 fn publication(publish: &Publish, manifest: &Manifest, digest: Digest) -> anyhow::Result<Publication> {

@@ -1,17 +1,14 @@
 //! `fxn model split`: from an ONNX export to a bundle that has proven itself.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{bail, Context as _};
 use clap::{ArgGroup, Args, ValueEnum};
-use inference_host::tokenizer::TextTokenizer;
-use partition::{Bundle, Pooling, Runtime, SplitOptions, Stages, Tensor};
+use partition::{model_inputs, Bundle, Dim, ModelInput, Pooling, Runtime, SplitOptions, Stages};
 use serde::Serialize;
 
-use crate::{context::Context, engine::Library, progress::Progress, work::texts};
+use super::samples::{self, Sample};
+use crate::{context::Context, engine::Library, progress::Progress};
 
 /// Sample texts with which a split proves itself and hosts prove themselves: of many lengths, scripts and kinds, because a mistake may
 /// show in one of them only.
@@ -45,7 +42,7 @@ const SAMPLES: [&str; 16] = [
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("size").required(true))]
 pub(crate) struct Split {
-    /// Folder of the ONNX export: model.onnx, tokenizer.json, config.json
+    /// Folder of the ONNX export: model.onnx, and config.json and tokenizer.json where the model has them
     pub(crate) source: PathBuf,
     /// Folder of the bundle; it must not exist
     pub(crate) bundle: PathBuf,
@@ -58,8 +55,8 @@ pub(crate) struct Split {
     /// What the model is for [default: as the export's own files say]
     #[arg(long)]
     pub(crate) task: Option<String>,
-    /// Longest text in tokens; longer ones are truncated [default: as the export's own files say]
-    #[arg(long, value_name = "TOKENS")]
+    /// Longest row along a symbolic axis; longer texts are truncated [default: as the export's own files say]
+    #[arg(long, value_name = "N")]
     pub(crate) max_positions: Option<u64>,
     /// Pooling to append to the graph [default: as the export's own files say]
     #[arg(long, value_enum)]
@@ -67,9 +64,10 @@ pub(crate) struct Split {
     /// Whether to append an L2 normalisation [default: as the export's own files say]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub(crate) normalize: Option<bool>,
-    /// Texts with which the split proves itself, one a line, at most 64 [default: a built-in list]
+    /// Rows with which the split proves itself, at most 64: a file of texts, one a line, or safetensors files, one row each, or a folder of
+    /// them. May be given several times [default: built-in texts; without tokenizer.json, random numbers from a fixed seed]
     #[arg(long, value_name = "FILE")]
-    pub(crate) samples: Option<PathBuf>,
+    pub(crate) samples: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) library: Library,
 }
@@ -122,14 +120,21 @@ pub(crate) fn split_with(split: &Split, runtime: &dyn Runtime) -> anyhow::Result
         (None, Some(bytes)) => Stages::MaxBytes(bytes),
         (None, None) => Stages::Count(1),
     };
-    let options = options(split, stages)?;
-    let samples = samples(&split.source, options.max_positions, split.samples.as_deref())?;
-    partition::split(&split.source, &split.bundle, &options, runtime, &samples)
-        .with_context(|| format!("{} cannot be split", split.source.display()))
+    let inputs = match takes_text(split) {
+        true => vec![],
+        false => model_inputs(&split.source).with_context(|| cannot_be_split(split))?,
+    };
+    let options = options(split, stages, &inputs)?;
+    let samples = samples(split, &options, &inputs)?;
+    partition::split(&split.source, &split.bundle, &options, runtime, &samples).with_context(|| cannot_be_split(split))
+}
+
+fn cannot_be_split(split: &Split) -> String {
+    format!("{} cannot be split", split.source.display())
 }
 
 /// What the export says about itself, and what the flags say instead.
-fn options(split: &Split, stages: Stages) -> anyhow::Result<SplitOptions> {
+fn options(split: &Split, stages: Stages, inputs: &[ModelInput]) -> anyhow::Result<SplitOptions> {
     let mut options = SplitOptions::for_export(&split.source, stages)?;
     if let Some(task) = &split.task {
         options.task.clone_from(task);
@@ -140,19 +145,36 @@ fn options(split: &Split, stages: Stages) -> anyhow::Result<SplitOptions> {
             PoolingName::None => None,
         };
     }
+    // A model of tensors that says nothing has the default of 1, which is right only where no axis is symbolic.
+    let symbolic = inputs.iter().find_map(|input| {
+        let axes = input.spec.row_shape().iter();
+        let mut symbols = axes.filter(|axis| matches!(axis, Dim::Positions(_)));
+        symbols.next().map(|axis| (input, axis))
+    });
+    if let (Some((input, Dim::Positions(symbol))), None, 1) = (symbolic, split.max_positions, options.max_positions) {
+        bail!(
+            "input {} has an axis {symbol} of any length: --max-positions says how long it may be",
+            input.spec.name
+        );
+    }
     options.max_positions = split.max_positions.unwrap_or(options.max_positions);
     options.normalize = split.normalize.unwrap_or(options.normalize);
     Ok(options)
 }
 
-fn samples(source: &Path, max_positions: u64, file: Option<&Path>) -> anyhow::Result<Vec<Vec<(String, Tensor)>>> {
-    let path = source.join("tokenizer.json");
-    let json = fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
-    let tokenizer = TextTokenizer::new(&json, max_positions)?;
-    let texts = match file {
-        Some(path) => texts::read(path)?,
-        None => SAMPLES.iter().map(|text| (*text).to_owned()).collect(),
-    };
-    let rows = texts.iter().map(|text| Ok(tokenizer.encode(text)?.named()?));
-    rows.collect()
+/// Whether the samples are texts. What the inputs of such a model are, its tokenizer knows.
+fn takes_text(split: &Split) -> bool {
+    split.source.join("tokenizer.json").is_file() && !samples::are_rows(&split.samples)
+}
+
+fn samples(split: &Split, options: &SplitOptions, inputs: &[ModelInput]) -> anyhow::Result<Vec<Sample>> {
+    let (most, files) = (options.max_positions, &split.samples);
+    match (takes_text(split), files.as_slice()) {
+        (true, files) => samples::of_texts(&split.source, most, files, &SAMPLES),
+        (false, []) => samples::drawn(inputs, most),
+        (false, files) if samples::are_rows(files) => samples::of_files(inputs, most, files),
+        (false, _) => {
+            bail!("the model has no tokenizer.json, so its samples are .safetensors files, or a folder of them")
+        }
+    }
 }

@@ -18,10 +18,10 @@ const LOCAL: &str = include_str!("../../../params/local.toml");
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  fxn devnet\n  fxn devnet --rpc 127.0.0.1:0 --block-time 250ms\n\nThe development accounts are worthless: everybody knows their keys. Nothing is kept after a stop."
+    after_help = "Examples:\n  fxn devnet\n  fxn devnet --rpc 127.0.0.1:0 --block-time 250ms\n  fxn devnet --state ~/.fxn/devnet --metrics 127.0.0.1:26660\n\nThe development accounts are worthless: everybody knows their keys. Without --state nothing is kept after a stop."
 )]
 pub(crate) struct Options {
-    /// TOML file with any of: rpc, block_time, chain_id, gas_price, params
+    /// TOML file with any of: rpc, block_time, chain_id, gas_price, params, state, metrics
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where the RPC listens; port 0 takes a free one [default: 127.0.0.1:26657]
@@ -33,6 +33,12 @@ pub(crate) struct Options {
     /// Parameters of the contracts, a TOML file [default: the local profile]
     #[arg(long, value_name = "FILE")]
     params: Option<PathBuf>,
+    /// Folder of the transaction log, from which the chain goes on after a stop or a crash [default: nothing is kept]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Where Prometheus reads /metrics; port 0 takes a free one [default: nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -44,6 +50,8 @@ struct Config {
     chain_id: String,
     gas_price: Decimal,
     params: Option<PathBuf>,
+    state: Option<PathBuf>,
+    metrics: Option<SocketAddr>,
 }
 
 /// What a running devnet tells about itself.
@@ -53,6 +61,12 @@ struct Started {
     network: PathBuf,
     chain_id: String,
     pid: u32,
+    /// Where Prometheus reads, if it may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<SocketAddr>,
+    /// What a crash had left in the state folder and was put aside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notice: Option<String>,
 }
 
 fn configure(args: &Options) -> anyhow::Result<Config> {
@@ -65,6 +79,8 @@ fn configure(args: &Options) -> anyhow::Result<Config> {
     layers.flag("rpc", args.rpc.map(|rpc| rpc.to_string()));
     layers.flag("block_time", args.block_time.clone());
     layers.flag("params", args.params.as_ref().map(|path| path.display().to_string()));
+    layers.flag("state", args.state.as_ref().map(|path| path.display().to_string()));
+    layers.flag("metrics", args.metrics.map(|address| address.to_string()));
     layers.environment(std::env::vars());
     layers.finish()
 }
@@ -89,6 +105,8 @@ pub(crate) async fn run(context: &Context, args: &Options) -> anyhow::Result<()>
         chain_id: config.chain_id,
         gas_price: config.gas_price,
         market: Some(params(config.params.as_deref())?),
+        state: config.state,
+        metrics: config.metrics,
         ..devnet::Config::default()
     })
     .await?;
@@ -100,17 +118,28 @@ pub(crate) async fn run(context: &Context, args: &Options) -> anyhow::Result<()>
         network: path.clone(),
         chain_id,
         pid: std::process::id(),
+        metrics: running.metrics_address(),
+        notice: running.notice().map(str::to_owned),
     };
+    let notice = started.notice.as_ref().map(|notice| format!("Note: {notice}.\n"));
+    let metrics = started
+        .metrics
+        .map(|address| format!(" Metrics: http://{address}/metrics."));
     let sentence = format!(
-        "{} answers at {}; its network file is {}. Ctrl-C stops it.",
+        "{}{} answers at {}; its network file is {}.{} Ctrl-C stops it.",
+        notice.unwrap_or_default(),
         started.chain_id,
         started.rpc,
-        path.display()
+        path.display(),
+        metrics.unwrap_or_default(),
     );
     context.output.done(&started, sentence)?;
     tokio::select! {
         () = stop.cancelled() => {}
-        () = running.wait() => bail!("the node has failed; its log says why"),
+        failure = running.wait() => match failure {
+            Some(error) => return Err(error).context("the devnet has stopped: the block that it made is not kept"),
+            None => bail!("the node has failed; its log says why"),
+        },
     }
     running.shutdown().await;
     Ok(())

@@ -9,13 +9,13 @@ use rand::RngCore;
 use schema::{
     orchestrator::{ExecuteMsg, JobResponse, JobStatus, NewJob, NewShard},
     price::Units,
-    registry::OfferResponse,
+    registry::{OfferResponse, Task},
     staking::{Chain, DrawRequest, DrawShard},
     Digest, Event, ModelId,
 };
 use tokio::time::{sleep, Instant};
 
-use super::{shards::Weight, supply::Supply, why};
+use super::{rows::Row, shards::Weight, supply::Supply, why};
 use crate::amount::Func;
 
 /// How much dearer than the drawn chains the real ones may be: the draw of the job has another seed.
@@ -75,7 +75,7 @@ pub(crate) struct Quote {
     pub(crate) likely: Func,
 }
 
-/// What the registry promises for new work; its own sentence if there can be none.
+/// What the registry promises for new work; its own sentence if there can be none, and the endpoints that there are if this one is not.
 pub(crate) async fn offer(client: &Client, order: &Order) -> anyhow::Result<OfferResponse> {
     let registry = client.registry();
     match registry.offer(&order.model, order.version, &order.endpoint).await {
@@ -116,11 +116,16 @@ pub(crate) async fn quote(
 pub(super) fn draw_request(order: &Order, offer: &OfferResponse, batch: &Batch, item_price_max: u128) -> DrawRequest {
     let mut seed = [0; 32];
     rand::thread_rng().fill_bytes(&mut seed);
+    // As the orchestrator reserves it: what is not a model of embeddings may generate as much as it reads.
+    let units_out = match offer.task {
+        Task::Embeddings => 0,
+        _ => batch.units_max,
+    };
     let shard = |shard: &Range<usize>| DrawShard {
         units: Units {
             requests: u64::try_from(shard.len()).unwrap_or(u64::MAX),
             units_in: batch.units_max,
-            units_out: 0,
+            units_out,
         },
         replicas: order.replicas,
         ..DrawShard::default()
@@ -218,14 +223,14 @@ pub(crate) fn submit_call(
     version: u32,
     batch: &Batch,
     most: Func,
-    texts: &[String],
+    rows: &[Row],
 ) -> anyhow::Result<Call> {
     let shard = |shard: &Range<usize>| NewShard {
-        inline: texts
+        inline: rows
             .get(shard.clone())
             .unwrap_or_default()
             .iter()
-            .map(|text| Binary::from(text.as_bytes()))
+            .map(|row| Binary::from(row.bytes.as_slice()))
             .collect(),
     };
     let job = NewJob {

@@ -1,11 +1,11 @@
-//! Reading a model's texts and results as its manifest says.
+//! Reading a model's rows and results as its manifest says.
 
 use std::collections::BTreeSet;
 
 use anyhow::{ensure, Context as _};
 use client::{Account, Client};
-use inference_host::tokenizer::TextTokenizer;
-use partition::Manifest;
+use inference_host::request::{Format, RowReader};
+use partition::{row, Manifest, TensorSpec};
 use schema::{
     orchestrator::{ConfigResponse, ItemResponse, JobResponse},
     registry::OfferResponse,
@@ -14,6 +14,7 @@ use schema::{
 
 use super::{
     results::{self, Fetch},
+    rows::Row,
     shards::Weight,
 };
 
@@ -21,17 +22,26 @@ use super::{
 #[derive(Debug)]
 pub(crate) struct Reader {
     fetch: Fetch,
+    /// Where the model's blobs may be had.
+    places: Vec<String>,
     manifest: Manifest,
-    tokenizer: TextTokenizer,
+    rows: RowReader,
 }
 
 /// What a job came to.
 #[derive(Debug)]
 pub(crate) struct Results {
-    /// One vector a row, shard by shard.
-    pub(crate) embeddings: Vec<Vec<f32>>,
+    /// The model's outputs for each row, shard by shard.
+    pub(crate) rows: Vec<partition::Row>,
     /// Accounts whose work was settled.
     pub(crate) providers: BTreeSet<String>,
+}
+
+impl Results {
+    /// One vector a row, of a model of embeddings.
+    pub(crate) fn embeddings(&self) -> anyhow::Result<Vec<Vec<f32>>> {
+        self.rows.iter().map(results::embedding).collect()
+    }
 }
 
 impl Reader {
@@ -48,36 +58,41 @@ impl Reader {
     async fn of_version(client: &Client, model: &ModelId, version: u32) -> anyhow::Result<Self> {
         let fetch = Fetch::new()?;
         let found = client.registry().version(model, version).await?;
-        let mut hosts = BTreeSet::new();
-        for deployment in client.staking().all_deployments(None).await? {
-            if deployment.terms.model == *model && deployment.terms.version == version {
-                hosts.insert(deployment.provider);
-            }
-        }
+        let deployments = client.staking().deployments_of(model, version).await?;
+        let hosts = deployments.into_iter().map(|deployment| deployment.provider).collect();
         let places = results::places(client, &found, &hosts).await?;
         let manifest = results::manifest(&fetch, &places, found.manifest).await?;
         let json = results::tokenizer(&fetch, &places, &manifest).await?;
-        let tokenizer = TextTokenizer::new(&json, manifest.max_positions)?;
+        let rows = RowReader::new(&manifest, json.as_deref())?;
         Ok(Self {
             fetch,
+            places,
             manifest,
-            tokenizer,
+            rows,
         })
     }
 
-    /// Bytes and tokens of each text.
-    pub(crate) fn weights(&self, texts: &[String]) -> anyhow::Result<Vec<Weight>> {
-        let weight = |(text, number): (&String, usize)| {
-            let tokens = self
-                .tokenizer
-                .encode(text)
-                .with_context(|| format!("text {number} cannot be read"))?;
+    /// What the model answers with.
+    pub(crate) fn outputs(&self) -> &[TensorSpec] {
+        &self.manifest.outputs
+    }
+
+    /// Names of the model's classes by index, if it tells them.
+    pub(crate) async fn labels(&self) -> Vec<String> {
+        results::labels(&self.fetch, &self.places, &self.manifest).await
+    }
+
+    /// Bytes and units of each row, as a host will count them. An error names the first one that the model cannot take.
+    pub(crate) fn weights(&self, format: Format, rows: &[Row]) -> anyhow::Result<Vec<Weight>> {
+        let weight = |row: &Row| {
+            let read = self.rows.read(format, &row.bytes);
+            let (_, units) = read.with_context(|| format!("{} is no row for this model", row.name))?;
             Ok(Weight {
-                bytes: text.len(),
-                units: u64::try_from(tokens.count()).unwrap_or(u64::MAX),
+                bytes: row.bytes.len(),
+                units,
             })
         };
-        texts.iter().zip(1..).map(weight).collect()
+        rows.iter().map(weight).collect()
     }
 
     /// Fetches and verifies what a job came to. An error names the first shard without a result.
@@ -86,7 +101,7 @@ impl Reader {
         let config = client.orchestrator().config().await?;
         let items = client.orchestrator().all_items(job.job).await?;
         let mut answer = Results {
-            embeddings: vec![],
+            rows: vec![],
             providers: BTreeSet::new(),
         };
         for (item, shard) in results::settled(job, &items)?.iter().zip(&job.shards) {
@@ -98,8 +113,10 @@ impl Reader {
                 item.item,
                 rows.len()
             );
-            for row in &rows {
-                answer.embeddings.push(results::embedding(&self.manifest, row)?);
+            for bytes in &rows {
+                answer
+                    .rows
+                    .push(row::decode(bytes, self.outputs(), self.manifest.max_positions)?);
             }
         }
         let paid = items.iter().filter(|item| results::result_of(item).is_some());

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{anyhow, bail, ensure, Context as _};
 use client::{Account, Client};
-use partition::{row, Manifest};
+use partition::{Manifest, Row};
 use reqwest::redirect::Policy;
 use schema::{
     merkle,
@@ -30,6 +30,9 @@ const VALID_SECONDS: u64 = 60;
 const OUTPUT_BYTES_MAX: usize = 256 << 20;
 /// Longest tokenizer.
 const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
+/// Longest configuration that is looked into for names of classes, and most of them.
+const CONFIG_BYTES_MAX: u64 = 4 << 20;
+const LABELS_MAX: usize = 65_536;
 
 /// Fetches with limits.
 #[derive(Debug, Clone)]
@@ -181,27 +184,38 @@ pub(crate) async fn manifest(fetch: &Fetch, places: &[String], digest: Digest) -
     Ok(manifest)
 }
 
-/// The tokenizer that a manifest names.
-pub(crate) async fn tokenizer(fetch: &Fetch, places: &[String], manifest: &Manifest) -> anyhow::Result<Vec<u8>> {
-    let blob = manifest
-        .tokenizer
-        .as_ref()
-        .context("the model has no tokenizer: it does not take texts")?;
+/// The tokenizer that a manifest names, if it names one.
+pub(crate) async fn tokenizer(
+    fetch: &Fetch,
+    places: &[String],
+    manifest: &Manifest,
+) -> anyhow::Result<Option<Vec<u8>>> {
+    let Some(blob) = &manifest.tokenizer else {
+        return Ok(None);
+    };
     ensure!(
         blob.bytes <= TOKENIZER_BYTES_MAX,
         "the tokenizer has {} bytes, which is absurd",
         blob.bytes
     );
     let digest = Digest(blob.sha256.to_bytes());
-    fetch
-        .blob(places, digest, blob.bytes)
-        .await
-        .context("the tokenizer is not to be had")
+    let json = fetch.blob(places, digest, blob.bytes).await;
+    json.map(Some).context("the tokenizer is not to be had")
+}
+
+/// Names of the classes of a model, as its `config.json` tells them, by index; empty where it does not, or cannot be had.
+pub(crate) async fn labels(fetch: &Fetch, places: &[String], manifest: &Manifest) -> Vec<String> {
+    let Some(blob) = manifest.config.as_ref().filter(|blob| blob.bytes <= CONFIG_BYTES_MAX) else {
+        return vec![];
+    };
+    let json = fetch.blob(places, Digest(blob.sha256.to_bytes()), blob.bytes).await;
+    let config: serde_json::Value = serde_json::from_slice(&json.unwrap_or_default()).unwrap_or_default();
+    let label = |index: usize| config["id2label"][index.to_string()].as_str().map(str::to_owned);
+    (0..LABELS_MAX).map_while(label).collect()
 }
 
 /// The vector in an output row of a model of embeddings.
-pub(crate) fn embedding(manifest: &Manifest, bytes: &[u8]) -> anyhow::Result<Vec<f32>> {
-    let row = row::decode(bytes, &manifest.outputs, manifest.max_positions)?;
+pub(crate) fn embedding(row: &Row) -> anyhow::Result<Vec<f32>> {
     let vector = row
         .iter()
         .find(|tensor| tensor.shape.len() == 1)

@@ -19,15 +19,14 @@ pub(crate) struct Supply {
 
 impl Supply {
     pub(crate) async fn of(client: &Client, order: &Order, offer: &OfferResponse) -> anyhow::Result<Self> {
-        let mut deployments = client.staking().all_deployments(None).await?;
+        let mut deployments = client.staking().deployments_of(&order.model, offer.version).await?;
         deployments.retain(|deployment| {
-            let terms = &deployment.terms;
             let class = order
                 .engine_class
                 .as_ref()
-                .is_none_or(|class| *class == terms.engine_class);
+                .is_none_or(|class| *class == deployment.terms.engine_class);
             let active = deployment.state == staking::DeploymentState::Active;
-            terms.model == order.model && terms.version == offer.version && class && active
+            class && active
         });
         Ok(Self { deployments })
     }

@@ -2,12 +2,14 @@
 //! marketing account may store.
 
 use cosmwasm_std::{
-    entry_point, to_json_binary, Binary, Deps, DepsMut, Env, MessageInfo, Response, StdResult, Uint128,
+    entry_point, to_json_binary, Addr, Binary, Deps, DepsMut, Env, MessageInfo, Response, StdResult, Uint128,
 };
 use cw20::{Cw20Coin, Logo};
 use cw20_base::{
     allowances, contract as base, enumerable,
     msg::{InstantiateMarketingInfo, InstantiateMsg as BaseInstantiateMsg},
+    state::{ALLOWANCES, BALANCES},
+    ContractError as BaseError,
 };
 use cw_utils::nonpayable;
 use schema::{
@@ -69,6 +71,7 @@ fn check_supply(balances: &[Cw20Coin]) -> Result<(), ContractError> {
 pub fn execute(deps: DepsMut, env: Env, info: MessageInfo, msg: ExecuteMsg) -> Result<Response, ContractError> {
     nonpayable(&info)?;
     check_texts(&msg)?;
+    check_amounts(deps.as_ref(), &env, &info.sender, &msg)?;
     let response = match msg {
         ExecuteMsg::Transfer { recipient, amount } => base::execute_transfer(deps, env, info, recipient, amount),
         ExecuteMsg::Burn { amount } => base::execute_burn(deps, env, info, amount),
@@ -105,6 +108,61 @@ pub fn execute(deps: DepsMut, env: Env, info: MessageInfo, msg: ExecuteMsg) -> R
         ExecuteMsg::UploadLogo(logo) => base::execute_upload_logo(deps, env, info, logo),
     };
     Ok(response?)
+}
+
+/// cw20-base would refuse these as "Cannot Sub with given operands", or abort where an allowance overflows.
+fn check_amounts(deps: Deps, env: &Env, sender: &Addr, msg: &ExecuteMsg) -> Result<(), ContractError> {
+    let allowed = |owner: &Addr, spender: &Addr| ALLOWANCES.may_load(deps.storage, (owner, spender));
+    match msg {
+        ExecuteMsg::Transfer { amount, .. } | ExecuteMsg::Burn { amount } | ExecuteMsg::Send { amount, .. } => {
+            require_balance(deps, sender, *amount)
+        }
+        ExecuteMsg::TransferFrom { owner, amount, .. }
+        | ExecuteMsg::SendFrom { owner, amount, .. }
+        | ExecuteMsg::BurnFrom { owner, amount } => {
+            let owner = deps.api.addr_validate(owner)?;
+            let allowance = allowed(&owner, sender)?.ok_or(BaseError::NoAllowance {})?;
+            if allowance.expires.is_expired(&env.block) {
+                return Err(BaseError::Expired {}.into());
+            }
+            if allowance.allowance < *amount {
+                return Err(ContractError::InsufficientAllowance {
+                    owner: owner.into(),
+                    spender: sender.to_string(),
+                    allowed: allowance.allowance,
+                    required: *amount,
+                });
+            }
+            require_balance(deps, &owner, *amount)
+        }
+        ExecuteMsg::IncreaseAllowance { spender, amount, .. } => {
+            let spender = deps.api.addr_validate(spender)?;
+            let allowed = allowed(sender, &spender)?.unwrap_or_default().allowance;
+            let overflow = ContractError::AllowanceOverflow {
+                allowed,
+                added: *amount,
+            };
+            allowed.checked_add(*amount).map(|_| ()).map_err(|_| overflow)
+        }
+        ExecuteMsg::DecreaseAllowance { spender, .. } => {
+            let spender = deps.api.addr_validate(spender)?;
+            let known = spender == *sender || allowed(sender, &spender)?.is_some();
+            known.then_some(()).ok_or(BaseError::NoAllowance {}.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn require_balance(deps: Deps, account: &Addr, required: Uint128) -> Result<(), ContractError> {
+    let balance = BALANCES.may_load(deps.storage, account)?.unwrap_or_default();
+    if balance < required {
+        return Err(ContractError::InsufficientFunds {
+            account: account.to_string(),
+            balance,
+            required,
+        });
+    }
+    Ok(())
 }
 
 /// cw20-base bounds embedded logos and nothing else.

@@ -166,15 +166,18 @@ fn nobody_mints() {
 fn nobody_moves_or_burns_more_than_he_has() {
     let mut token = Token::new();
     token.transfer("ann", "bob", 10).unwrap();
-    let overdrawn = |error| {
-        matches!(
-            error,
-            ContractError::Token(cw20_base::ContractError::Std(StdError::Overflow { .. }))
-        )
+    let account = token.who("bob").to_string();
+    let overdrawn = |required: u128| ContractError::InsufficientFunds {
+        account: account.clone(),
+        balance: 10u128.into(),
+        required: required.into(),
     };
-    assert!(overdrawn(token.transfer("bob", "ann", 11).unwrap_err()));
+    assert_eq!(token.transfer("bob", "ann", 11).unwrap_err(), overdrawn(11));
     let burn = |amount: u128| ExecuteMsg::Burn { amount: amount.into() };
-    assert!(overdrawn(token.execute("bob", &burn(11)).unwrap_err()));
+    assert_eq!(
+        token.execute("bob", &burn(u128::MAX)).unwrap_err(),
+        overdrawn(u128::MAX)
+    );
     token.execute("bob", &burn(4)).unwrap();
     assert_eq!((token.balance("bob"), token.supply()), (6, TOTAL_SUPPLY - 4));
 }
@@ -216,7 +219,13 @@ fn an_allowance_is_spent_once() {
     );
     token.execute("ann", &allow(10)).unwrap();
     token.execute("bob", &spend(6)).unwrap();
-    assert!(token.execute("bob", &spend(6)).is_err());
+    let exceeded = ContractError::InsufficientAllowance {
+        owner: ann.clone(),
+        spender: bob.clone(),
+        allowed: 4u128.into(),
+        required: 6u128.into(),
+    };
+    assert_eq!(token.execute("bob", &spend(6)).unwrap_err(), exceeded);
     let burn = ExecuteMsg::BurnFrom {
         owner: ann.clone(),
         amount: 3u128.into(),
@@ -236,6 +245,31 @@ fn an_allowance_is_spent_once() {
         (left.allowance.u128(), token.balance("bob"), token.supply()),
         (0, 6, TOTAL_SUPPLY - 3)
     );
+}
+
+/// cw20-base adds without looking: the second message would have aborted.
+#[test]
+fn an_allowance_beyond_all_numbers_is_refused() {
+    let mut token = Token::new();
+    let spender = token.who("bob").to_string();
+    let allow = |amount: u128| ExecuteMsg::IncreaseAllowance {
+        spender: spender.clone(),
+        amount: amount.into(),
+        expires: None,
+    };
+    token.execute("ann", &allow(u128::MAX)).unwrap();
+    let overflow = ContractError::AllowanceOverflow {
+        allowed: u128::MAX.into(),
+        added: 1u128.into(),
+    };
+    assert_eq!(token.execute("ann", &allow(1)).unwrap_err(), overflow);
+    let unknown = ExecuteMsg::DecreaseAllowance {
+        spender: token.who("cat").to_string(),
+        amount: 1u128.into(),
+        expires: None,
+    };
+    let none = ContractError::Token(cw20_base::ContractError::NoAllowance {});
+    assert_eq!(token.execute("ann", &unknown).unwrap_err(), none);
 }
 
 /// A contract that takes the cw20 hook, and refuses it if its message says so.

@@ -20,7 +20,11 @@ pub(crate) fn start(storage: &mut dyn Storage, admin: Addr) -> StdResult<()> {
 }
 
 pub(crate) fn assert(storage: &dyn Storage, sender: &Addr) -> Result<(), ContractError> {
-    permit(ADMIN.load(storage)?.admin == *sender, sender)
+    if ADMIN.load(storage)?.admin != *sender {
+        let sender = sender.to_string();
+        return Err(ContractError::NotAdmin { sender });
+    }
+    Ok(())
 }
 
 pub(crate) fn propose(
@@ -36,7 +40,10 @@ pub(crate) fn propose(
 }
 
 pub(crate) fn accept(storage: &mut dyn Storage, sender: &Addr) -> Result<Event, ContractError> {
-    permit(ADMIN.load(storage)?.proposed.as_ref() == Some(sender), sender)?;
+    if ADMIN.load(storage)?.proposed.as_ref() != Some(sender) {
+        let sender = sender.to_string();
+        return Err(ContractError::NotProposedAdmin { sender });
+    }
     start(storage, sender.clone())?;
     Ok(Event::AdminChanged {
         admin: sender.to_string(),
@@ -48,15 +55,5 @@ pub(crate) fn query(storage: &dyn Storage) -> StdResult<AdminResponse> {
     Ok(AdminResponse {
         admin: admin.into_string(),
         proposed: proposed.map(Addr::into_string),
-    })
-}
-
-/// `Unauthorized` unless `allowed`.
-pub(crate) fn permit(allowed: bool, sender: &Addr) -> Result<(), ContractError> {
-    if allowed {
-        return Ok(());
-    }
-    Err(ContractError::Unauthorized {
-        sender: sender.to_string(),
     })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use cosmwasm_std::{
     entry_point, from_json, to_json_binary, Addr, Api, Binary, CosmosMsg, Deps, DepsMut, Env, MessageInfo, Reply,
-    Response, SubMsg, WasmMsg,
+    Response, StdError, SubMsg, WasmMsg,
 };
 use schema::{
     escrow::{self, WorkTerms},
@@ -151,7 +151,13 @@ fn submit_job(deps: DepsMut<'_>, env: &Env, developer: Addr, new: NewJob) -> Res
         version: new.version,
         endpoint: new.endpoint.clone(),
     };
-    let offer: OfferResponse = deps.querier.query_wasm_smart(&config.model_registry, &question)?;
+    let answer = deps.querier.query_wasm_smart(&config.model_registry, &question);
+    // A chain may hide why a query failed; what was asked for is said here.
+    let offer: OfferResponse = answer.map_err(|err| ContractError::NoOffer {
+        model: new.model.clone(),
+        endpoint: new.endpoint.chars().take(64).collect(),
+        reason: reason(err),
+    })?;
     let order = Order::of(&new, &offer)?;
     let id = LAST_JOB.load(deps.storage)?.saturating_add(1);
     LAST_JOB.save(deps.storage, &id)?;
@@ -167,8 +173,9 @@ fn submit_job(deps: DepsMut<'_>, env: &Env, developer: Addr, new: NewJob) -> Res
         })
         .collect();
     let seed = redraw::seed(&domain(env), id, (0, 0), &env.block);
-    let request = redraw::request(&job, job.submitted_at, seed, shards).ok_or(ContractError::NoSupply)?;
-    let chains = draw(deps.as_ref(), request)?.chains.ok_or(ContractError::NoSupply)?;
+    let request = redraw::request(&job, job.submitted_at, seed, shards).ok_or_else(|| no_supply(&job, &order))?;
+    let drawn = draw(deps.as_ref(), request)?;
+    let chains = drawn.chains.ok_or_else(|| no_supply(&job, &order))?;
     if chains.len() != order.items {
         return Err(ContractError::DrawMismatch {
             expected: order.items,
@@ -194,6 +201,22 @@ fn submit_job(deps: DepsMut<'_>, env: &Env, developer: Addr, new: NewJob) -> Res
     let hold = SubMsg::new(message(&config.royalty_escrow, to_json_binary(&hold)?));
     response.messages.insert(0, hold);
     Ok(response)
+}
+
+/// What a query that failed has said, without the layers around it.
+fn reason(err: StdError) -> String {
+    match err {
+        StdError::GenericErr { msg, .. } => msg.trim_start_matches("Querier contract error: ").to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn no_supply(job: &Job, order: &Order) -> ContractError {
+    ContractError::NoSupply {
+        items: order.items,
+        item_price_max: job.item_price_max,
+        seconds_max: job.seconds_left(job.submitted_at).unwrap_or_default(),
+    }
 }
 
 /// What the new job pins, and its rows by shard.

@@ -144,14 +144,24 @@ impl<'a> Course<'a> {
                 now: self.now,
             });
         }
-        let required = evidence_until
-            .saturating_sub(item.assigned_at)
-            .div_ceil(SECONDS_PER_BLOCK);
-        let passed = self.height.saturating_sub(item.assigned_height);
+        let (passed, required) = self.blocks_until(item, evidence_until);
         if passed < required {
             return Err(ContractError::TooFewBlocks { passed, required });
         }
         Ok(())
+    }
+
+    /// True once a date of an item has passed by the clock and in blocks: what a halted chain could not take in, it takes when it
+    /// goes on. Whatever may be delivered until then can be, as long as nobody may be blamed for it.
+    pub(crate) fn is_past(&self, item: &Item, date: u64) -> bool {
+        let (passed, required) = self.blocks_until(item, date);
+        self.now > date && passed >= required
+    }
+
+    /// Blocks since the assignment, and how many a chain that does not stand still makes until `date`.
+    fn blocks_until(&self, item: &Item, date: u64) -> (u64, u64) {
+        let required = date.saturating_sub(item.assigned_at).div_ceil(SECONDS_PER_BLOCK);
+        (self.height.saturating_sub(item.assigned_height), required)
     }
 
     /// New chains for these replicas of a shard, in the order of `plan.replicas`. None: there is no supply.

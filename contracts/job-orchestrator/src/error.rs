@@ -1,5 +1,5 @@
 use cosmwasm_std::{OverflowError, StdError, Uint128};
-use schema::{price::PriceOverflow, text::TextError, ItemId};
+use schema::{price::PriceOverflow, text::TextError, ItemId, ModelId};
 use thiserror::Error;
 
 use crate::proof::Refusal;
@@ -19,8 +19,10 @@ pub enum ContractError {
 
     #[error("no native coins are taken, found {kinds} kinds of them")]
     FundsAttached { kinds: usize },
-    #[error("{sender} may not do this")]
-    Unauthorized { sender: String },
+    #[error("{sender} is not the admin")]
+    NotAdmin { sender: String },
+    #[error("the role of admin was not offered to {sender}")]
+    NotProposedAdmin { sender: String },
     #[error("there is no job {job}")]
     NoJob { job: u64 },
     #[error("there is no item {item}")]
@@ -63,8 +65,21 @@ pub enum ContractError {
         deadline_seconds: u64,
         inclusion_seconds: u64,
     },
-    #[error("no chain of deployments can do this inside the price and the time")]
-    NoSupply,
+    #[error("nothing is offered at endpoint {endpoint:?} of {model}: {reason}")]
+    NoOffer {
+        model: ModelId,
+        endpoint: String,
+        reason: String,
+    },
+    #[error(
+        "no chain of deployments can do this inside the price and the time: {items} items at most {item_price_max} ufunc and \
+         {seconds_max} seconds each"
+    )]
+    NoSupply {
+        items: usize,
+        item_price_max: Uint128,
+        seconds_max: u64,
+    },
     #[error("the draw answered with {found} chains where {expected} were asked for")]
     DrawMismatch { expected: usize, found: usize },
     #[error("the work could last until {evidence_until}, the hold only until {expires_at}")]

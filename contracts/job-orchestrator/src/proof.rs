@@ -12,6 +12,9 @@ use schema::{
 };
 use thiserror::Error;
 
+/// Longer than any chain id and any address.
+const QUOTED_CHARS_MAX: usize = 128;
+
 /// True if the signature of this digest is by this key.
 pub(crate) type Verify<'a> = &'a dyn Fn(&Digest, &Signature, &PublicKey) -> bool;
 
@@ -140,13 +143,13 @@ impl Assignment<'_> {
         if receipt.domain.chain_id != self.domain.chain_id {
             return Err(Refusal::OtherChain {
                 span,
-                found: receipt.domain.chain_id.clone(),
+                found: quoted(&receipt.domain.chain_id),
             });
         }
         if receipt.domain.contract != self.domain.contract {
             return Err(Refusal::OtherContract {
                 span,
-                found: receipt.domain.contract.clone(),
+                found: quoted(&receipt.domain.contract),
             });
         }
         if receipt.item != self.item {
@@ -241,6 +244,11 @@ impl Assignment<'_> {
         }
         Ok(())
     }
+}
+
+/// The beginning of a text that a stranger chose: refusals are announced, and events are not his to fill.
+fn quoted(text: &str) -> String {
+    text.chars().take(QUOTED_CHARS_MAX).collect()
 }
 
 /// Half of the order of secp256k1, big-endian.

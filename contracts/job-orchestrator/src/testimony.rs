@@ -67,7 +67,7 @@ impl Course<'_> {
         }
         let job = JOBS.load(self.storage, id.job)?;
         let latest = item.deadline.saturating_add(job.params.grace_seconds);
-        if self.now > latest {
+        if self.is_past(&item, latest) {
             return Ok(Err(Refusal::TooLate { latest, now: self.now }));
         }
         let assignment = self.assignment(id, &item, &job, domain)?;
@@ -121,7 +121,7 @@ impl Course<'_> {
         if now <= deadline {
             return Err(ContractError::EvidenceEarly { deadline, now });
         }
-        if now > evidence_until {
+        if self.is_past(&item, evidence_until) {
             return Err(ContractError::EvidenceLate { evidence_until, now });
         }
         let job = JOBS.load(self.storage, id.job)?;

@@ -4,7 +4,7 @@
 //! bond covers all its slots has headroom wherever it has a free slot, so a change touches one listing; only when the bond is or was
 //! short of that are all listings of the provider written anew, at most 32.
 
-use cosmwasm_std::{Addr, Storage, Uint128};
+use cosmwasm_std::{Addr, Empty, Storage, Uint128};
 use schema::{
     staking::{Occupation, Penalty, Vacancy},
     ItemId,
@@ -14,7 +14,7 @@ use crate::{
     deployment::Deployment,
     index, provider,
     stake::Stake,
-    state::{DEPLOYMENTS, NEWEST_DEPLOYMENT, STAKES, TOTALS},
+    state::{DEPLOYMENTS, NEWEST_DEPLOYMENT, SERVING, STAKES, TOTALS},
     ContractError,
 };
 
@@ -87,6 +87,7 @@ pub(crate) fn deploy(storage: &mut dyn Storage, deployment: &Deployment) -> Resu
     let number = NEWEST_DEPLOYMENT.load(storage)?.saturating_add(1);
     NEWEST_DEPLOYMENT.save(storage, &number)?;
     DEPLOYMENTS.save(storage, number, deployment)?;
+    SERVING.save(storage, (&deployment.market(), number), &Empty {})?;
     change_stake(storage, &deployment.owner, |stake| {
         stake.commit(number, deployment.committed())
     })?;
@@ -106,6 +107,7 @@ pub(crate) fn remove(storage: &mut dyn Storage, number: u64, sender: &Addr) -> R
     deployment.require_idle(number)?;
     index::delist(storage, number, &deployment)?;
     DEPLOYMENTS.remove(storage, number);
+    SERVING.remove(storage, (&deployment.market(), number));
     change_stake(storage, sender, |stake| {
         stake.uncommit(number, deployment.committed());
         Ok(())

@@ -2,7 +2,7 @@
 
 use cosmwasm_std::{
     entry_point, from_json, to_json_binary, Addr, Api, Binary, CosmosMsg, Deps, DepsMut, Env, MessageInfo,
-    QuerierWrapper, Response, StdResult, Storage, Uint128, WasmMsg,
+    QuerierWrapper, Response, StdError, StdResult, Storage, Uint128, WasmMsg,
 };
 use cw20::{Cw20ExecuteMsg, Cw20ReceiveMsg};
 use cw_utils::nonpayable;
@@ -177,7 +177,13 @@ fn deploy(
         model: terms.model.clone(),
         version: terms.version,
     };
-    let version: VersionResponse = querier.query_wasm_smart(&config.model_registry, &ask)?;
+    let answer = querier.query_wasm_smart(&config.model_registry, &ask);
+    // A chain may hide why a query failed; what was asked for is said here.
+    let version: VersionResponse = answer.map_err(|err| ContractError::NoVersion {
+        model: terms.model.clone(),
+        version: terms.version,
+        reason: reason(err),
+    })?;
     let deployment = Deployment::new(owner, terms, &version, &config.params)?;
     let number = book::deploy(storage, &deployment)?;
     let Deployment { owner, terms, .. } = deployment;
@@ -195,6 +201,14 @@ fn deploy(
     }
     let burn = Cw20ExecuteMsg::Burn { amount: sent };
     Ok(response.add_message(call(&config.func_token, to_json_binary(&burn)?)))
+}
+
+/// What a query that failed has said, without the layers around it.
+fn reason(err: StdError) -> String {
+    match err {
+        StdError::GenericErr { msg, .. } => msg.trim_start_matches("Querier contract error: ").to_owned(),
+        other => other.to_string(),
+    }
 }
 
 fn unbond(storage: &mut dyn Storage, owner: Addr, amount: Uint128, now: u64) -> Result<Response, ContractError> {
@@ -334,6 +348,12 @@ pub fn query(deps: Deps, _env: Env, msg: QueryMsg) -> Result<Binary, ContractErr
             start_after,
             limit,
         } => to_json_binary(&query::deployments(deps, provider.as_deref(), start_after, limit)?),
+        QueryMsg::DeploymentsOf {
+            model,
+            version,
+            start_after,
+            limit,
+        } => to_json_binary(&query::deployments_of(deps, &model, version, start_after, limit)?),
         QueryMsg::Draw { request } => to_json_binary(&query::draw(deps, &request)?),
         QueryMsg::Totals {} => to_json_binary(&TOTALS.load(deps.storage)?),
     };

@@ -12,9 +12,9 @@ use schema::{
     text, BPS,
 };
 
-use crate::{draw::Listing, stake::Stake, ContractError};
+use crate::{draw::Listing, index::market_key, stake::Stake, ContractError};
 
-const CLASS_BYTES_MAX: usize = 128;
+pub(crate) const CLASS_BYTES_MAX: usize = 128;
 const SLOTS_MAX: u16 = 1_000;
 const UNITS_MAX: u64 = 1_000_000_000;
 
@@ -55,6 +55,11 @@ impl Deployment {
             slot_bond: params.bond_per_slot,
             miss_min: params.miss_min,
         })
+    }
+
+    /// What is served, as a key.
+    pub(crate) fn market(&self) -> Vec<u8> {
+        market_key(&self.terms.model, self.terms.version)
     }
 
     /// Bond behind all slots.

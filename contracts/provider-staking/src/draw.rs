@@ -31,6 +31,8 @@ use schema::{
 };
 use thiserror::Error;
 
+use crate::deployment::CLASS_BYTES_MAX;
+
 /// Candidates of one start stage.
 pub(crate) const CANDIDATES_MAX: usize = 16;
 /// Listings looked at for them: those of a provider with all its deployments at one stage, three times.
@@ -77,6 +79,8 @@ pub enum DrawError {
     WrongShares { sum: u32 },
     #[error("a shard has 1 to {max} replicas, found {found}")]
     WrongReplicas { found: u8, max: u8 },
+    #[error("an engine class has 1 to {max} bytes, found {found}")]
+    WrongClass { found: usize, max: usize },
     #[error("{found} spans asked for, at most {max} are drawn at once")]
     TooManySpans { found: usize, max: usize },
 }
@@ -104,8 +108,10 @@ pub(crate) fn check(request: &DrawRequest) -> Result<(), DrawError> {
     if sum != u32::from(BPS) {
         return Err(DrawError::WrongShares { sum });
     }
+    check_class(request.engine_class.as_deref())?;
     let mut spans = 0usize;
     for shard in &request.shards {
+        check_class(shard.engine_class.as_deref())?;
         let (found, max) = (shard.replicas, REPLICAS_MAX);
         if !(1..=max).contains(&found) {
             return Err(DrawError::WrongReplicas { found, max });
@@ -117,6 +123,15 @@ pub(crate) fn check(request: &DrawRequest) -> Result<(), DrawError> {
         return Err(DrawError::TooManySpans { found: spans, max });
     }
     Ok(())
+}
+
+/// A longer class cannot even be looked up: it is part of a key.
+fn check_class(class: Option<&str>) -> Result<(), DrawError> {
+    let (found, max) = (class.map_or(1, str::len), CLASS_BYTES_MAX);
+    if (1..=max).contains(&found) {
+        return Ok(());
+    }
+    Err(DrawError::WrongClass { found, max })
 }
 
 /// Chains for all replicas of all shards, or None where there is no supply for one of them. The request has passed [`check`].

@@ -44,6 +44,12 @@ pub enum ContractError {
     // A deployment.
     #[error("a deployment costs {required} ufunc, {sent} was sent")]
     WrongFee { required: Uint128, sent: Uint128 },
+    #[error("there is no version {version} of {model} to serve: {reason}")]
+    NoVersion {
+        model: ModelId,
+        version: u32,
+        reason: String,
+    },
     #[error("version {version} of {model} is retired")]
     VersionRetired { model: ModelId, version: u32 },
     #[error("stages {first} to {last} of a version with {stages}")]

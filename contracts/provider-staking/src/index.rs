@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Model and version as one key part. A model's name has no zero byte.
-fn market_key(model: &ModelId, version: u32) -> Vec<u8> {
+pub(crate) fn market_key(model: &ModelId, version: u32) -> Vec<u8> {
     [model.as_str().as_bytes(), &[0], &version.to_be_bytes()].concat()
 }
 

@@ -2,18 +2,21 @@
 
 use cosmwasm_std::{Addr, Deps, Order, StdResult};
 use cw_storage_plus::Bound;
-use schema::staking::{
-    Chain, ConfigResponse, DeploymentResponse, DeploymentsResponse, DrawRequest, DrawResponse, Profile,
-    ProviderResponse, ProvidersResponse, Span,
+use schema::{
+    staking::{
+        Chain, ConfigResponse, DeploymentResponse, DeploymentsResponse, DrawRequest, DrawResponse, Profile,
+        ProviderResponse, ProvidersResponse, Span,
+    },
+    ModelId,
 };
 
 use crate::{
     admin, book,
     deployment::Deployment,
     draw::{self, DrawnChain, DrawnSpan},
-    index::StoredMarket,
+    index::{market_key, StoredMarket},
     provider,
-    state::{CONFIG, DEPLOYMENTS, PROFILES},
+    state::{CONFIG, DEPLOYMENTS, PROFILES, SERVING},
     ContractError,
 };
 
@@ -109,6 +112,24 @@ pub(crate) fn deployments(
         }
     };
     Ok(DeploymentsResponse { deployments })
+}
+
+/// Deployments of one version by number, whoever serves it.
+pub(crate) fn deployments_of(
+    deps: Deps,
+    model: &ModelId,
+    version: u32,
+    start_after: Option<u64>,
+    limit: Option<u32>,
+) -> Result<DeploymentsResponse, ContractError> {
+    let numbers = SERVING
+        .prefix(&market_key(model, version))
+        .keys(deps.storage, start_after.map(Bound::exclusive), None, Order::Ascending)
+        .take(page(limit));
+    let deployments = numbers.map(|number| deployment(deps, number?));
+    Ok(DeploymentsResponse {
+        deployments: deployments.collect::<Result<_, _>>()?,
+    })
 }
 
 fn describe_deployment(number: u64, deployment: Deployment) -> DeploymentResponse {

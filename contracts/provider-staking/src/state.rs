@@ -33,6 +33,8 @@ pub(crate) const STAKES: Map<&Addr, Stake> = Map::new("stakes");
 /// Sums over all stakes.
 pub(crate) const TOTALS: Item<TotalsResponse> = Item::new("totals");
 pub(crate) const DEPLOYMENTS: Map<u64, Deployment> = Map::new("deployments");
+/// Numbers of deployments by model with version, whatever state they are in.
+pub(crate) const SERVING: Map<(&[u8], u64), Empty> = Map::new("serving");
 /// Number of the newest deployment.
 pub(crate) const NEWEST_DEPLOYMENT: Item<u64> = Item::new("newest_deployment");
 

@@ -92,7 +92,7 @@ pub fn execute(deps: DepsMut<'_>, env: Env, info: MessageInfo, msg: ExecuteMsg) 
         }
         ExecuteMsg::DistributeUnder { model, payout, parents } => {
             let registry = CONFIG.load(deps.storage)?.model_registry;
-            admin::permit(registry == *sender, sender)?;
+            permit(registry == *sender, sender, "model registry")?;
             let rule = PayoutResponse { payout, parents };
             Ok(pass_on(deps.storage, &model, &rule)?.unwrap_or_default())
         }
@@ -140,10 +140,18 @@ fn refuse_funds(info: &MessageInfo) -> Result<(), ContractError> {
 
 fn only_orchestrator(storage: &dyn Storage, sender: &Addr) -> Result<(), ContractError> {
     let siblings = SIBLINGS.may_load(storage)?;
-    admin::permit(
-        siblings.is_some_and(|siblings| siblings.job_orchestrator == *sender),
-        sender,
-    )
+    let is_orchestrator = siblings.is_some_and(|siblings| siblings.job_orchestrator == *sender);
+    permit(is_orchestrator, sender, "job orchestrator")
+}
+
+fn permit(is_sibling: bool, sender: &Addr, sibling: &str) -> Result<(), ContractError> {
+    if is_sibling {
+        return Ok(());
+    }
+    Err(ContractError::NotSibling {
+        sender: sender.to_string(),
+        sibling: sibling.to_owned(),
+    })
 }
 
 fn announce(events: impl IntoIterator<Item = Event>) -> Response {
@@ -197,7 +205,7 @@ fn take_in(deps: DepsMut<'_>, token: &Addr, receive: Cw20ReceiveMsg) -> Result<R
         ReceiveMsg::Penalty { beneficiary, item } => {
             let siblings = SIBLINGS.may_load(deps.storage)?;
             let by_staking = siblings.is_some_and(|siblings| siblings.provider_staking == sender);
-            admin::permit(by_staking, &sender)?;
+            permit(by_staking, &sender, "provider staking")?;
             (beneficiary, Reason::Penalty, Some(item))
         }
     };
@@ -312,7 +320,8 @@ fn payout_rule(deps: Deps<'_>, model: &ModelId) -> Result<PayoutResponse, Contra
 
 fn ask_payout(querier: &QuerierWrapper<'_>, registry: &Addr, model: &ModelId) -> Result<PayoutResponse, ContractError> {
     let question = registry::QueryMsg::Payout { model: model.clone() };
-    Ok(querier.query_wasm_smart(registry, &question)?)
+    let answer = querier.query_wasm_smart(registry, &question);
+    answer.map_err(|_| ContractError::NoPayoutRule { model: model.clone() })
 }
 
 /// Divides what a model has earned as a parent. None: nothing has accrued.

@@ -15,8 +15,12 @@ pub enum ContractError {
 
     #[error("no native coins are taken, found {kinds} kinds of them")]
     FundsAttached { kinds: usize },
-    #[error("{sender} may not do this")]
-    Unauthorized { sender: String },
+    #[error("{sender} is not the admin")]
+    NotAdmin { sender: String },
+    #[error("the role of admin was not offered to {sender}")]
+    NotProposedAdmin { sender: String },
+    #[error("{sender} is not the {sibling}")]
+    NotSibling { sender: String, sibling: String },
     #[error("the siblings are known already")]
     AlreadyWired,
     #[error("only {func_token} is FUNC, found {token}")]
@@ -48,6 +52,8 @@ pub enum ContractError {
 
     #[error("nothing has accrued to model {model}")]
     NothingAccrued { model: ModelId },
+    #[error("there is no payout rule of model {model}")]
+    NoPayoutRule { model: ModelId },
     #[error("model {model} has no recipients")]
     NoRecipients { model: ModelId },
 

@@ -33,13 +33,22 @@ pub(crate) fn config(deps: Deps<'_>) -> Result<ConfigResponse, ContractError> {
     })
 }
 
+/// Key of a holder. Only what could be one is looked up: a key is part of others, which have a longest length.
+fn key_of(deps: Deps<'_>, holder: &str) -> Result<String, ContractError> {
+    let holder = holder.parse()?;
+    if let Holder::Address(address) = &holder {
+        deps.api.addr_validate(address)?;
+    }
+    Ok(holder.to_string())
+}
+
 pub(crate) fn money(
     deps: Deps<'_>,
     holder: &str,
     start_after: Option<u64>,
     limit: Option<u32>,
 ) -> Result<MoneyResponse, ContractError> {
-    let key = holder.parse::<Holder>()?.to_string();
+    let key = key_of(deps, holder)?;
     let account = ACCOUNTS.may_load(deps.storage, &key)?.unwrap_or_default();
     let holds = ACCOUNT_HOLDS
         .prefix(&key)
@@ -58,7 +67,7 @@ pub(crate) fn money(
 }
 
 pub(crate) fn earnings(deps: Deps<'_>, holder: &str) -> Result<EarningsResponse, ContractError> {
-    let key = holder.parse::<Holder>()?.to_string();
+    let key = key_of(deps, holder)?;
     let mut credits = vec![];
     for reason in Reason::ALL {
         if let Some(amount) = CREDITS.may_load(deps.storage, (&key, reason.as_str()))? {

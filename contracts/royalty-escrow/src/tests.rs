@@ -249,9 +249,20 @@ fn hold_of(name: &str, job: u64, amount: u128, terms: WorkTerms, expires_at: u64
     }
 }
 
-fn unauthorized(name: &str) -> ContractError {
-    ContractError::Unauthorized {
+fn not_admin(name: &str) -> ContractError {
+    let sender = addr(name).into_string();
+    ContractError::NotAdmin { sender }
+}
+
+fn not_heir(name: &str) -> ContractError {
+    let sender = addr(name).into_string();
+    ContractError::NotProposedAdmin { sender }
+}
+
+fn not_sibling(name: &str, sibling: &str) -> ContractError {
+    ContractError::NotSibling {
         sender: addr(name).into_string(),
+        sibling: sibling.to_owned(),
     }
 }
 

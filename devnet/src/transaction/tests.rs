@@ -64,8 +64,15 @@ fn code_of(change: impl FnOnce(&mut TxBody, &mut AuthInfo, &mut TxRaw)) -> u32 {
 #[test]
 fn a_transaction_of_another_form_is_refused_with_its_own_code() {
     assert!(tx(|_, _, _| {}).is_ok());
-    // SIGN_MODE_LEGACY_AMINO_JSON.
-    assert_eq!(code_of(|_, auth, _| auth.signer_infos = vec![signer(127)]), 4);
+    for mode in [DIRECT, AMINO_JSON] {
+        let taken = tx(|_, auth, _| auth.signer_infos = vec![signer(mode)]).unwrap();
+        assert!(taken.check_mode().is_ok());
+    }
+    // None, as in simulations, and SIGN_MODE_TEXTUAL.
+    for mode in [UNSPECIFIED, 2] {
+        let decoded = tx(|_, auth, _| auth.signer_infos = vec![signer(mode)]).unwrap();
+        assert_eq!(decoded.check_mode().unwrap_err().code, 4);
+    }
     assert_eq!(code_of(|_, auth, _| auth.signer_infos.push(signer(DIRECT))), 4);
     assert_eq!(code_of(|_, _, raw| raw.signatures.clear()), 4);
     assert_eq!(code_of(|_, auth, _| auth.fee = None), 2);

@@ -6,11 +6,18 @@
     reason = "small numbers of a test, and a failed expectation is its message"
 )]
 
+mod answers;
+mod bounds;
+mod kill;
 mod market;
+mod panics;
 mod probe;
 mod proxy;
+mod raw;
 mod refusals;
 mod rpc;
+mod shapes;
+mod state;
 mod stream;
 mod subscriptions;
 mod transactions;

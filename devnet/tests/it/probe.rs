@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use client::{Account, Call, Client, Contracts, Network, Wallet};
 use cosmwasm_std::{
-    coins, to_json_binary, BankMsg, Binary, Deps, DepsMut, Empty, Env, MessageInfo, Reply, Response, StdError,
-    StdResult, SubMsg, Uint128, WasmMsg,
+    coins, to_json_binary, AnyMsg, BankMsg, Binary, CosmosMsg, Deps, DepsMut, Empty, Env, GrpcQuery, MessageInfo,
+    Reply, Response, StdError, StdResult, SubMsg, SubMsgResult, Uint128, WasmMsg,
 };
 use cw_multi_test::{Contract, ContractWrapper};
 use devnet::{Config, Devnet, Running};
@@ -30,6 +30,34 @@ pub(crate) enum Do {
     Nested { inner: Box<Do> },
     /// Sends gas coin it was given.
     Pay { to: String, amount: u64 },
+    /// Adds two numbers that do not fit.
+    Overflow {},
+    /// Calls itself without end.
+    Forever {},
+    /// Asks itself, so many times inside each other.
+    AskItself { depth: u32 },
+    /// Sends a message that this chain does not have.
+    Unsupported { what: Unsupported },
+    /// Does it through a message to itself and, if it fails, writes down what it was told.
+    Catch { inner: Box<Do>, funds: u64 },
+    /// Destroys gas coin.
+    Burn { amount: u64 },
+    /// Writes a value of so many bytes.
+    Store { bytes: u32 },
+    /// Writes down where in its block it runs.
+    Place {},
+    /// Announces an event without attributes and one with an empty value.
+    Odd {},
+}
+
+/// Messages and queries of modules that this chain does not have.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Unsupported {
+    /// A message of another module, as protobuf: governance here.
+    Any,
+    /// A query, in the middle of a message.
+    Query,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -37,6 +65,13 @@ pub(crate) enum Do {
 pub(crate) enum Ask {
     Count {},
     Panic {},
+    /// Asks itself, so many times inside each other.
+    Itself {
+        depth: u32,
+    },
+    /// What it wrote down.
+    Note {},
+    Unsupported {},
 }
 
 fn count(deps: Deps) -> u64 {
@@ -73,6 +108,37 @@ fn execute(deps: DepsMut, env: Env, info: MessageInfo, msg: Do) -> StdResult<Res
             };
             Ok(Response::new().add_submessage(SubMsg::reply_on_success(call, 1)))
         }
+        Do::Overflow {} => {
+            let most = std::hint::black_box(u64::MAX);
+            Ok(Response::new().add_attribute("sum", (most + before + 1).to_string()))
+        }
+        Do::Forever {} => Ok(Response::new().add_message(itself(&env, &Do::Forever {}, 0)?)),
+        Do::AskItself { depth } => {
+            let asked: u64 = deps
+                .querier
+                .query_wasm_smart(env.contract.address, &Ask::Itself { depth })?;
+            Ok(Response::new().add_attribute("asked", asked.to_string()))
+        }
+        Do::Unsupported { what } => unsupported(deps, what),
+        Do::Catch { inner, funds } => {
+            let call = itself(&env, &inner, funds)?;
+            Ok(Response::new().add_submessage(SubMsg::reply_always(call, 2)))
+        }
+        Do::Burn { amount } => Ok(Response::new().add_message(BankMsg::Burn {
+            amount: coins(amount.into(), "ustake"),
+        })),
+        Do::Store { bytes } => {
+            deps.storage.set(b"blob", &vec![7; bytes as usize]);
+            Ok(Response::new())
+        }
+        Do::Place {} => {
+            let place = env.transaction.map(|transaction| transaction.index);
+            deps.storage.set(b"note", format!("{place:?}").as_bytes());
+            Ok(Response::new())
+        }
+        Do::Odd {} => Ok(Response::new()
+            .add_event(cosmwasm_std::Event::new("bare"))
+            .add_event(cosmwasm_std::Event::new("empty").add_attribute("key", ""))),
         Do::Pay { to, amount } => Ok(Response::new().add_message(BankMsg::Send {
             to_address: to,
             amount: coins(amount.into(), "ustake"),
@@ -80,12 +146,64 @@ fn execute(deps: DepsMut, env: Env, info: MessageInfo, msg: Do) -> StdResult<Res
     }
 }
 
-fn reply(_: DepsMut, _: Env, _: Reply) -> StdResult<Response> {
+fn itself(env: &Env, msg: &Do, funds: u64) -> StdResult<WasmMsg> {
+    Ok(WasmMsg::Execute {
+        contract_addr: env.contract.address.to_string(),
+        msg: to_json_binary(msg)?,
+        funds: if funds == 0 {
+            vec![]
+        } else {
+            coins(funds.into(), "ustake")
+        },
+    })
+}
+
+fn unsupported(deps: DepsMut, what: Unsupported) -> StdResult<Response> {
+    let message: CosmosMsg = match what {
+        Unsupported::Any => CosmosMsg::Any(AnyMsg {
+            type_url: "/cosmos.gov.v1.MsgVote".into(),
+            value: Binary::default(),
+        }),
+        Unsupported::Query => {
+            grpc(deps.as_ref())?;
+            return Ok(Response::new());
+        }
+    };
+    Ok(Response::new().add_message(message))
+}
+
+fn grpc(deps: Deps) -> StdResult<Binary> {
+    let query = GrpcQuery {
+        path: "/cosmos.gov.v1.Query/Proposal".into(),
+        data: Binary::default(),
+    };
+    deps.querier.query_grpc(query.path, query.data)
+}
+
+fn reply(deps: DepsMut, _: Env, reply: Reply) -> StdResult<Response> {
+    if reply.id == 2 {
+        let note = match reply.result {
+            SubMsgResult::Ok(_) => "it went well".to_owned(),
+            SubMsgResult::Err(text) => text,
+        };
+        deps.storage.set(b"note", note.as_bytes());
+    }
     Ok(Response::new())
 }
 
-fn query(deps: Deps, _: Env, msg: Ask) -> StdResult<Binary> {
+fn query(deps: Deps, env: Env, msg: Ask) -> StdResult<Binary> {
     match msg {
+        Ask::Itself { depth: 0 } => to_json_binary(&0u64),
+        Ask::Itself { depth } => {
+            let ask = Ask::Itself { depth: depth - 1 };
+            let below: u64 = deps.querier.query_wasm_smart(env.contract.address, &ask)?;
+            to_json_binary(&(below + 1))
+        }
+        Ask::Note {} => {
+            let note = deps.storage.get(b"note").unwrap_or_default();
+            to_json_binary(&String::from_utf8(note).unwrap())
+        }
+        Ask::Unsupported {} => grpc(deps),
         Ask::Count {} => to_json_binary(&count(deps)),
         Ask::Panic {} => panic!("the probe panics when asked"),
     }
@@ -113,16 +231,25 @@ pub(crate) async fn start_with(block_time: Duration) -> Chain {
     start_as(config).await
 }
 
-/// A devnet of this configuration on a port of its own, with the probe.
-pub(crate) async fn start_as(config: Config) -> Chain {
-    let config = Config {
+/// The configuration on a port of its own, with the probe's code.
+pub(crate) fn with_probe(config: Config) -> Config {
+    Config {
         rpc: ([127, 0, 0, 1], 0).into(),
         codes: vec![code],
         ..config
-    };
-    let running = Devnet::start(config).await.unwrap();
+    }
+}
+
+/// A devnet with the probe's code, and whatever its state folder holds.
+pub(crate) async fn resume_as(config: Config) -> Result<Chain, devnet::DevnetError> {
+    let running = Devnet::start(with_probe(config)).await?;
     let client = Client::connect(network(&running.rpc_url())).await.unwrap();
-    let chain = Chain { running, client };
+    Ok(Chain { running, client })
+}
+
+/// A devnet of this configuration on a port of its own, with the probe.
+pub(crate) async fn start_as(config: Config) -> Chain {
+    let chain = resume_as(config).await.unwrap();
     let made = chain.account("admin").execute(&[instantiation()]).await.unwrap();
     assert_eq!(made.attribute("instantiate", "_contract_address"), Some(PROBE));
     chain
@@ -166,6 +293,14 @@ impl Chain {
 
     pub(crate) async fn count(&self) -> u64 {
         self.client.query(PROBE, &Ask::Count {}).await.unwrap()
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.running.rpc_url()
+    }
+
+    pub(crate) async fn note(&self) -> String {
+        self.client.query(PROBE, &Ask::Note {}).await.unwrap()
     }
 
     pub(crate) async fn gas_coin(&self, address: &str) -> u128 {

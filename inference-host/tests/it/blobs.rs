@@ -50,6 +50,55 @@ async fn a_flipped_byte_in_a_weight_is_refused_by_its_digest_and_named() {
 }
 
 #[tokio::test]
+async fn a_blob_that_has_rotted_is_fetched_anew_and_the_bad_one_is_kept_aside_and_reported() {
+    let market = Market::new();
+    let mut host = market.provider("host", 1, 1, 1);
+    host.start().await;
+    host.kill();
+    let weight = market.tiny.weight(1);
+    let path = market.tiny.blob_in(host.home.path(), weight);
+    let whole = fs::read(&path).unwrap();
+    for spoil in [flip_last_byte as fn(&std::path::Path), |path| {
+        fs::write(path, b"").unwrap()
+    }] {
+        spoil(&path);
+        let spoilt = fs::read(&path).unwrap();
+        host.start().await;
+        assert_eq!(fs::read(&path).unwrap(), whole);
+        let status = host.status().await;
+        let report = &status["set_aside"][0];
+        assert_eq!(
+            (&report["kind"], &report["path"]),
+            (&"blob".into(), &path.to_str().unwrap().into())
+        );
+        assert_eq!(fs::read(report["kept_at"].as_str().unwrap()).unwrap(), spoilt);
+        assert_eq!(host.metric("set_aside_total{kind=\"blob\"}").await, 1);
+        assert_eq!(host.metric("blob_fetches_total").await, 1);
+        host.kill();
+    }
+}
+
+#[tokio::test]
+async fn a_download_of_another_time_that_turns_out_wrong_is_begun_anew() {
+    let market = Market::new();
+    let mut holder = market.provider("holder", 1, 0, 2);
+    holder.start().await;
+    let mut host = Provider::new("host", Arc::clone(&market.chain), Source::Url(holder.public("")));
+    host.deploy("demo/tiny", CLASS, 2, 1, 1);
+    let weight = market.tiny.weight(1);
+    let part = host.home.path().join("blobs").join(format!("{weight}.part"));
+    fs::create_dir_all(part.parent().unwrap()).unwrap();
+    for wrong in [b"xxxxx".to_vec(), vec![b'x'; 100]] {
+        fs::write(&part, &wrong).unwrap();
+        host.start().await;
+        assert_eq!(host.metric("set_aside_total{kind=\"download\"}").await, 1);
+        assert!(!part.exists());
+        host.kill();
+        fs::remove_file(market.tiny.blob_in(host.home.path(), weight)).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn weights_come_from_another_host_and_a_cut_download_goes_on_where_it_stopped() {
     let market = Market::new();
     let mut holder = market.provider("holder", 1, 0, 2);

@@ -12,7 +12,7 @@ use client::Wallet;
 use cosmwasm_std::Uint128;
 use futures::future::BoxFuture;
 use inference_host::{
-    chain::{Assignment, Chain, ChainError, ModelVersion},
+    chain::{Assignment, BlockTime, Chain, ChainError, ModelVersion},
     start, Config, Running, Source,
 };
 use partition::Runtime;
@@ -52,6 +52,10 @@ pub(crate) struct Facts {
     pub(crate) versions: HashMap<String, ModelVersion>,
     pub(crate) endpoints: HashMap<String, String>,
     pub(crate) down: bool,
+    /// Chain time minus this machine's.
+    pub(crate) ahead_seconds: i64,
+    /// A new block with every look at the time.
+    pub(crate) blocks: u64,
     pub(crate) questions: usize,
 }
 
@@ -99,6 +103,23 @@ impl Chain for FakeChain {
 
     fn endpoint<'a>(&'a self, provider: &'a str) -> BoxFuture<'a, Result<String, ChainError>> {
         self.ask(|facts| facts.endpoints.get(provider).cloned())
+    }
+
+    fn time(&self) -> BoxFuture<'_, Result<BlockTime, ChainError>> {
+        let mut facts = self.0.lock().unwrap();
+        facts.blocks += 1;
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let reason = "the node is down".to_owned();
+        let block = BlockTime {
+            height: facts.blocks,
+            unix_millis: (since.as_millis() as i64 + facts.ahead_seconds * 1000) as u64,
+        };
+        let answer = if facts.down {
+            Err(ChainError::Unreachable { reason })
+        } else {
+            Ok(block)
+        };
+        Box::pin(async move { answer })
     }
 
     fn account_of(&self, public_key: &[u8]) -> Option<String> {
@@ -164,6 +185,7 @@ impl Market {
             developer: self.developer.address("wasm"),
             model: "demo/tiny".parse().unwrap(),
             version: 1,
+            endpoint: "embeddings".to_owned(),
             manifest: self.tiny.digest(),
             rows: rows.len() as u32,
             root: merkle::root(&rows),

@@ -8,12 +8,22 @@
 )]
 
 mod blobs;
+mod clock;
+mod crash;
+mod foreign_models;
+mod full;
 mod kit;
+mod library;
+mod lies;
 mod minilm;
+mod onnx_file;
 mod onnx_session;
 mod outputs;
+mod overload;
 mod partition_proof;
 mod pipeline;
+mod process;
 mod refusals;
 mod survive;
+mod tensors;
 mod tiny;

@@ -21,11 +21,11 @@ use crate::{
     tiny::CLASS,
 };
 
-const TEXTS: [&str; 2] = ["hello world", "a b c"];
+pub(crate) const TEXTS: [&str; 2] = ["hello world", "a b c"];
 const UNITS: u64 = 5;
 
 /// A push from the first to the second of three hosts, made by hand.
-struct Crafted {
+pub(crate) struct Crafted {
     header: Header,
     receipt: Receipt,
     rows: Vec<Vec<u8>>,
@@ -36,7 +36,7 @@ struct Crafted {
 type Change = fn(&mut Crafted);
 
 impl Crafted {
-    fn new(market: &Market, assignment: &Assignment, sender: &Provider) -> Self {
+    pub(crate) fn new(market: &Market, assignment: &Assignment, sender: &Provider) -> Self {
         let rows = market.tiny.expected(&TEXTS, 0);
         let receipt = Receipt {
             domain: assignment.domain.clone(),
@@ -70,20 +70,26 @@ impl Crafted {
         }
     }
 
-    async fn send(mut self, to: &Provider) -> Result<SignedAcknowledgement, Status> {
-        if self.header.links.is_empty() {
+    pub(crate) fn signed_header(&self) -> Header {
+        let mut header = self.header.clone();
+        if header.links.is_empty() {
             let signature = Signature(self.signer.sign_digest(&self.receipt.digest().0));
             let link = Link {
                 receipt: SignedReceipt {
-                    receipt: self.receipt,
+                    receipt: self.receipt.clone(),
                     signature,
                 },
                 acknowledgement: None,
             };
-            self.header.links = serde_json::to_vec(&[link]).unwrap();
+            header.links = serde_json::to_vec(&[link]).unwrap();
         }
+        header
+    }
+
+    pub(crate) async fn send(self, to: &Provider) -> Result<SignedAcknowledgement, Status> {
+        let header = self.signed_header();
         let rows = self.rows.into_iter().map(|row| Content::Row(row.into()));
-        send(to, std::iter::once(Content::Header(self.header)).chain(rows).collect()).await
+        send(to, std::iter::once(Content::Header(header)).chain(rows).collect()).await
     }
 }
 

@@ -148,7 +148,7 @@ async fn corrupt_work_is_moved_aside_and_counted_and_the_rest_is_kept() {
     fs::write(&record, bytes).unwrap();
     fs::write(host.work_folder(item(2), 0).join("record"), b"").unwrap();
     host.start().await;
-    assert_eq!(host.metric("corrupt_records_total").await, 2);
+    assert_eq!(host.metric("set_aside_total{kind=\"record\"}").await, 2);
     assert!(!host.work_folder(item(1), 0).exists());
     assert_eq!(fs::read_dir(host.home.path().join("work/corrupt")).unwrap().count(), 2);
     assert_eq!(host.ended(item(3)).await.state, WorkState::Done);
@@ -171,7 +171,54 @@ async fn a_rotten_output_is_never_handed_out() {
     fs::write(&output, bytes).unwrap();
     let (status, _) = fetch_output(&host, &assignment, digest, &market.developer, now() + 60).await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(host.metric("set_aside_total{kind=\"rows\"}").await, 1);
+    assert_eq!(host.status().await["set_aside"][0]["path"], output.to_str().unwrap());
     assert_eq!(host.ended(item(1)).await.links.len(), 1, "the receipt stays provable");
+}
+
+#[tokio::test]
+async fn acknowledged_rows_that_have_rotted_fail_their_item_at_once_and_are_kept_aside() {
+    let spoil: [fn(&mut Vec<u8>); 3] = [|bytes| bytes[70] ^= 1, |bytes| bytes.truncate(9), |bytes| bytes.clear()];
+    for spoil in spoil {
+        let market = Market::new();
+        let mut all = market.three().await;
+        market.assign_three(1, &TEXTS, &all);
+        all[1].controls.hold();
+        all[0].begin_surely(item(1)).await;
+        all[0].done(item(1)).await;
+        all[1].kill();
+        all[1].controls.release();
+        let input = all[1].work_folder(item(1), 1).join("input");
+        let mut bytes = fs::read(&input).unwrap();
+        spoil(&mut bytes);
+        fs::write(&input, &bytes).unwrap();
+        all[1].start().await;
+        let failed = all[1].ended(item(1)).await;
+        assert_eq!(failed.state, WorkState::Failed);
+        assert_eq!(failed.links.len(), 1, "that it was acknowledged stays true");
+        let report = &all[1].status().await["set_aside"][0];
+        assert_eq!(report["kind"], "rows");
+        assert_eq!(fs::read(report["kept_at"].as_str().unwrap()).unwrap(), bytes);
+    }
+}
+
+#[tokio::test]
+async fn work_whose_deadline_passed_while_the_host_was_away_is_not_gone_on_with() {
+    let market = Market::new();
+    let mut host = market.provider("whole", 1, 0, 2);
+    host.start().await;
+    host.controls.hold();
+    market.assign(1, &TEXTS, &[(&host, 1, 0, 2)]);
+    host.begin_surely(item(1)).await;
+    host.kill();
+    host.controls.release();
+    // The chain says so, not this machine.
+    market.chain.0.lock().unwrap().ahead_seconds = 65;
+    host.start().await;
+    let failed = host.ended(item(1)).await;
+    assert_eq!(failed.state, WorkState::Failed);
+    assert!(failed.error.unwrap().contains("the deadline of item 1.0.0 was"));
+    assert_eq!(host.metric("items_started_total").await, 0);
 }
 
 #[tokio::test]
@@ -206,7 +253,8 @@ async fn a_busy_port_is_an_error_that_names_it() {
         Arc::clone(&second.runtime),
     );
     let error = started.await.unwrap_err().to_string();
-    assert!(error.contains(&second.config.listen.to_string()), "{error}");
+    let port = format!("port {} of 127.0.0.1 is in use", second.config.listen.port());
+    assert!(error.contains(&port) && error.contains("--listen"), "{error}");
 }
 
 #[tokio::test]

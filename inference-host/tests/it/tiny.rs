@@ -178,7 +178,7 @@ fn field(number: u8, content: &[u8]) -> Vec<u8> {
 }
 
 /// An ONNX model with this name, these inputs and these outputs.
-fn graph(name: &str, inputs: &[&str], outputs: &[&str]) -> Vec<u8> {
+pub(crate) fn graph(name: &str, inputs: &[&str], outputs: &[&str]) -> Vec<u8> {
     let mut graph = field(2, name.as_bytes());
     for input in inputs {
         graph.extend(field(11, &field(1, input.as_bytes())));

@@ -6,7 +6,7 @@ use std::{
 };
 
 use proptest::prelude::*;
-use prost::{bytes::Bytes, Message};
+use prost::Message;
 
 use super::{
     interpreter::{Interpreter, Quirk},
@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     graph::Graph,
+    inspect,
     proto::{tensor_proto::DataLocation, ModelProto, StringStringEntryProto, TensorProto},
     split, Bundle, BundleError, Manifest, ManifestError, Sha256Hex, SplitError, Stage,
 };
@@ -33,16 +34,6 @@ pub(super) fn externalise(tensor: &mut TensorProto, location: &str, offset: u64,
     tensor
         .external_data
         .extend(length.map(|length| entry("length", length.to_string())));
-}
-
-fn parse(bytes: &[u8]) -> Result<Graph, SplitError> {
-    let decoded = ModelProto::decode(Bytes::copy_from_slice(bytes));
-    let path = Path::new("model.onnx");
-    let model = decoded.map_err(|source| SplitError::NotOnnx {
-        path: path.to_owned(),
-        source,
-    })?;
-    Graph::new(model, path, Path::new("nowhere"))
 }
 
 fn bundle() -> (tempfile::TempDir, Bundle) {
@@ -66,7 +57,7 @@ fn external_data_outside_the_folder_or_beyond_its_file_is_refused() {
     let load = |location: &str, offset, length| {
         let mut model = encoder();
         externalise(&mut graph(&mut model).initializer[0], location, offset, length);
-        Graph::new(model, Path::new("model.onnx"), folder.path())
+        Graph::new(model, Path::new("model.onnx"), Some(folder.path()))
     };
     for location in [
         "",
@@ -321,7 +312,7 @@ fn a_published_graph_that_reaches_for_other_files_is_refused() {
 proptest! {
     #[test]
     fn bytes_that_are_no_model_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        prop_assert!(parse(&bytes).is_err());
+        prop_assert!(inspect(&bytes).is_err());
         prop_assert!(Bundle::with_store(&bytes, Path::new("nowhere")).is_err());
     }
 
@@ -331,10 +322,10 @@ proptest! {
         let at = at.index(bytes.len());
         if cut {
             bytes.truncate(at);
-            prop_assert!(parse(&bytes).is_err());
+            prop_assert!(inspect(&bytes).is_err());
         } else {
             bytes[at] ^= 1 << bit;
-            let _ = parse(&bytes);
+            let _ = inspect(&bytes);
         }
     }
 

@@ -19,6 +19,10 @@ pub(super) enum Quirk {
     None,
     /// Another kernel where the whole model is in one graph.
     FusesTheWhole,
+    /// Has never seen a second row.
+    OneRowOnly,
+    /// Another kernel for the second of these tensors where the first is made in the same graph: a pattern that nobody knows.
+    FusesAcross(&'static str, &'static str),
     /// Another kernel for a batch of one.
     LonelyRows,
     /// Other sums where rows are padded.
@@ -113,27 +117,30 @@ impl Loaded for Program {
         let given: BTreeSet<_> = inputs.iter().map(|(name, _)| name.clone()).collect();
         assert_eq!(declared, given, "a runtime wants exactly the graph's inputs");
         let rows = inputs[0].1.shape[0];
+        assert!(self.quirk != Quirk::OneRowOnly || rows == 1, "{rows} rows");
         let padded = inputs.iter().any(|(name, tensor)| {
             name == "attention_mask" && tensor.data.contains(&0_u8) && { from_tensor(tensor).data.contains(&0.0) }
         });
         let mut values = self.weights.clone();
         values.extend(inputs.iter().map(|(name, tensor)| (name.clone(), from_tensor(tensor))));
+        let made = |tensor: &str| self.graph.node.iter().flat_map(makes).any(|name| name == tensor);
         for node in &self.graph.node {
             let operands: Vec<&Array> = node.input.iter().map(|name| &values[name]).collect();
-            let result = run(node, &operands);
+            let mut result = run(node, &operands);
+            if matches!(self.quirk, Quirk::FusesAcross(first, second) if second == node.output[0] && made(first)) {
+                result.data.iter_mut().for_each(|value| *value *= 1.001);
+            }
             values.insert(node.output[0].clone(), result);
         }
-        let relus = self.graph.node.iter().filter(|node| node.op_type() == "Relu").count();
         let nudge = match self.quirk {
-            Quirk::None => false,
-            Quirk::FusesTheWhole => relus == super::models::LAYERS,
+            Quirk::None | Quirk::OneRowOnly | Quirk::FusesAcross(..) => false,
+            Quirk::FusesTheWhole => made("x0") && made("sentence_embedding"),
             Quirk::LonelyRows => rows == 1,
             Quirk::Padding => padded,
         };
-        let made: BTreeSet<_> = self.graph.node.iter().flat_map(makes).map(str::to_owned).collect();
         let outputs = self.graph.output.iter().map(|output| {
             let name = output.name().to_owned();
-            assert!(made.contains(&name), "output {name} is made by no node");
+            assert!(made(&name), "output {name} is made by no node");
             let mut array = values[&name].clone();
             if nudge && array.dtype == DType::Float32 {
                 array.data.iter_mut().for_each(|value| *value *= 1.000_001);
@@ -151,6 +158,20 @@ fn run(node: &NodeProto, operands: &[&Array]) -> Array {
         "Relu" => map(operands[0], |value| value.max(0.0)),
         "Sqrt" => map(operands[0], f64::sqrt),
         "Twice" => map(operands[0], |value| value * 2.0),
+        "Shape" => Array {
+            dtype: DType::Int64,
+            shape: vec![operands[0].shape.len()],
+            data: operands[0].shape.iter().map(|&length| length as f64).collect(),
+        },
+        "ConstantOfShape" => {
+            let shape: Vec<usize> = operands[0].data.iter().map(|&length| length as usize).collect();
+            let data = vec![0.25; shape.iter().product()];
+            Array {
+                dtype: DType::Float32,
+                shape,
+                data,
+            }
+        }
         "Cast" => Array {
             dtype: DType::Float32,
             ..operands[0].clone()

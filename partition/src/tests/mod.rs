@@ -4,7 +4,9 @@
 #![allow(clippy::cast_possible_truncation, reason = "numbers in tests are small")]
 
 mod hostile;
+mod inputs;
 mod interpreter;
 mod models;
 mod refusals;
+mod sentences;
 mod splitting;

@@ -5,6 +5,7 @@ use std::path::Path;
 use prost::Message;
 
 use crate::{
+    graph::BatchAxis,
     proto::{
         attribute_proto::AttributeType, tensor_proto::DataType, AttributeProto, GraphProto, ModelProto, NodeProto,
         OperatorSetIdProto, TensorProto, ValueInfoProto,
@@ -65,7 +66,7 @@ pub(super) fn axis(name: &str, value: i64) -> TensorProto {
 }
 
 pub(super) fn value(name: &str, dtype: DType, dims: &[Dim]) -> ValueInfoProto {
-    crate::emit::typed(&TensorSpec::new(name, dtype, dims.to_vec()))
+    crate::emit::typed(&TensorSpec::new(name, dtype, dims.to_vec()), BatchAxis::Symbolic)
 }
 
 pub(super) fn positions() -> Dim {

@@ -2,10 +2,10 @@
 
 use super::{
     interpreter::{Interpreter, Quirk},
-    models::{encoder, export, graph, node, options, positions, sample, samples, value},
+    models::{axis, encoder, export, graph, node, options, positions, sample, samples, value},
 };
 use crate::{
-    proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, SparseTensorProto, TrainingInfoProto},
+    proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TrainingInfoProto},
     split, Bundle, DType, Dim, SplitError, SplitOptions, Stages, Tensor,
 };
 
@@ -65,6 +65,7 @@ fn what_a_stage_could_not_carry_along_is_refused() {
     refused!(|model| model.opset_import.clear(), SplitError::NoOperatorSet);
     refused!(|model| model.graph = None, SplitError::NoGraph { .. });
     refused!(|model| graph(model).node.clear(), SplitError::MissingOutput { .. });
+    refused!(|model| graph(model).output.clear(), SplitError::NoOutputs);
     let cache = value("past_key_values.0.key", DType::Float32, &[Dim::Batch, positions()]);
     refused!(
         |model| graph(model).input.push(cache.clone()),
@@ -99,7 +100,7 @@ fn graphs_that_are_not_graphs_are_refused() {
     );
     refused!(
         |model| graph(model).initializer[0].dims = vec![-4, -16],
-        SplitError::InitializerSize { .. }
+        SplitError::InitializerShape { .. }
     );
     refused!(
         |model| graph(model).initializer[0].data_type = Some(8),
@@ -108,21 +109,44 @@ fn graphs_that_are_not_graphs_are_refused() {
 }
 
 #[test]
-fn inputs_without_a_batch_axis_are_refused() {
-    let fixed = value("input_ids", DType::Int64, &[Dim::Fixed(1), positions()]);
+fn inputs_without_one_batch_axis_are_refused() {
+    let input = |dims: &[Dim]| value("input_ids", DType::Int64, dims);
+    let one = input(&[Dim::Fixed(1), positions()]);
+    // The mask still has a symbolic one.
     refused!(
-        |model| graph(model).input[0] = fixed.clone(),
-        SplitError::NoBatchAxis { .. }
+        |model| graph(model).input[0] = one.clone(),
+        SplitError::NoBatchAxis { input } if input == "attention_mask"
     );
-    let scalar = value("input_ids", DType::Int64, &[]);
+    let eight = input(&[Dim::Fixed(8), positions()]);
+    refused!(
+        |model| graph(model).input[0] = eight.clone(),
+        SplitError::FixedBatch { input, rows: 8 } if input == "input_ids"
+    );
+    let scalar = input(&[]);
     refused!(
         |model| graph(model).input[0] = scalar.clone(),
         SplitError::NoBatchAxis { .. }
     );
-    let other = value("input_ids", DType::Int64, &[positions(), Dim::Batch]);
+    let second = input(&[positions(), Dim::Batch]);
     refused!(
-        |model| graph(model).input[0] = other.clone(),
-        SplitError::NoBatchAxis { .. } | SplitError::Input { .. }
+        |model| graph(model).input[0] = second.clone(),
+        SplitError::NoBatchAxis { .. }
+    );
+    let twice = input(&[Dim::Batch, Dim::Batch]);
+    refused!(
+        |model| graph(model).input[0] = twice.clone(),
+        SplitError::Input {
+            problem: "has a second batch axis",
+            ..
+        }
+    );
+    let nothing = input(&[Dim::Batch, Dim::Fixed(0)]);
+    refused!(
+        |model| graph(model).input[0] = nothing.clone(),
+        SplitError::Input {
+            problem: "has an axis of length 0 or less",
+            ..
+        }
     );
 }
 
@@ -152,29 +176,34 @@ fn pooling_wants_hidden_states_and_a_mask() {
 }
 
 #[test]
-fn an_output_that_is_no_row_is_refused() {
-    // The table itself: no batch axis.
-    let table = |model: &mut ModelProto| {
-        graph(model).node.push(node("Identity", &["words"], "table"));
-        graph(model).output = vec![value("table", DType::Float32, &[Dim::Fixed(16), Dim::Fixed(4)])];
-    };
-    let mut model = encoder();
-    table(&mut model);
-    let folder = tempfile::tempdir().unwrap();
-    export(&model, folder.path());
+fn an_output_that_is_no_row_or_no_answer_is_refused() {
     let plain = SplitOptions {
         pooling: None,
         normalize: false,
         ..options(1)
     };
-    let refused = split(
-        folder.path(),
-        &folder.path().join("bundle"),
-        &plain,
-        &Interpreter(Quirk::None),
-        &samples(),
+    let attempt = |op: NodeProto| {
+        let mut model = encoder();
+        graph(&mut model).initializer.push(axis("rows", 0));
+        graph(&mut model).output = vec![value(&op.output[0], DType::Float32, &[Dim::Fixed(16), Dim::Fixed(4)])];
+        graph(&mut model).node.push(op);
+        let folder = tempfile::tempdir().unwrap();
+        export(&model, folder.path());
+        let target = folder.path().join("bundle");
+        split(folder.path(), &target, &plain, &Interpreter(Quirk::None), &samples()).unwrap_err()
+    };
+    // The table itself.
+    let table = attempt(node("Identity", &["words"], "table"));
+    assert!(
+        matches!(&table, SplitError::ConstantOutput { output } if output == "table"),
+        "{table}"
     );
-    assert!(matches!(refused, Err(SplitError::OutputShape { output }) if output == "table"));
+    // A sum over the rows.
+    let sum = attempt(node("ReduceSum", &["x0", "rows"], "sum"));
+    assert!(
+        matches!(&sum, SplitError::OutputShape { output } if output == "sum"),
+        "{sum}"
+    );
 }
 
 #[test]
@@ -203,7 +232,7 @@ fn requests_that_cannot_be_met_are_refused_by_their_numbers() {
     ));
     let error = ask(&options(40), &samples());
     assert!(
-        matches!(error, SplitError::TooManyStages { stages: 40, positions } if positions < 39),
+        matches!(error, SplitError::TooManyStages { stages: 40, positions, .. } if positions < 39),
         "{error}"
     );
     let alike = [sample(&[1, 2, 3]), sample(&[4, 5, 6])];
@@ -235,6 +264,12 @@ fn options_are_what_the_export_says_and_unknown_pooling_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     let read = || SplitOptions::for_export(folder.path(), Stages::Count(2));
+    assert_eq!(
+        read().unwrap(),
+        SplitOptions::plain(Stages::Count(2)),
+        "without a tokenizer nothing has to be told"
+    );
+    write("tokenizer.json", "{}");
     assert!(matches!(read(), Err(SplitError::Config { .. })));
     write("config.json", r#"{"max_position_embeddings": 512}"#);
     let plain = read().unwrap();
@@ -242,6 +277,8 @@ fn options_are_what_the_export_says_and_unknown_pooling_is_refused() {
         (plain.max_positions, plain.pooling, plain.normalize),
         (512, None, false)
     );
+    std::fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
+    assert_eq!(read().unwrap().max_positions, 512);
 
     let modules =
         |path: &str, last: &str| format!(r#"[{{"type": "a.b.Pooling", "path": "{path}"}}, {{"type": "a.b.{last}"}}]"#);

@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeSet, path::Path};
 
+use prost::Message;
+
 use super::{
     interpreter::{Interpreter, Quirk},
-    models::{encoder, export, floats, graph, node, options, sample, samples},
+    models::{axis, encoder, export, floats, graph, node, options, positions, sample, samples, value},
 };
 use crate::{
-    proto::ModelProto, row, run_stage, self_test, split, Batching, Bundle, Runtime, SplitError, SplitOptions, Stages,
-    Standing,
+    proto::ModelProto, row, run_stage, self_test, split, split_and_report, Batching, Bundle, DType, Dim, Runtime,
+    SplitError, SplitOptions, Stage, Stages, Standing,
 };
 
 fn split_with(
@@ -152,15 +154,132 @@ fn external_data_is_read_in_and_the_digests_are_those_of_the_same_weights_inside
 #[test]
 fn a_runtime_that_gives_other_bits_to_stages_is_caught_and_nothing_is_left() {
     let (folder, refused) = split_with(&encoder(), &options(2), Quirk::FusesTheWhole);
-    assert!(matches!(
-        refused,
-        Err(SplitError::NotIdentical {
-            stage: 1,
-            sample: 0,
-            ..
-        })
-    ));
+    let Err(SplitError::NotIdentical { tried }) = refused else {
+        panic!("another kernel for the whole graph was not noticed")
+    };
+    assert!(tried.len() > 2, "every cut was tried: {tried:?}");
+    assert!(tried[0].why.contains("sample 0"), "{tried:?}");
     assert_eq!(files(folder.path()), BTreeSet::from(["export".to_owned()]));
+}
+
+#[test]
+fn a_cut_inside_an_unknown_pattern_is_found_and_the_next_best_plan_is_taken() {
+    let crossing = |stages: usize, quirk| {
+        let folder = tempfile::tempdir().unwrap();
+        export(&encoder(), &folder.path().join("export"));
+        let (source, target) = (folder.path().join("export"), folder.path().join("bundle"));
+        let (bundle, report) =
+            split_and_report(&source, &target, &options(stages), &Interpreter(quirk), &samples()).unwrap();
+        let stages = &bundle.manifest().stages;
+        let graphs: BTreeSet<_> = stages.iter().map(|stage| stage.graph.sha256.to_string()).collect();
+        let onnx = |name: &String| {
+            std::fs::read(target.join("blobs").join(name))
+                .unwrap()
+                .windows(13)
+                .any(|w| w == b"fxn-partition")
+        };
+        let left: BTreeSet<_> = files(&target.join("blobs")).into_iter().filter(onnx).collect();
+        assert_eq!(left, graphs, "graphs of plans that failed are gone");
+        let first = |stage: &Stage| stage.sends[0].name.clone();
+        let sent: Vec<String> = stages.iter().rev().skip(1).rev().map(first).collect();
+        (sent, report.replanned)
+    };
+    assert_eq!(crossing(2, Quirk::None), (vec!["x2".to_owned()], vec![]));
+    let (sent, replanned) = crossing(2, Quirk::FusesAcross("x2", "product2"));
+    assert_ne!(sent, ["x2"]);
+    assert_eq!(replanned.len(), 1);
+    assert_eq!(replanned[0].tensors, ["x2"]);
+    // The culprit is the second of three cuts, and it alone is given up.
+    let (sent, _) = crossing(4, Quirk::None);
+    assert_eq!(sent, ["x1", "x2", "x3"]);
+    let (sent, replanned) = crossing(4, Quirk::FusesAcross("x2", "product2"));
+    assert!(!sent.contains(&"x2".to_owned()), "{sent:?}");
+    assert_eq!(
+        replanned.iter().map(|cut| cut.tensors.join(" ")).collect::<Vec<_>>(),
+        ["x2"]
+    );
+}
+
+/// The encoder as vision models are exported: a fixed batch of 1.
+fn one_row() -> ModelProto {
+    let mut model = encoder();
+    for input in &mut graph(&mut model).input {
+        *input = value(input.name(), DType::Int64, &[Dim::Fixed(1), positions()]);
+    }
+    model
+}
+
+#[test]
+fn a_fixed_batch_of_one_row_is_a_batch_that_admits_one_row() {
+    let (_folder, bundle) = split_with(&one_row(), &options(3), Quirk::OneRowOnly);
+    let bundle = bundle.unwrap();
+    assert_eq!(bundle.manifest().batching, Batching::Single);
+    for (index, stage) in bundle.manifest().stages.iter().enumerate() {
+        assert!(stage.receives.iter().all(|spec| spec.shape[0] == Dim::Batch));
+        let bytes = std::fs::read(bundle.verify_stage(index).unwrap()).unwrap();
+        let body = ModelProto::decode(bytes.as_slice()).unwrap().graph.unwrap();
+        for declared in body.input.iter().chain(&body.output).chain(&body.value_info) {
+            let text = format!("{declared:?}");
+            assert!(
+                !text.contains("batch_size"),
+                "a symbolic batch that the graph does not have: {text}"
+            );
+        }
+    }
+    // The same rows go through as through the graph with a symbolic batch.
+    let (_folder, free) = split_with(&encoder(), &options(3), Quirk::None);
+    let rows = |bundle: &Bundle| bundle.calibration(2).unwrap().reference;
+    assert_eq!(rows(&bundle), rows(&free.unwrap()));
+}
+
+#[test]
+fn constants_that_nodes_make_are_made_by_every_stage_that_needs_them_and_never_cross() {
+    let mut model = encoder();
+    let body = graph(&mut model);
+    // One is filled in, one is a product of weights; layers 1 and 3 use the first, 0 and 2 the second.
+    body.node
+        .insert(0, node("ConstantOfShape", &["four by four"], "filled"));
+    body.node.insert(1, node("Mul", &["w0", "w2"], "folded"));
+    let shape = crate::proto::TensorProto {
+        dims: vec![2],
+        int64_data: vec![4, 4],
+        ..axis("four by four", 0)
+    };
+    body.initializer.push(shape);
+    for (index, name) in [(0, "folded"), (1, "filled"), (2, "folded"), (3, "filled")] {
+        let user = body
+            .node
+            .iter_mut()
+            .find(|node| node.output[0] == format!("product{index}"))
+            .unwrap();
+        user.input[1] = name.to_owned();
+    }
+    let (_folder, bundle) = split_with(&model, &options(2), Quirk::None);
+    let bundle = bundle.unwrap();
+    let sent: Vec<_> = bundle.manifest().stages[0]
+        .sends
+        .iter()
+        .map(|spec| spec.name.as_str())
+        .collect();
+    assert_eq!(sent, ["x2", "attention_mask"]);
+    for stage in 0..2 {
+        let bytes = std::fs::read(bundle.verify_stage(stage).unwrap()).unwrap();
+        let body = ModelProto::decode(bytes.as_slice()).unwrap().graph.unwrap();
+        let made: Vec<_> = body.node.iter().map(|node| node.output[0].as_str()).collect();
+        assert!(made.contains(&"filled") && made.contains(&"folded"), "{made:?}");
+    }
+}
+
+#[test]
+fn an_initialiser_that_is_also_an_input_is_a_constant() {
+    let mut old = encoder();
+    let listed = value("w1", DType::Float32, &[Dim::Fixed(4), Dim::Fixed(4)]);
+    graph(&mut old).input.push(listed);
+    old.ir_version = Some(3);
+    let (_folder, bundle) = split_with(&old, &options(2), Quirk::None);
+    let bundle = bundle.unwrap();
+    let names: Vec<_> = bundle.manifest().inputs.iter().map(|spec| spec.name.as_str()).collect();
+    assert_eq!(names, ["input_ids", "attention_mask"]);
 }
 
 #[test]
@@ -219,6 +338,12 @@ fn doubled(domain: &str) -> ModelProto {
     };
     nodes[first].input[0] = "fourfold".to_owned();
     nodes.splice(first..first, [twice("x2", "twofold"), twice("twofold", "fourfold")]);
+    if !domain.is_empty() {
+        model.opset_import.push(crate::proto::OperatorSetIdProto {
+            domain: Some(domain.to_owned()),
+            version: Some(1),
+        });
+    }
     model
 }
 

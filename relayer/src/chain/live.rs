@@ -10,10 +10,14 @@ use schema::{
     ItemId,
 };
 
-use super::{Batch, Chain, ChainError, ChainResult, Head, Identity, Moment, Outcome, Signed};
+use super::{Batch, Chain, ChainError, ChainResult, Failure, Head, Identity, Moment, Outcome, Signed};
 
 /// Largest page that the contracts give out.
 const PAGE: u32 = 30;
+/// Codes of the SDK for an account that cannot pay the fee, and for a fee below the node's least.
+const CANNOT_PAY: [u32; 2] = [5, 13];
+/// Code of the SDK for a transaction that needed more gas than it had paid for.
+const OUT_OF_GAS: u32 = 11;
 
 /// An account on a network.
 #[derive(Debug, Clone)]
@@ -45,7 +49,8 @@ impl LiveChain {
                 let emitted = emitted.map_err(|error| ChainError::Fatal(error.to_string()))?;
                 Ok(emitted.into_iter().map(|emitted| emitted.event).collect())
             }
-            _ => Err(tx.message()),
+            OUT_OF_GAS if tx.codespace == "sdk" => Err(Failure::OutOfGas(tx.message())),
+            _ => Err(Failure::Refused(tx.message())),
         };
         Ok(Outcome { height, result })
     }
@@ -115,7 +120,7 @@ impl Chain for LiveChain {
         Ok(self.account.client().orchestrator().item(item).await?)
     }
 
-    async fn running(&self, jobs_max: u32) -> ChainResult<Vec<ItemResponse>> {
+    async fn running(&self, now_seconds: u64, jobs_max: u32) -> ChainResult<Vec<ItemResponse>> {
         let orchestrator = self.account.client().orchestrator();
         let mut items = vec![];
         let mut start_before = None;
@@ -125,6 +130,10 @@ impl Chain for LiveChain {
             start_before = Some(oldest.job);
             for job in jobs.iter().filter(|job| job.status == JobStatus::Running) {
                 items.extend(orchestrator.all_items(job.job).await?);
+            }
+            // Holds are equally long, so older jobs have expired too.
+            if jobs.iter().all(|job| job.expires_at < now_seconds) {
+                break;
             }
         }
         Ok(items)
@@ -136,6 +145,11 @@ impl Chain for LiveChain {
 
     async fn overdue(&self, limit: u32) -> ChainResult<Vec<ItemId>> {
         Ok(self.account.client().orchestrator().overdue(Some(limit)).await?)
+    }
+
+    async fn balance(&self) -> ChainResult<u128> {
+        let client = self.account.client();
+        Ok(client.balance(self.address(), &client.network().denom).await?)
     }
 
     async fn prepare(&self, batch: &Batch) -> ChainResult<Signed> {
@@ -182,11 +196,14 @@ impl From<ClientError> for ChainError {
         match error {
             ClientError::SequenceMismatch { .. } => Self::Sequence(text),
             ClientError::NotConfirmed { .. } => Self::NotConfirmed(text),
-            // An account without gas coin, and a node that answers nonsense, can both be mended while we wait.
-            ClientError::Unreachable { .. }
-            | ClientError::Busy { .. }
-            | ClientError::UnknownAccount { .. }
-            | ClientError::BadAnswer { .. } => Self::Unavailable(text),
+            // A node that answers nonsense can be mended while we wait.
+            ClientError::Unreachable { .. } | ClientError::Busy { .. } | ClientError::BadAnswer { .. } => {
+                Self::Unavailable(text)
+            }
+            ClientError::UnknownAccount { .. } => Self::Gas(text),
+            ClientError::Refused { code, codespace, .. } if codespace == "sdk" && CANNOT_PAY.contains(&code) => {
+                Self::Gas(text)
+            }
             ClientError::Refused { .. } | ClientError::QueryRefused { .. } | ClientError::BadCall(_) => {
                 Self::Refused(text)
             }

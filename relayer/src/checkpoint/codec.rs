@@ -13,8 +13,8 @@ pub(super) const VERSION: u32 = 1;
 /// Why a file is no checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
-    #[error("it has {bytes} bytes, more than {FILE_BYTES_MAX}")]
-    TooLong { bytes: u64 },
+    #[error("it has more than {FILE_BYTES_MAX} bytes")]
+    TooLong,
     #[error("its first line is none of a checkpoint")]
     Header,
     #[error("it is not what was written: its sha256 is {found}, it should be {expected}")]

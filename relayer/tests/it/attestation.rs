@@ -152,6 +152,24 @@ async fn a_refused_attestation_holds_up_nobody_and_is_not_sent_again() {
 }
 
 #[tokio::test]
+async fn a_transaction_whose_gas_was_not_enough_is_made_anew_and_whole() {
+    let scene = Scene::new().await;
+    scene.host.change(|desk| desk.finish_everything = true);
+    scene.chain.change(|world| world.out_of_gas = 1);
+    let config = Config {
+        batch_wait: Duration::from_secs(2),
+        ..scene.config()
+    };
+    let mut running = scene.start_with(config).await.unwrap();
+    (1..=4).for_each(|job| scene.chain.assign(item(job), 0, [OTHER, ME], 100));
+    scene.chain.mine(1);
+    let attested = |world: &World| world.transactions.iter().any(|(_, is_done)| *is_done);
+    scene.chain.mine_until("attested", attested).await;
+    running.until("counted", |s| s.totals.attested == 4).await;
+    assert_eq!(attest_sizes(&scene.chain.world()), [4, 4], "neither cut nor given up");
+}
+
+#[tokio::test]
 async fn an_event_that_comes_twice_does_nothing_twice() {
     let scene = Scene::new().await;
     let mut running = scene.start().await;

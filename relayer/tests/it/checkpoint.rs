@@ -187,6 +187,64 @@ fn content_that_contradicts_itself_is_damage() {
     assert!(reason.contains("in a transaction that is not there"), "{reason}");
 }
 
+/// Opens a home with these bytes as its checkpoint: they are kept, told, and the state begins anew.
+fn is_kept_aside(bytes: &[u8]) {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join(FILE), bytes).unwrap();
+    let (store, aside) = Store::open(home.path(), owner()).unwrap();
+    let aside = aside.unwrap();
+    assert_eq!(fs::read(&aside.path).unwrap(), bytes, "{}", aside.damage);
+    assert_eq!(store.state(), State::default());
+    store.update(fill).unwrap();
+    assert_eq!(fs::read(&aside.path).unwrap(), bytes, "written over");
+}
+
+#[test]
+fn a_checkpoint_cut_off_at_any_byte_is_kept_aside() {
+    let whole = content();
+    for length in 0..whole.len() {
+        assert!(
+            matches!(decode(&whole[..length]), Err(DecodeError::Damaged(_))),
+            "{length}"
+        );
+        // A disk syncs slowly: some of them as files.
+        if length % 50 == 0 {
+            is_kept_aside(&whole[..length]);
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_with_any_bit_turned_is_kept_aside_or_stops_the_program_and_never_begins_anew() {
+    let whole = content();
+    for bit in 0..whole.len() * 8 {
+        let mut bytes = whole.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        match decode(&bytes) {
+            // A digit of the version has become another.
+            Err(DecodeError::Version(_)) => {
+                let home = tempfile::tempdir().unwrap();
+                fs::write(home.path().join(FILE), &bytes).unwrap();
+                assert!(Store::open(home.path(), owner()).is_err());
+                assert_eq!(fs::read(home.path().join(FILE)).unwrap(), bytes);
+            }
+            Err(DecodeError::Damaged(_)) if bit % 401 == 0 => is_kept_aside(&bytes),
+            Err(DecodeError::Damaged(_)) => {}
+            Ok(_) => panic!("bit {bit} makes no difference"),
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_or_a_lock_that_cannot_be_read_stops_the_program_with_its_name() {
+    for name in [FILE.to_owned(), format!("{FILE}.lock")] {
+        let home = tempfile::tempdir().unwrap();
+        fs::create_dir(home.path().join(&name)).unwrap();
+        let error = Store::open(home.path(), owner()).unwrap_err().to_string();
+        assert!(error.contains(&format!("{name}: Is a directory")), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn a_corrupt_checkpoint_is_kept_aside_reported_and_nothing_is_lost() {
     let scene = Scene::new().await;

@@ -114,6 +114,28 @@ async fn killed_while_waiting_and_the_sequence_was_used_by_another_transaction()
 }
 
 #[tokio::test]
+async fn a_node_whose_index_lags_behind_its_state_is_not_believed_at_once() {
+    let scene = killed_at(Point::Confirm).await;
+    scene.chain.mine(1);
+    assert_eq!(scene.chain.attested(item(1)), 1);
+    // The sequence is used up, by this very transaction, and until the next block the index does not say so.
+    scene.chain.change(|world| world.index_lag = true);
+    let mut running = scene.start().await;
+    scene.chain.until("refused", |world| world.refusals == 1).await;
+    // Time for whoever believes it at once.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    scene.chain.mine(1);
+    running
+        .until("settled", |s| {
+            s.totals.transactions == 1 && s.items == Default::default() && s.transaction.is_none()
+        })
+        .await;
+    assert_eq!(running.snapshots.borrow().totals.transactions_dropped, 0);
+    running.stop().await.unwrap();
+    assert_eq!(scene.chain.world().signatures, 1);
+}
+
+#[tokio::test]
 async fn a_transaction_that_a_halted_chain_drops_is_sent_again_as_it_was() {
     let scene = Scene::new().await;
     scene.host.change(|desk| desk.finish_everything = true);

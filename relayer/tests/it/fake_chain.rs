@@ -9,7 +9,7 @@ use std::{
 use client::events::{Block, Emitted, TxEvents};
 use futures::Stream;
 use relayer::chain::{
-    Batch, Chain, ChainError, ChainResult, Evidence, Head, Identity, Moment, Outcome, Signed, TxHash,
+    Batch, Chain, ChainError, ChainResult, Evidence, Failure, Head, Identity, Moment, Outcome, Signed, TxHash,
 };
 use schema::{
     event::DeploymentList,
@@ -60,6 +60,8 @@ pub struct World {
     pub transactions: Vec<(Batch, bool)>,
     pub sequences: BTreeMap<String, u64>,
     pub broken: BTreeSet<ItemId>,
+    /// So many of the next transactions need more gas in their block than they had in their simulation.
+    pub out_of_gas: u32,
     pub hold: Option<Point>,
     pub held: u32,
     pub item_queries: u32,
@@ -69,6 +71,12 @@ pub struct World {
     pub signatures: u32,
     pub fee_money: bool,
     pub wrong_name: bool,
+    /// Whether transactions cannot be found, until the next block, although they are in one.
+    pub index_lag: bool,
+    /// Transactions that came with a wrong sequence.
+    pub refusals: u32,
+    /// Whether it answers nobody who asks what it is.
+    pub is_down: bool,
     pending_events: Vec<Event>,
 }
 
@@ -135,15 +143,17 @@ impl FakeChain {
         self.change(|world| world.mine(seconds));
     }
 
-    /// Makes a block whenever a transaction comes, until the world looks like this.
+    /// Makes a block whenever a transaction comes, and now and then without one, until the world looks like this.
     pub async fn mine_until(&self, what: &str, is_so: impl Fn(&World) -> bool) {
-        loop {
-            self.until(what, |world| is_so(world) || !world.mempool.is_empty())
-                .await;
-            if is_so(&self.world()) {
-                return;
+        let since = tokio::time::Instant::now();
+        let mut changed = self.changed.subscribe();
+        while !is_so(&self.world()) {
+            assert!(since.elapsed() < Duration::from_secs(20), "never: {what}");
+            let wait = changed.wait_for(|_| is_so(&self.world()) || !self.world().mempool.is_empty());
+            let _ = tokio::time::timeout(Duration::from_millis(300), wait).await.map(drop);
+            if !is_so(&self.world()) {
+                self.mine(0);
             }
-            self.mine(0);
         }
     }
 
@@ -206,6 +216,7 @@ impl World {
 
     fn mine(&mut self, seconds: u64) {
         self.height += 1;
+        self.index_lag = false;
         self.seconds += seconds;
         let mut events = std::mem::take(&mut self.pending_events);
         for bytes in std::mem::take(&mut self.mempool) {
@@ -216,7 +227,12 @@ impl World {
             }
             *next += 1;
             let mut after = self.clone();
-            let result = after.execute(&batch);
+            let result = match self.out_of_gas {
+                0 => after.execute(&batch).map_err(Failure::Refused),
+                _ => Err(Failure::OutOfGas("wanted 1, used 2".into())),
+            };
+            self.out_of_gas = self.out_of_gas.saturating_sub(1);
+            after.out_of_gas = self.out_of_gas;
             if result.is_ok() {
                 *self = after;
             }
@@ -327,6 +343,9 @@ impl World {
 
 impl Chain for FakeChain {
     async fn identity(&self) -> ChainResult<Identity> {
+        if self.world().is_down {
+            return Err(ChainError::Unavailable("down".into()));
+        }
         let name = if self.world().wrong_name {
             "cw20-base"
         } else {
@@ -379,7 +398,7 @@ impl Chain for FakeChain {
         found.ok_or(ChainError::Refused("no such item".into()))
     }
 
-    async fn running(&self, _jobs_max: u32) -> ChainResult<Vec<ItemResponse>> {
+    async fn running(&self, _now_seconds: u64, _jobs_max: u32) -> ChainResult<Vec<ItemResponse>> {
         Ok(self.world().items.values().cloned().collect())
     }
 
@@ -396,12 +415,16 @@ impl Chain for FakeChain {
         Ok(items.take(usize::try_from(limit).unwrap()).collect())
     }
 
+    async fn balance(&self) -> ChainResult<u128> {
+        Ok(u128::from(self.world().fee_money))
+    }
+
     async fn prepare(&self, batch: &Batch) -> ChainResult<Signed> {
         let bytes = {
             let mut world = self.world();
             world.simulations += 1;
             if !world.fee_money {
-                return Err(ChainError::Refused("insufficient funds".into()));
+                return Err(ChainError::Gas("insufficient funds".into()));
             }
             world.clone().execute(batch).map_err(ChainError::Refused)?;
             let sequence = world.sequences.get(&self.account).copied().unwrap_or_default();
@@ -424,10 +447,12 @@ impl Chain for FakeChain {
         let (account, sequence, ..): Wire = serde_json::from_slice(bytes).unwrap();
         self.change(|world| {
             let next = world.sequences.get(&account).copied().unwrap_or_default();
-            if world.included.contains_key(&TxHash::of(bytes)) || world.mempool.iter().any(|known| known == bytes) {
+            let is_included = world.included.contains_key(&TxHash::of(bytes)) && !world.index_lag;
+            if is_included || world.mempool.iter().any(|known| known == bytes) {
                 return Ok(());
             }
             if sequence != next {
+                world.refusals += 1;
                 return Err(ChainError::Sequence(format!("expected {next}, got {sequence}")));
             }
             world.mempool.push(bytes.to_vec());
@@ -448,6 +473,9 @@ impl Chain for FakeChain {
     }
 
     async fn find(&self, hash: TxHash) -> ChainResult<Option<Outcome>> {
+        if self.world().index_lag {
+            return Ok(None);
+        }
         Ok(self.world().included.get(&hash).cloned())
     }
 }

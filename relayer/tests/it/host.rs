@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use relayer::{Config, RelayerError};
+use relayer::{status::Subject, Config, RelayerError};
 
 use crate::{
     fake_chain::{item, FakeChain, ME, OTHER},
@@ -153,4 +153,76 @@ async fn the_configured_address_goes_before_the_hosts_own_file() {
     let _running = scene.start_with(config).await.unwrap();
     one_item(&scene).await;
     scene.chain.until_mempool(1).await;
+}
+
+/// Writes a host's file, waits for the sentence about it, and puts it right.
+async fn is_waited_out(file: &str, content: &[u8], words: &str) {
+    let scene = Scene::new().await;
+    scene.host.change(|desk| desk.finish_everything = true);
+    let path = scene.home.path().join(file);
+    let right = std::fs::read(&path).unwrap();
+    std::fs::write(&path, content).unwrap();
+    let mut running = scene.start().await;
+    one_item(&scene).await;
+    running
+        .until("told", |s| {
+            s.trouble
+                .get(&Subject::Host)
+                .is_some_and(|sentence| sentence.contains(words))
+        })
+        .await;
+    let sentence = running.snapshots.borrow().trouble[&Subject::Host].clone();
+    let secret = String::from_utf8_lossy(content);
+    assert!(
+        file != "host.token" || secret.is_empty() || !sentence.contains(&*secret),
+        "{sentence}"
+    );
+    assert!(!running.snapshots.borrow().is_ready());
+    std::fs::write(&path, right).unwrap();
+    scene.chain.until_mempool(1).await;
+    scene.chain.mine(1);
+    running
+        .until("over", |s| {
+            s.totals.attested == 1 && !s.trouble.contains_key(&Subject::Host)
+        })
+        .await;
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_hosts_files_half_written_are_told_and_read_again() {
+    is_waited_out(
+        "host.json",
+        b"{\"pid\": 1, \"listen\": \"127.0",
+        "host.json: EOF while parsing",
+    )
+    .await;
+    is_waited_out("host.json", b"", "host.json: EOF while parsing").await;
+    is_waited_out("host.json", &[b' '; 20_000], "host.json: 20000 bytes are too many").await;
+    is_waited_out("host.json", b"[]", "host.json: invalid length").await;
+    is_waited_out("host.token", b"", "host.token holds no token").await;
+    is_waited_out("host.token", b"01234\x0056789", "host.token holds no token").await;
+    is_waited_out(
+        "host.token",
+        &[0xff, 0xfe],
+        "host.token: stream did not contain valid UTF-8",
+    )
+    .await;
+    is_waited_out("host.token", b"01234567", "the host does not accept the token of").await;
+}
+
+#[tokio::test]
+async fn the_hosts_files_that_are_not_there_are_told_by_name() {
+    let home = tempfile::tempdir().unwrap();
+    let chain = FakeChain::new();
+    let mut running = scene::start(scene::config(home.path().into()), chain.clone())
+        .await
+        .unwrap();
+    chain.assign(item(1), 0, [OTHER, ME], 100);
+    chain.mine(1);
+    running.until("told", |s| s.trouble.contains_key(&Subject::Host)).await;
+    let sentence = running.snapshots.borrow().trouble[&Subject::Host].clone();
+    assert!(sentence.starts_with("the host cannot be found: "), "{sentence}");
+    assert!(sentence.contains("host.json: No such file or directory"), "{sentence}");
+    running.stop().await.unwrap();
 }

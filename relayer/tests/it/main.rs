@@ -4,14 +4,30 @@
 #![allow(unreachable_pub, reason = "modules of one binary")]
 
 mod attestation;
+mod batching;
 mod checkpoint;
 mod crash;
 mod devnet;
+mod disk;
 mod evidence;
 mod expiry;
 mod fake_chain;
 mod fake_host;
 mod host;
+mod market;
+mod processes;
 mod scene;
 mod source;
 mod status;
+mod trouble;
+
+use std::{future::Future, time::Duration};
+
+/// Waits until something is so, on the slowest machine.
+pub async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
+    let since = tokio::time::Instant::now();
+    while !is_so().await {
+        assert!(since.elapsed() < Duration::from_secs(120), "never: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

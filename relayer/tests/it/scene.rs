@@ -1,9 +1,11 @@
 //! A home, a chain, a host, and a relayer between them that can be stopped politely or not.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use relayer::{
+    chain::Chain,
     checkpoint::{CheckpointError, Owner, Store},
+    disk::{Disk, SystemDisk},
     status::Snapshot,
     Config, Relayer, RelayerError,
 };
@@ -54,6 +56,11 @@ impl Scene {
         start(config, self.chain.clone()).await
     }
 
+    /// With its files on another disk.
+    pub async fn start_on(&self, disk: Arc<dyn Disk>) -> Result<Running, RelayerError> {
+        start_on(disk, self.config(), self.chain.clone()).await
+    }
+
     pub fn owner(&self) -> Owner {
         Owner {
             chain_id: "fake-1".into(),
@@ -91,19 +98,28 @@ pub fn config(home: PathBuf) -> Config {
 }
 
 pub async fn start(config: Config, chain: FakeChain) -> Result<Running, RelayerError> {
+    start_on(Arc::new(SystemDisk), config, chain).await
+}
+
+async fn start_on(disk: Arc<dyn Disk>, config: Config, chain: FakeChain) -> Result<Running, RelayerError> {
     let relayer = loop {
-        match Relayer::start(config.clone(), chain.clone(), ME).await {
+        match Relayer::start_on(disk.clone(), config.clone(), chain.clone(), ME).await {
             Err(RelayerError::Checkpoint(CheckpointError::Locked { .. })) => tokio::task::yield_now().await,
             started => break started?,
         }
     };
-    let stop = CancellationToken::new();
-    let snapshots = relayer.board().subscribe();
-    let task = tokio::spawn(relayer.run(stop.clone()));
-    Ok(Running { task, stop, snapshots })
+    Ok(Running::of(relayer))
 }
 
 impl Running {
+    /// A relayer at work.
+    pub fn of<C: Chain>(relayer: Relayer<C>) -> Running {
+        let stop = CancellationToken::new();
+        let snapshots = relayer.board().subscribe();
+        let task = tokio::spawn(relayer.run(stop.clone()));
+        Running { task, stop, snapshots }
+    }
+
     pub async fn until(&mut self, what: &str, is_so: impl FnMut(&Snapshot) -> bool) {
         let wait = self.snapshots.wait_for(is_so);
         let waited = tokio::time::timeout(Duration::from_secs(20), wait).await.map(drop);

@@ -1,6 +1,11 @@
 //! What is compared at the start, and what it says about itself.
 
-use relayer::{status::Snapshot, Config, RelayerError, RelayerFile};
+use std::collections::{BTreeMap, BTreeSet};
+
+use relayer::{
+    status::{Snapshot, Subject},
+    Config, RelayerError, RelayerFile,
+};
 
 use crate::{
     fake_chain::{item, ME, OTHER},
@@ -66,4 +71,75 @@ async fn a_contract_that_is_another_one_is_refused_by_both_names() {
         panic!("{error}")
     };
     assert_eq!((expected.as_str(), found.as_str()), ("job-orchestrator", "cw20-base"));
+}
+
+#[tokio::test]
+async fn every_metric_has_its_help_its_type_and_a_name_of_ours() {
+    let mut snapshot = Snapshot {
+        balance: Some(7),
+        chain_height: 5,
+        height: 3,
+        ..Snapshot::default()
+    };
+    snapshot.trouble.insert(Subject::Gas, "no money".into());
+    let text = snapshot.metrics();
+    let mut kinds = BTreeMap::new();
+    let mut samples = BTreeSet::new();
+    let mut help = None;
+    for line in text.lines() {
+        match line.split(' ').collect::<Vec<&str>>()[..] {
+            ["#", "HELP", name, _, ..] => help = Some(name),
+            ["#", "TYPE", name, kind] => {
+                assert_eq!(help.take(), Some(name), "HELP comes right before TYPE");
+                assert!(kinds.insert(name.to_owned(), kind).is_none(), "{name} is there twice");
+                assert!(name.starts_with("fxn_relayer_"), "{name}");
+                assert_eq!(name.ends_with("_total"), kind == "counter", "{name} is a {kind}");
+            }
+            [sample, value] => {
+                assert!(samples.insert(sample.to_owned()), "{sample} is there twice");
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+                let name = sample.split('{').next().unwrap();
+                let family = ["_bucket", "_sum", "_count"]
+                    .iter()
+                    .find_map(|end| name.strip_suffix(end));
+                let family = family
+                    .filter(|family| kinds.get(*family) == Some(&"histogram"))
+                    .unwrap_or(name);
+                assert!(kinds.contains_key(family), "{line}");
+            }
+            _ => panic!("{line}"),
+        }
+    }
+    for line in [
+        "fxn_relayer_lag_blocks 2",
+        "fxn_relayer_balance 7",
+        "fxn_relayer_trouble{subject=\"gas\"} 1",
+        "fxn_relayer_trouble{subject=\"disk\"} 0",
+        "fxn_relayer_transactions_total{outcome=\"dropped\"} 0",
+        "fxn_relayer_confirm_latency_seconds_count 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn transactions_are_counted_by_their_outcome_and_timed() {
+    let scene = Scene::new().await;
+    scene.host.change(|desk| desk.finish_everything = true);
+    let mut running = scene.start().await;
+    scene.chain.assign(item(1), 0, [OTHER, ME], 100);
+    scene.chain.mine(1);
+    scene.chain.until_mempool(1).await;
+    scene.chain.mine(1);
+    running.until("attested", |s| s.totals.attested == 1).await;
+    let metrics = running.snapshots.borrow().metrics();
+    assert!(
+        metrics.contains("fxn_relayer_transactions_total{outcome=\"executed\"} 1\n"),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("fxn_relayer_confirm_latency_seconds_count 1\n"),
+        "{metrics}"
+    );
+    running.stop().await.unwrap();
 }

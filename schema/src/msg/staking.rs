@@ -159,6 +159,14 @@ pub enum QueryMsg {
         start_after: Option<u64>,
         limit: Option<u32>,
     },
+    /// Deployments that serve a version, by number, busy and draining ones too: who may have its blobs, and who could take work.
+    #[returns(DeploymentsResponse)]
+    DeploymentsOf {
+        model: ModelId,
+        version: u32,
+        start_after: Option<u64>,
+        limit: Option<u32>,
+    },
     /// Chooses chains of deployments for all replicas of all shards, or says that there is no supply.
     #[returns(DrawResponse)]
     Draw { request: DrawRequest },

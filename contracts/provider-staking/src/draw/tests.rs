@@ -392,6 +392,15 @@ fn requests_that_no_answer_is_right_for_are_refused_with_their_numbers() {
         refused(|r| r.shards = vec![shard(3); 11]),
         "66 spans asked for, at most 64 are drawn at once"
     );
+    // A longer class would have aborted the look-up.
+    assert_eq!(
+        refused(|r| r.engine_class = Some("c".repeat(70_000))),
+        "an engine class has 1 to 128 bytes, found 70000"
+    );
+    assert_eq!(
+        refused(|r| r.shards[0].engine_class = Some(String::new())),
+        "an engine class has 1 to 128 bytes, found 0"
+    );
 }
 
 #[test]

@@ -184,6 +184,36 @@ fn a_provider_has_32_deployments_at_most() {
 }
 
 #[test]
+fn deployments_of_a_version_are_listed_whatever_state_they_are_in_and_no_others() {
+    let mut network = Network::with_ann(100_000);
+    network.joins("bob", 3_000);
+    network.deploys("ann", terms(0, 0, 1)).unwrap();
+    network.deploys("bob", terms(0, 2, 1)).unwrap();
+    for _ in 0..31 {
+        network.deploys("ann", terms(1, 2, 1)).unwrap();
+    }
+    let list = |network: &Network, version, start_after, limit| {
+        let found: DeploymentsResponse = network.query(&QueryMsg::DeploymentsOf {
+            model: "demo/base".parse().unwrap(),
+            version,
+            start_after,
+            limit,
+        });
+        let numbers = found.deployments.iter().map(|found| found.deployment);
+        numbers.collect::<Vec<_>>()
+    };
+    assert_eq!(list(&network, 1, None, Some(3)), [1, 2, 3]);
+    assert_eq!(list(&network, 1, Some(31), None), [32, 33]);
+    assert_eq!(list(&network, 1, None, Some(100)).len(), 30);
+    assert_eq!(list(&network, 2, None, None), [0u64; 0]);
+    // Busy and draining ones keep their blobs; those removed are gone.
+    network.occupies(&[1, 2]).unwrap();
+    network.execute("bob", &ExecuteMsg::Drain { deployment: 2 }).unwrap();
+    network.execute("ann", &ExecuteMsg::Remove { deployment: 3 }).unwrap();
+    assert_eq!(list(&network, 1, None, Some(3)), [1, 2, 4]);
+}
+
+#[test]
 fn a_draining_deployment_finishes_what_it_has_and_takes_nothing_new() {
     let mut network = Network::with_ann(2_000);
     network.deploys("ann", terms(0, 2, 2)).unwrap();

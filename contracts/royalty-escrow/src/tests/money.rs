@@ -56,7 +56,7 @@ fn a_penalty_comes_only_from_staking_and_names_its_item() {
     };
     assert_eq!(
         escrow.send_from("func", "mallory", 5, &penalty),
-        Err(unauthorized("mallory"))
+        Err(not_sibling("mallory", "provider staking"))
     );
     let response = escrow.send_from("func", "staking", 5, &penalty).unwrap();
     assert!(matches!(
@@ -119,4 +119,22 @@ fn money_lists_the_holds_of_an_account_page_by_page() {
         (page(None), page(Some(2)), page(Some(3))),
         (vec![1, 2], vec![3], vec![])
     );
+}
+
+#[test]
+fn what_could_not_be_a_holder_is_not_looked_up() {
+    let escrow = Escrow::new();
+    let long = "x".repeat(70_000);
+    for holder in [long.clone(), format!("model:{long}"), String::new()] {
+        for question in [
+            QueryMsg::Earnings { holder: holder.clone() },
+            QueryMsg::Money {
+                holder: holder.clone(),
+                start_after: None,
+                limit: None,
+            },
+        ] {
+            crate::contract::query(escrow.deps.as_ref(), escrow.env.clone(), question).unwrap_err();
+        }
+    }
 }

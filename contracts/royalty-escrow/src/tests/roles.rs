@@ -20,8 +20,8 @@ fn the_siblings_are_made_known_once_by_the_admin() {
     let mut escrow = Escrow::bare();
     escrow.instantiate(params()).unwrap();
     escrow.deposit("dave", 5);
-    assert_eq!(escrow.hold(1, 5), Err(unauthorized("orchestrator")));
-    assert_eq!(escrow.by("mallory", wire()), Err(unauthorized("mallory")));
+    assert_eq!(escrow.hold(1, 5), Err(not_sibling("orchestrator", "job orchestrator")));
+    assert_eq!(escrow.by("mallory", wire()), Err(not_admin("mallory")));
     let response = escrow.by("admin", wire()).unwrap();
     assert!(matches!(events(&response)[..], [Event::Wired { .. }]));
     assert_eq!(escrow.by("admin", wire()), Err(ContractError::AlreadyWired));
@@ -34,21 +34,18 @@ fn the_admin_is_handed_over_in_two_steps() {
     let offer = |name: Option<&str>| ExecuteMsg::ProposeAdmin {
         admin: name.map(|name| addr(name).into_string()),
     };
-    assert_eq!(
-        escrow.by("mallory", offer(Some("mallory"))),
-        Err(unauthorized("mallory"))
-    );
+    assert_eq!(escrow.by("mallory", offer(Some("mallory"))), Err(not_admin("mallory")));
     escrow.by("admin", offer(Some("heir"))).unwrap();
     escrow.by("admin", offer(None)).unwrap();
-    assert_eq!(escrow.by("heir", ExecuteMsg::AcceptAdmin {}), Err(unauthorized("heir")));
+    assert_eq!(escrow.by("heir", ExecuteMsg::AcceptAdmin {}), Err(not_heir("heir")));
     escrow.by("admin", offer(Some("heir"))).unwrap();
     assert_eq!(
         escrow.by("mallory", ExecuteMsg::AcceptAdmin {}),
-        Err(unauthorized("mallory"))
+        Err(not_heir("mallory"))
     );
     escrow.by("heir", ExecuteMsg::AcceptAdmin {}).unwrap();
     let update = ExecuteMsg::UpdateParams { params: params() };
-    assert_eq!(escrow.by("admin", update.clone()), Err(unauthorized("admin")));
+    assert_eq!(escrow.by("admin", update.clone()), Err(not_admin("admin")));
     escrow.by("heir", update).unwrap();
     let config: ConfigResponse = escrow.ask(QueryMsg::Config {});
     assert_eq!(

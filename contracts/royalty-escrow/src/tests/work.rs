@@ -30,7 +30,10 @@ fn a_hold_needs_available_money_a_free_number_and_a_near_date() {
         );
     }
     let last_date = hold_of("dave", 2, 5, terms(), now + 3600);
-    assert_eq!(escrow.by("dave", last_date.clone()), Err(unauthorized("dave")));
+    assert_eq!(
+        escrow.by("dave", last_date.clone()),
+        Err(not_sibling("dave", "job orchestrator"))
+    );
     escrow.by("orchestrator", last_date).unwrap();
 }
 
@@ -173,7 +176,10 @@ fn settlements_are_the_orchestrators_bounded_and_need_a_hold() {
     let msg = ExecuteMsg::Settle {
         settlements: vec![settlement(1, 0, 1)],
     };
-    assert_eq!(escrow.by("mallory", msg), Err(unauthorized("mallory")));
+    assert_eq!(
+        escrow.by("mallory", msg),
+        Err(not_sibling("mallory", "job orchestrator"))
+    );
     for count in [0, 33] {
         let many = vec![settlement(1, 0, 1); count];
         assert_eq!(
@@ -206,7 +212,10 @@ fn a_release_gives_back_the_rest_and_a_second_one_does_nothing() {
     escrow.deposit("dave", 50_000);
     escrow.hold(1, 40_000).unwrap();
     let release = ExecuteMsg::Release { job: 1 };
-    assert_eq!(escrow.by("dave", release.clone()), Err(unauthorized("dave")));
+    assert_eq!(
+        escrow.by("dave", release.clone()),
+        Err(not_sibling("dave", "job orchestrator"))
+    );
     let response = escrow.by("orchestrator", release.clone()).unwrap();
     assert!(matches!(events(&response)[..], [Event::HoldReleased { job: 1, amount, .. }] if amount.u128() == 40_000));
     assert_eq!(escrow.money_of("dave"), (50_000, 0));
@@ -267,7 +276,7 @@ fn the_registry_distributes_by_the_old_rule_and_is_never_stopped_by_an_empty_acc
     };
     assert_eq!(
         escrow.by("mallory", under(&model("parent"))),
-        Err(unauthorized("mallory"))
+        Err(not_sibling("mallory", "model registry"))
     );
     assert_eq!(escrow.by("registry", under(&model("parent"))).unwrap(), Response::new());
     escrow.deposit("dave", 100_000);

@@ -1,0 +1,151 @@
+//! What every contract has: an admin with bounded parameters, and siblings that are wired once.
+
+use fxn_tests::FUNC;
+use schema::{
+    escrow::{self, ExecuteMsg as Escrow},
+    orchestrator::ExecuteMsg as Orchestrator,
+    params::Params,
+    price::FeeBps,
+    registry::{self, ExecuteMsg as Registry},
+    staking::{self, ExecuteMsg as Staking},
+};
+
+use super::{hook_of, name_of, person, places, sender, Act, Msg};
+use crate::laws::{dice::Dice, world::World};
+
+/// The same role in one of the four contracts that have it.
+fn of_one(dice: &mut Dice, msgs: [Msg; 4]) -> Msg {
+    dice.pick(&msgs).clone()
+}
+
+fn admin(world: &World, dice: &mut Dice, msg: &Msg) -> &'static str {
+    let contract = msg.contract(&world.oracle.contracts);
+    let (admin, heir) = &world.oracle.admins[&contract];
+    match heir {
+        Some(heir) if dice.rarely(2) => name_of(world, heir),
+        _ => name_of(world, admin),
+    }
+}
+
+pub(super) fn update_params(world: &World, dice: &mut Dice) -> Act {
+    let Params {
+        mut registry,
+        mut staking,
+        mut escrow,
+        mut orchestrator,
+    } = world.protocol.params.clone();
+    registry.namespace_fee = dice.around(registry.namespace_fee.u128()).into();
+    let bond = [50, 40, 60][dice.roll(3)] * FUNC;
+    staking.bond_per_slot = dice.around(bond).into();
+    staking.listing_fee = dice.around(FUNC).into();
+    let unbonding = [30, 7, 3_000][dice.roll(3)];
+    staking.unbonding_seconds = dice.near(unbonding);
+    staking.miss_min = dice.around(100_000).into();
+    escrow.fees = FeeBps {
+        protocol_bps: [200, 0, 1_500][dice.roll(3)],
+        audit_bps: dice.roll(12) as u16 / 11,
+        burn_bps: [100, 500, 501][dice.roll(3)],
+    };
+    escrow.hold_seconds_max = dice.near(3_600);
+    orchestrator.grace_seconds = [1, 2][dice.roll(2)];
+    orchestrator.evidence_seconds = [2, 9, 1][dice.roll(3)];
+    orchestrator.attempts_max = [5, 2, 10, 11][dice.roll(4)];
+    let lasting = [1_800, 90][dice.roll(2)];
+    orchestrator.job_seconds_max = dice.near(lasting);
+    let msg = of_one(
+        dice,
+        [
+            Msg::Registry(Registry::UpdateParams { params: registry }),
+            Msg::Staking(Staking::UpdateParams { params: staking }),
+            Msg::Escrow(Escrow::UpdateParams { params: escrow }),
+            Msg::Orchestrator(Orchestrator::UpdateParams { params: orchestrator }),
+        ],
+    );
+    let right = admin(world, dice, &msg);
+    world.act(sender(dice, right), msg)
+}
+
+pub(super) fn propose_admin(world: &World, dice: &mut Dice) -> Act {
+    let admin_to_be = (!dice.rarely(4)).then(|| world.addr(["heir", "admin"][dice.roll(2)]).into_string());
+    let heir = || admin_to_be.clone();
+    let msg = of_one(
+        dice,
+        [
+            Msg::Registry(Registry::ProposeAdmin { admin: heir() }),
+            Msg::Staking(Staking::ProposeAdmin { admin: heir() }),
+            Msg::Escrow(Escrow::ProposeAdmin { admin: heir() }),
+            Msg::Orchestrator(Orchestrator::ProposeAdmin { admin: heir() }),
+        ],
+    );
+    let right = admin(world, dice, &msg);
+    world.act(sender(dice, right), msg)
+}
+
+pub(super) fn accept_admin(world: &World, dice: &mut Dice) -> Act {
+    let msgs = [
+        Msg::Registry(Registry::AcceptAdmin {}),
+        Msg::Staking(Staking::AcceptAdmin {}),
+        Msg::Escrow(Escrow::AcceptAdmin {}),
+        Msg::Orchestrator(Orchestrator::AcceptAdmin {}),
+    ];
+    let offered = msgs.iter().find_map(|msg| {
+        let contract = msg.contract(&world.oracle.contracts);
+        let heir = world.oracle.admins[&contract].1.as_ref();
+        heir.map(|heir| (msg.clone(), name_of(world, heir)))
+    });
+    let (msg, heir) = match offered {
+        Some(offered) if !dice.rarely(4) => offered,
+        _ => (of_one(dice, msgs), "mallory"),
+    };
+    world.act(sender(dice, heir), msg)
+}
+
+/// Other siblings are to be put in place of ours.
+pub(super) fn wire(world: &World, dice: &mut Dice) -> Act {
+    let mine = world.addr("mallory").into_string();
+    let msgs = [
+        Msg::Registry(Registry::Wire {
+            royalty_escrow: mine.clone(),
+        }),
+        Msg::Staking(Staking::Wire {
+            royalty_escrow: mine.clone(),
+            job_orchestrator: mine.clone(),
+        }),
+        Msg::Escrow(Escrow::Wire {
+            job_orchestrator: mine.clone(),
+            provider_staking: mine,
+        }),
+    ];
+    let msg = dice.pick(&msgs).clone();
+    world.act(["admin", "mallory"][dice.roll(2)], msg)
+}
+
+/// FUNC is said to have come that never came.
+pub(super) fn receive(world: &World, dice: &mut Dice) -> Act {
+    let sender = world.addr("mallory");
+    let amount = dice.around(100 * FUNC);
+    let namespace = "mallory".parse().unwrap();
+    let msgs = [
+        Msg::Escrow(Escrow::Receive(hook_of(
+            &sender,
+            amount,
+            &escrow::ReceiveMsg::Deposit { beneficiary: None },
+        ))),
+        Msg::Staking(Staking::Receive(hook_of(
+            &sender,
+            amount,
+            &staking::ReceiveMsg::Bond {},
+        ))),
+        Msg::Registry(Registry::Receive(hook_of(
+            &sender,
+            amount,
+            &registry::ReceiveMsg::ClaimNamespace { namespace },
+        ))),
+    ];
+    let msg = dice.pick(&msgs).clone();
+    let mut act = world.act(person(dice), msg);
+    if dice.rarely(4) {
+        act.to = dice.pick(&places(&world.oracle.contracts)).clone();
+    }
+    act
+}

@@ -1,0 +1,83 @@
+//! Jobs: ordered, and expired.
+
+use cosmwasm_std::Binary;
+use fxn_tests::{Protocol, FUNC};
+use schema::{
+    escrow::Gateway,
+    orchestrator::{ExecuteMsg as Orchestrator, NewJob, NewShard},
+};
+
+use super::{item, person, Act, Msg};
+use crate::laws::{
+    dice::Dice,
+    world::{World, DEVELOPERS, GENERATOR},
+};
+
+pub(super) fn submit_job(world: &World, dice: &mut Dice) -> Act {
+    let (shards, replicas) = [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (1, 3), (5, 2)][dice.roll(7)];
+    let mut job = Protocol::order(shards, 2, replicas);
+    if dice.rarely(4) {
+        job.model = GENERATOR.parse().unwrap();
+        job.units_max = 300;
+    }
+    let items = (shards as u128) * u128::from(replicas);
+    let each = [FUNC, 7 * FUNC / 10, FUNC, FUNC / 100][dice.roll(4)];
+    job.max_price = dice.around(items * each).into();
+    job.units_max = [job.units_max, 1, 77][dice.roll(3)];
+    if dice.rarely(4) {
+        let bps = [250, 1, 2_000, 2_001, 0][dice.roll(5)];
+        let address = world.addr("gateway").into_string();
+        job.gateway = Some(Gateway { address, bps });
+    }
+    if dice.rarely(5) {
+        job.deadline_seconds = Some(dice.near(60));
+    }
+    if dice.rarely(8) {
+        careless(&mut job, dice);
+    }
+    let name = if dice.rarely(9) {
+        person(dice)
+    } else {
+        *dice.pick(&DEVELOPERS)
+    };
+    world.act(name, Msg::Orchestrator(Orchestrator::SubmitJob { job }))
+}
+
+/// An order with one thing wrong.
+fn careless(job: &mut NewJob, dice: &mut Dice) {
+    match dice.roll(9) {
+        0 => job.shards.clear(),
+        1 => job.shards[0].inline.clear(),
+        2 => job.shards[0].inline = vec![Binary::from(vec![b'x'; 8_193])],
+        3 => job.shards[0].inline = vec![Binary::from(vec![0xff, 0xfe])],
+        4 => job.replicas = [0, 4, u8::MAX][dice.roll(3)],
+        5 => job.units_max = dice.near(u64::MAX),
+        6 => {
+            job.shards = vec![
+                NewShard {
+                    inline: vec![Binary::from(b"row")]
+                };
+                65
+            ]
+        }
+        7 => job.version = Some(dice.near(2) as u32),
+        _ => job.engine_class = Some(["ort-cpu-avx512", "", "\u{7}"][dice.roll(3)].to_owned()),
+    }
+}
+
+pub(super) fn expire(world: &World, dice: &mut Dice) -> Act {
+    let clock = world.clock();
+    let overdue: Vec<_> = world
+        .hosts
+        .open()
+        .into_iter()
+        .filter(|item| world.hosts.expires(*item, clock))
+        .collect();
+    let chosen = item(world, dice);
+    let item = if dice.rarely(3) {
+        chosen
+    } else {
+        dice.maybe(&overdue).unwrap_or(chosen)
+    };
+    world.act(person(dice), Msg::Orchestrator(Orchestrator::Expire { item }))
+}

@@ -303,6 +303,8 @@ fn outer(dtype: DType) -> Dtype {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::arithmetic_side_effects, reason = "sizes in tests are small")]
+
     use proptest::prelude::*;
 
     use super::*;

@@ -5,21 +5,18 @@
 
 mod answers;
 
-use cosmwasm_std::{Addr, Decimal, Uint128};
+use cosmwasm_std::{Decimal, Uint128};
 use cw20::Cw20ExecuteMsg;
 use expect_test::expect_file;
-use fxn_tests::{Host, Outcome, Protocol, Serving, DEVELOPER, FUNC, MODEL, PARENT};
+use fxn_tests::{Host, Protocol, Serving, DEVELOPER, FUNC, MODEL, PARENT};
 use schema::{
     escrow, orchestrator,
-    orchestrator::NewJob,
     price::{RoyaltyRate, RATE_MAX},
-    registry::{self, EndpointTerms, Metadata, NewVersion, Parent, Share, Unit},
-    staking::{self, DeploymentTerms, Profile},
-    ModelId,
+    registry::{self, EndpointTerms, Unit},
+    staking, ModelId,
 };
-use serde::Serialize;
 
-use self::answers::Table;
+use self::answers::{picture, Table};
 use crate::permissions::table::{model, table};
 
 fn orders(table: &mut Table) {

@@ -124,9 +124,6 @@ async fn every_lie_of_a_manifest_is_found_and_named() {
         ("tokenizer.json cannot be used", |manifest, folder| {
             manifest.tokenizer = Some(blob(folder, b"{\"version\":\"1.0\"}"));
         }),
-        ("without which the first stage cannot read texts", |manifest, _| {
-            manifest.tokenizer = None;
-        }),
         ("is not ONNX", |manifest, folder| {
             let stage = &mut manifest.stages[0];
             stage.graph = blob(folder, b"\xff\xff\xff no protobuf");

@@ -171,7 +171,7 @@ impl Table {
 }
 
 /// All money, all slots and all names, as text.
-fn picture(protocol: &Protocol) -> (String, u128) {
+pub(super) fn picture(protocol: &Protocol) -> (String, u128) {
     let contracts = &protocol.contracts;
     let ask = |contract: &Addr, question: serde_json::Value| protocol.ask::<serde_json::Value>(contract, &question);
     let limit = Some(30);

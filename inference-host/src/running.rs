@@ -242,10 +242,8 @@ async fn bind(address: SocketAddr, field: &str) -> Result<TcpListener> {
     let bound = TcpListener::bind(address).await;
     bound.map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => anyhow::anyhow!(
-            "port {} of {} is in use by another program, perhaps by another host: stop it, or choose another \
-             address with --{field} (port 0 takes a free one)",
-            address.port(),
-            address.ip()
+            "{address} is in use by another program, perhaps by another host: stop it, or choose another \
+             address with --{field} (port 0 takes a free one)"
         ),
         _ => anyhow::Error::new(error).context(format!("failed to listen on {address}")),
     })

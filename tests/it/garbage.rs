@@ -1,7 +1,7 @@
 //! Messages and queries that no program of ours would send: every known one with its JSON disturbed.
 //!
 //! Nothing may panic, overflow or run away: a contract answers or refuses. What is refused changes nothing, and the books stay right.
-//! `FXN_SLOW=1` tries a hundred times as many.
+//! `FXN_SLOW=1` tries twenty times as many.
 
 use cosmwasm_std::{Addr, Uint128};
 use cw20::Cw20QueryMsg;
@@ -25,7 +25,7 @@ fn config(cases: u32) -> ProptestConfig {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
     let slow = number("FXN_SLOW") == Some(1);
     ProptestConfig {
-        cases: if slow { cases * 100 } else { cases },
+        cases: if slow { cases * 20 } else { cases },
         rng_seed: RngSeed::Fixed(number("FXN_SEED").unwrap_or(11)),
         failure_persistence: None,
         ..ProptestConfig::default()
@@ -33,7 +33,7 @@ fn config(cases: u32) -> ProptestConfig {
 }
 
 /// What a value is replaced by.
-fn strange(old: &Value, how: u32) -> Value {
+fn strange(old: &Value, how: usize) -> Value {
     match how % 22 {
         0 => Value::Null,
         1 => json!(0),
@@ -61,18 +61,15 @@ fn strange(old: &Value, how: u32) -> Value {
 }
 
 /// Disturbs the value at the `place`-th leaf, counted round and round, or an inner value above it.
-fn disturb(value: &mut Value, place: u32, how: u32) {
+fn disturb(value: &mut Value, place: usize, how: usize) {
     let inner = match value {
         Value::Object(fields) if !fields.is_empty() => {
-            let count = fields.len() as u32;
-            fields
-                .values_mut()
-                .nth((place % count) as usize)
-                .map(|next| (next, count))
+            let count = fields.len();
+            fields.values_mut().nth(place % count).map(|next| (next, count))
         }
         Value::Array(elements) if !elements.is_empty() => {
-            let count = elements.len() as u32;
-            elements.get_mut((place % count) as usize).map(|next| (next, count))
+            let count = elements.len();
+            elements.get_mut(place % count).map(|next| (next, count))
         }
         _ => None,
     };
@@ -94,10 +91,10 @@ fn garbled(value: &Value, how: u32) -> Vec<u8> {
     bytes
 }
 
-type Disturbance = Vec<(u32, u32)>;
+type Disturbance = Vec<(usize, usize)>;
 
 fn disturbances() -> impl Strategy<Value = Disturbance> {
-    prop::collection::vec((any::<u32>(), any::<u32>()), 1..4)
+    prop::collection::vec((any::<usize>(), any::<usize>()), 1..4)
 }
 
 #[test]
@@ -114,21 +111,26 @@ fn disturbed_messages_are_refused_or_harmless() {
         let row = &rows[row as usize % rows.len()];
         let mut msg = row.msg.clone();
         for (place, how) in changes {
-            let inside = msg["send"]["msg"].as_str().map(str::to_owned);
-            match inside {
-                // Mostly what is inside a `Send`, which is base64 of JSON.
-                Some(text) if hook % 4 != 0 => {
-                    let bytes = cosmwasm_std::Binary::from_base64(&text).unwrap();
-                    let mut inner: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            // Mostly what is inside a `Send`, which is base64 of JSON.
+            let inside = msg["send"]["msg"].as_str().filter(|_| hook % 4 != 0);
+            let inside = inside.and_then(|text| cosmwasm_std::Binary::from_base64(text).ok());
+            match inside.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()) {
+                Some(mut inner) => {
                     disturb(&mut inner, place, how);
                     let bytes = serde_json::to_vec(&inner).unwrap();
                     msg["send"]["msg"] = json!(cosmwasm_std::Binary::from(bytes).to_base64());
                 }
-                _ => disturb(&mut msg, place, how),
+                None => disturb(&mut msg, place, how),
             }
         }
-        let right = [row.right.clone(), senders[sender as usize % senders.len()].clone()];
-        let sender = &right[usize::from(sender % 3 == 0)];
+        // Contracts of ours send what their code says and nothing else.
+        let is_ours = protocol.contracts.all().contains(&row.right);
+        let somebody = &senders[sender as usize % senders.len()];
+        let sender = if is_ours || sender % 3 == 0 {
+            somebody
+        } else {
+            &row.right
+        };
         let before = (protocol.books(), protocol.supply());
         match protocol.execute_bytes(sender, &row.to, &garbled(&msg, hook)) {
             Ok(_) => protocol.assert_conserved(),

@@ -172,7 +172,11 @@ fn every_message_of_every_contract_is_among_the_acts() {
     let mut built = BTreeSet::new();
     for kind in acts::kinds() {
         for seed in 0..400u32 {
-            let numbers = std::array::from_fn(|place| seed.wrapping_mul(2_654_435_761).rotate_left(place as u32 * 7));
+            let mut number = seed;
+            let numbers = std::array::from_fn(|_| {
+                number = number.wrapping_mul(2_654_435_761).rotate_left(7);
+                number
+            });
             let act = kind(&world, &mut Dice::of(numbers));
             built.extend(act.msg.names(&world.oracle.contracts));
         }

@@ -38,6 +38,26 @@ pub struct Contracts {
     pub job_orchestrator: Addr,
 }
 
+impl Contracts {
+    /// All five of them.
+    pub fn all(&self) -> [Addr; 5] {
+        let Self {
+            func_token,
+            model_registry,
+            provider_staking,
+            royalty_escrow,
+            job_orchestrator,
+        } = self.clone();
+        [
+            royalty_escrow,
+            provider_staking,
+            model_registry,
+            job_orchestrator,
+            func_token,
+        ]
+    }
+}
+
 /// A network of its own.
 pub struct Protocol {
     app: Chain,

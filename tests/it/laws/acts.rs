@@ -19,6 +19,8 @@ use super::{
     world::{World, PEOPLE},
 };
 
+pub(crate) use proofs::front_run;
+
 mod ledger;
 mod market;
 mod proofs;
@@ -223,7 +225,7 @@ fn payout(world: &World, dice: &mut Dice) -> Vec<Share> {
         payout.push((takers[1].to_owned(), 10_000 - first));
     }
     if dice.rarely(10) {
-        payout.push(("mallory".to_owned(), dice.near(1) as u16));
+        payout.push(("mallory".to_owned(), u16::try_from(dice.near(1)).unwrap_or(u16::MAX)));
     }
     world.protocol.shares(&payout)
 }
@@ -260,7 +262,7 @@ fn send(world: &World, dice: &mut Dice, name: &str, contract: &Addr, amount: u12
     let contracts = &world.oracle.contracts;
     let fake = dice.rarely(12);
     let contract = if dice.rarely(15) {
-        dice.pick(&places(contracts)).clone()
+        dice.pick(&contracts.all()).clone()
     } else {
         contract.clone()
     };
@@ -278,23 +280,6 @@ fn send(world: &World, dice: &mut Dice, name: &str, contract: &Addr, amount: u12
         },
         msg: Msg::Token(msg),
     }
-}
-
-fn places(contracts: &Contracts) -> [Addr; 5] {
-    let Contracts {
-        func_token,
-        model_registry,
-        provider_staking,
-        royalty_escrow,
-        job_orchestrator,
-    } = contracts.clone();
-    [
-        royalty_escrow,
-        provider_staking,
-        model_registry,
-        job_orchestrator,
-        func_token,
-    ]
 }
 
 fn hook_of(sender: &Addr, amount: u128, msg: &impl Serialize) -> Cw20ReceiveMsg {

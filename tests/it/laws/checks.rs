@@ -47,14 +47,7 @@ impl Picture {
         let (escrow, staking) = (&protocol.contracts.royalty_escrow, &protocol.contracts.provider_staking);
         let totals: escrow::TotalsResponse = protocol.ask(escrow, &escrow::QueryMsg::Totals {});
         let bonded: staking::TotalsResponse = protocol.ask(staking, &staking::QueryMsg::Totals {});
-        let contracts = protocol.contracts.clone();
-        let contracts = [
-            contracts.func_token,
-            contracts.model_registry,
-            contracts.provider_staking,
-            contracts.royalty_escrow,
-            contracts.job_orchestrator,
-        ];
+        let contracts = protocol.contracts.all();
         let people = PEOPLE.into_iter().map(|name| protocol.addr(name));
         let accounts = people.chain(contracts.clone());
         Self {

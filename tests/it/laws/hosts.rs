@@ -102,8 +102,45 @@ impl Hosts {
         open.map(|(item, _)| *item).collect()
     }
 
+    /// Replicas that are paid say the same, and none of their shard is still at work.
+    fn assert_agreement(&self, events: &[Event], now_proven: &[ItemId]) {
+        let paid: Vec<ItemId> = fxn_tests::found(events, |event| match event {
+            Event::Settled { item, .. } => Some(*item),
+            _ => None,
+        });
+        let missed = fxn_tests::found(events, |event| match event {
+            Event::ItemMissed { item, .. } | Event::ItemLinkFault { item, .. } => Some(*item),
+            _ => None,
+        });
+        let siblings = |item: &ItemId| (item.job, item.shard);
+        let said = |item: &ItemId| {
+            let last = &self.live[item]
+                .run
+                .last()
+                .expect("what is proven was signed")
+                .receipt
+                .receipt;
+            (last.output_digest, last.units_in, last.units_out)
+        };
+        for item in &paid {
+            for (other, live) in self.live.iter().filter(|(other, _)| siblings(other) == siblings(item)) {
+                let at_work = !live.attested && !now_proven.contains(other) && !missed.contains(other);
+                assert!(!at_work, "statement 5: {item} was paid while {other} is at work");
+                assert!(
+                    missed.contains(other) || said(other) == said(item),
+                    "statement 5: {item} was paid although {other} says otherwise"
+                );
+            }
+        }
+    }
+
     /// Follows what a message has led to, and holds the contract's judgement against what really happened.
     pub(crate) fn follow(&mut self, protocol: &Protocol, events: &[Event]) {
+        let now_proven = fxn_tests::found(events, |event| match event {
+            Event::Attested { item, .. } => Some(*item),
+            _ => None,
+        });
+        self.assert_agreement(events, &now_proven);
         for event in events {
             match event {
                 Event::JobAssigned { item, .. } => {
@@ -165,7 +202,7 @@ impl Hosts {
         let Some(live) = self.live.get(&attestation.item) else {
             return false;
         };
-        let latest = live.deadline + oracle.jobs[&attestation.item.job].grace_seconds;
+        let latest = latest(oracle, attestation.item, live);
         !live.attested
             && live.attempt == attestation.attempt
             && live.is_complete()
@@ -204,11 +241,6 @@ impl Hosts {
             .live
             .iter()
             .filter(|(_, live)| !live.attested && live.is_complete() && !live.withheld);
-        let attestation = |(item, live): (&ItemId, &Live)| Attestation {
-            item: *item,
-            attempt: live.attempt,
-            links: live.run.clone(),
-        };
         ready.map(attestation).take(BATCH_MAX).collect()
     }
 
@@ -224,10 +256,33 @@ impl Hosts {
         told
     }
 
-    /// The next time at which an honest host has something to say.
-    pub(crate) fn next_call(&self, now: u64) -> Option<u64> {
-        let waiting = self.live.values().filter(|live| !live.attested && live.deadline >= now);
-        waiting.map(|live| live.deadline + 1).min()
+    /// What was kept back until it is worth nothing: the second after the last one in which it would have been taken.
+    pub(crate) fn a_second_too_late(&self, oracle: &Oracle, now: u64) -> Vec<Attestation> {
+        let late = |(item, live): &(&ItemId, &Live)| {
+            live.withheld && !live.attested && now == latest(oracle, **item, live) + 1
+        };
+        let late = self.live.iter().filter(late);
+        late.map(attestation).take(BATCH_MAX).collect()
+    }
+
+    /// The next time at which somebody has something to say.
+    pub(crate) fn next_call(&self, oracle: &Oracle, now: u64) -> Option<u64> {
+        let waiting = self.live.iter().filter(|(_, live)| !live.attested);
+        let calls = waiting.flat_map(|(item, live)| [live.deadline + 1, latest(oracle, *item, live) + 1]);
+        calls.filter(|call| *call > now).min()
+    }
+}
+
+/// The last second in which an attestation is taken.
+fn latest(oracle: &Oracle, item: ItemId, live: &Live) -> u64 {
+    live.deadline + oracle.jobs[&item.job].grace_seconds
+}
+
+fn attestation((item, live): (&ItemId, &Live)) -> Attestation {
+    Attestation {
+        item: *item,
+        attempt: live.attempt,
+        links: live.run.clone(),
     }
 }
 

@@ -212,10 +212,12 @@ impl World {
         let params = self.oracle.params.staking.clone();
         let bond = params.bond_per_slot.u128() * u128::from(serving.slots) + 20 * FUNC;
         self.sends(name, &staking, bond, &staking::ReceiveMsg::Bond {});
-        let terms = staking::DeploymentTerms {
+        let mut terms = staking::DeploymentTerms {
             model: model.parse().unwrap(),
             ..serving.terms()
         };
+        // More than the least penalty, and no round number.
+        terms.sla.penalty_bps = 7_777;
         self.sends(
             name,
             &staking,
@@ -295,7 +297,11 @@ impl World {
     /// Time passes, and nobody who is awake sleeps through the moment at which he has to speak.
     pub(crate) fn passes(&mut self, seconds: u64) {
         let until = self.protocol.now() + seconds;
-        while let Some(call) = self.hosts.next_call(self.protocol.now()).filter(|call| *call <= until) {
+        while let Some(call) = self
+            .hosts
+            .next_call(&self.oracle, self.protocol.now())
+            .filter(|call| *call <= until)
+        {
             self.protocol.seconds_pass(call - self.protocol.now());
             self.the_awake_act();
         }
@@ -306,12 +312,23 @@ impl World {
     fn the_awake_act(&mut self) {
         let attestations = self.hosts.attestations();
         if !attestations.is_empty() {
+            // Somebody is always quicker, and lies.
+            let attack = acts::front_run(self, &attestations);
+            self.perform(&attack);
             let msg = orchestrator::ExecuteMsg::SubmitAttestations { attestations };
             self.must("relayer", Msg::Orchestrator(msg));
         }
+        let attestations = self.hosts.a_second_too_late(&self.oracle, self.protocol.now());
+        if !attestations.is_empty() {
+            let msg = orchestrator::ExecuteMsg::SubmitAttestations { attestations };
+            self.must("mallory", Msg::Orchestrator(msg));
+        }
         for (item, attempt, links) in self.hosts.testimonies(self.clock()) {
-            let msg = orchestrator::ExecuteMsg::PostEvidence { item, attempt, links };
-            self.must("relayer", Msg::Orchestrator(msg));
+            let msg = Msg::Orchestrator(orchestrator::ExecuteMsg::PostEvidence { item, attempt, links });
+            self.must("relayer", msg.clone());
+            // And once more, by somebody who has heard it.
+            let echo = self.act("mallory", msg);
+            self.perform(&echo);
         }
     }
 

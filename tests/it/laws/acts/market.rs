@@ -83,7 +83,7 @@ pub(super) fn retire_version(world: &World, dice: &mut Dice) -> Act {
     let (model, number) = dice.pick(&known).clone();
     let msg = Registry::RetireVersion {
         model: model.clone(),
-        version: dice.near(number.into()) as u32,
+        version: u32::try_from(dice.near(number.into())).unwrap_or(u32::MAX),
     };
     by_owner(world, dice, &model, msg)
 }
@@ -191,8 +191,7 @@ fn provider(world: &World, dice: &mut Dice) -> &'static str {
     if dice.rarely(9) {
         return person(dice);
     }
-    let one: &&str = dice.pick(&known);
-    one
+    known[dice.roll(known.len())]
 }
 
 pub(super) fn update_provider(world: &World, dice: &mut Dice) -> Act {
@@ -218,7 +217,7 @@ pub(super) fn deploy(world: &World, dice: &mut Dice) -> Act {
     } else {
         *dice.pick(&PROVIDERS)
     };
-    let stage = dice.roll(3) as u8;
+    let stage = [0u8, 1, 2][dice.roll(3)];
     let serving = Serving {
         slots: [1, 2, 1_000, 0][dice.roll(4)],
         class: ["ort-cpu-avx2", "ort-cpu-avx512", ""][dice.roll(3)].to_owned(),

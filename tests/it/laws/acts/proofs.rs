@@ -99,7 +99,8 @@ fn forged(mut links: Vec<Link>, dice: &mut Dice) -> Vec<Link> {
         return links;
     }
     let at = dice.roll(links.len());
-    let mallory = Host::named("mallory");
+    // A key that no provider has registered: some have Mallory's.
+    let forger = Host::named("forger");
     match dice.roll(8) {
         0 => {
             links.pop();
@@ -107,7 +108,7 @@ fn forged(mut links: Vec<Link>, dice: &mut Dice) -> Vec<Link> {
         1 => links[at].receipt.receipt.units_in = links[at].receipt.receipt.units_in.wrapping_add(1),
         2 => {
             links[at].receipt.receipt.output_digest = Digest::of(b"other");
-            links[at].receipt.signature = mallory.sign(&links[at].receipt.receipt.digest());
+            links[at].receipt.signature = forger.sign(&links[at].receipt.receipt.digest());
         }
         3 => links[at].acknowledgement = None,
         4 => links.reverse(),
@@ -119,6 +120,25 @@ fn forged(mut links: Vec<Link>, dice: &mut Dice) -> Vec<Link> {
         }
     }
     links
+}
+
+/// Mallory has seen these on their way, and sends them first with something changed in each.
+pub(crate) fn front_run(world: &World, attestations: &[Attestation]) -> Act {
+    let spoil = |attestation: &Attestation| {
+        let Attestation { item, attempt, links } = attestation.clone();
+        let seed = Digest::of(format!("front run {item} {attempt}").as_bytes());
+        let number = |place: usize| u32::from_be_bytes(seed.0[place * 4..][..4].try_into().unwrap());
+        let mut dice = Dice::of(std::array::from_fn(number));
+        let links = if dice.rarely(2) {
+            elsewhere(world, item, &mut dice)
+        } else {
+            forged(links, &mut dice)
+        };
+        Attestation { item, attempt, links }
+    };
+    let attestations = attestations.iter().map(spoil).collect();
+    let msg = Orchestrator::SubmitAttestations { attestations };
+    world.act("mallory", Msg::Orchestrator(msg))
 }
 
 pub(super) fn post_evidence(world: &World, dice: &mut Dice) -> Act {

@@ -10,7 +10,7 @@ use schema::{
     staking::{self, ExecuteMsg as Staking},
 };
 
-use super::{hook_of, name_of, person, places, sender, Act, Msg};
+use super::{hook_of, name_of, person, sender, Act, Msg};
 use crate::laws::{dice::Dice, world::World};
 
 /// The same role in one of the four contracts that have it.
@@ -43,7 +43,7 @@ pub(super) fn update_params(world: &World, dice: &mut Dice) -> Act {
     staking.miss_min = dice.around(100_000).into();
     escrow.fees = FeeBps {
         protocol_bps: [200, 0, 1_500][dice.roll(3)],
-        audit_bps: dice.roll(12) as u16 / 11,
+        audit_bps: u16::from(dice.rarely(12)),
         burn_bps: [100, 500, 501][dice.roll(3)],
     };
     escrow.hold_seconds_max = dice.near(3_600);
@@ -145,7 +145,7 @@ pub(super) fn receive(world: &World, dice: &mut Dice) -> Act {
     let msg = dice.pick(&msgs).clone();
     let mut act = world.act(person(dice), msg);
     if dice.rarely(4) {
-        act.to = dice.pick(&places(&world.oracle.contracts)).clone();
+        act.to = dice.pick(&world.oracle.contracts.all()).clone();
     }
     act
 }

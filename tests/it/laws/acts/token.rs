@@ -5,7 +5,7 @@ use cw20::{Cw20ExecuteMsg as Token, Expiration, Logo};
 use fxn_tests::FUNC;
 use schema::{escrow, registry, staking};
 
-use super::{person, places, Act, Msg};
+use super::{person, Act, Msg};
 use crate::laws::{dice::Dice, world::World};
 
 fn amount(world: &World, dice: &mut Dice, name: &str) -> u128 {
@@ -53,7 +53,7 @@ pub(super) fn send(world: &World, dice: &mut Dice) -> Act {
     let name = person(dice);
     let amount = [amount(world, dice, name), dice.around(10 * FUNC)][dice.roll(2)];
     let msg = Token::Send {
-        contract: dice.pick(&places(&world.oracle.contracts)).to_string(),
+        contract: dice.pick(&world.oracle.contracts.all()).to_string(),
         amount: amount.into(),
         msg: hook(world, dice),
     };
@@ -114,7 +114,7 @@ pub(super) fn send_from(world: &World, dice: &mut Dice) -> Act {
     let (owner, spender) = allowance(world, dice);
     let contracts = &world.oracle.contracts;
     let (contract, msg) = if dice.rarely(3) {
-        (dice.pick(&places(contracts)).clone(), hook(world, dice))
+        (dice.pick(&contracts.all()).clone(), hook(world, dice))
     } else {
         let deposit = escrow::ReceiveMsg::Deposit { beneficiary: None };
         (contracts.royalty_escrow.clone(), to_json_binary(&deposit).unwrap())

@@ -60,7 +60,7 @@ fn careless(job: &mut NewJob, dice: &mut Dice) {
                 65
             ]
         }
-        7 => job.version = Some(dice.near(2) as u32),
+        7 => job.version = Some(u32::try_from(dice.near(2)).unwrap_or(u32::MAX)),
         _ => job.engine_class = Some(["ort-cpu-avx512", "", "\u{7}"][dice.roll(3)].to_owned()),
     }
 }

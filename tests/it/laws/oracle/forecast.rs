@@ -48,12 +48,20 @@ impl Oracle {
                     let own = matches!(deposit, Some(escrow::ReceiveMsg::Deposit { beneficiary: None }));
                     return if own { Some(!refused) } else { refused.then_some(false) };
                 }
+                if self.contracts.model_registry.as_str() == contract {
+                    let claim = from_json(msg).ok();
+                    let fee = self.params.registry.namespace_fee;
+                    return Some(claim.is_some_and(|registry::ReceiveMsg::ClaimNamespace { namespace }| {
+                        has(*amount) && *amount == fee && !self.namespaces.contains_key(&namespace)
+                    }));
+                }
                 let bond = matches!(from_json(msg), Ok(staking::ReceiveMsg::Bond {}));
                 let registered = self.stakes.contains_key(act.sender.as_str());
                 if self.contracts.provider_staking.as_str() == contract && bond {
                     return Some(!refused && registered);
                 }
-                (!has(*amount)).then_some(false)
+                let exact = *amount == self.params.staking.listing_fee;
+                (!has(*amount) || !exact).then_some(false)
             }
             Token::TransferFrom { .. }
             | Token::SendFrom { .. }

@@ -9,7 +9,7 @@ use cosmrs::{
             auth::v1beta1::{BaseAccount, QueryAccountRequest, QueryAccountResponse},
             bank::v1beta1::{QueryBalanceRequest, QueryBalanceResponse},
             base::v1beta1::Coin as ProtoCoin,
-            tx::v1beta1::{SimulateRequest, SimulateResponse, TxRaw},
+            tx::v1beta1::{SimulateRequest, SimulateResponse, TxBody, TxRaw},
         },
         cosmwasm::wasm::v1::{
             MsgExecuteContract, MsgInstantiateContract, MsgStoreCode, QueryContractInfoRequest,
@@ -18,6 +18,7 @@ use cosmrs::{
         },
         traits::{Message, Name},
     },
+    tendermint::block::Height,
     tx::{AuthInfo, Body, Fee, SignDoc, SignerInfo},
     AccountId, Any, Coin, Denom,
 };
@@ -46,6 +47,8 @@ pub(crate) struct Terms<'a> {
     pub(crate) fee: u128,
     /// The gas coin.
     pub(crate) denom: &'a str,
+    /// Height of the last block that may hold it; 0 for any.
+    pub(crate) last_height: u64,
 }
 
 /// The address of a key; `None` when the prefix begins no address.
@@ -68,6 +71,13 @@ pub(crate) fn sign(wallet: &Wallet, calls: &[Call], sender: &str, terms: Terms<'
     let document = unsigned.clone().into_bytes().map_err(bad)?;
     let signature = wallet.sign_digest(&Sha256::digest(document).into());
     Ok(raw(unsigned, signature.to_vec()))
+}
+
+/// Height of the last block that may hold a signed transaction; `None` for any, and for bytes that are none.
+pub(crate) fn last_height(bytes: &[u8]) -> Option<u64> {
+    let raw = TxRaw::decode(bytes).ok()?;
+    let body = TxBody::decode(raw.body_bytes.as_slice()).ok()?;
+    (body.timeout_height > 0).then_some(body.timeout_height)
 }
 
 /// The query that tells the gas of these calls: path and data. Simulation needs no signature.
@@ -109,8 +119,9 @@ fn unsigned(wallet: &Wallet, calls: &[Call], sender: &str, terms: Terms<'_>) -> 
         granter: None,
     };
     let auth: AuthInfo = SignerInfo::single_direct(Some(PublicKey::from(key)), terms.sequence).auth_info(fee);
+    let last_height = Height::try_from(terms.last_height).map_err(bad)?;
     Ok(SignDoc {
-        body_bytes: Body::new(messages?, "", 0u8).into_bytes().map_err(bad)?,
+        body_bytes: Body::new(messages?, "", last_height).into_bytes().map_err(bad)?,
         auth_info_bytes: auth.into_bytes().map_err(bad)?,
         chain_id: terms.chain_id.to_owned(),
         account_number: terms.account_number,

@@ -2,7 +2,7 @@
 //!
 //! - [`Network`]: `network.json`, which chain and which contracts.
 //! - [`Wallet`]: a secp256k1 key that signs transactions, receipts and vouchers.
-//! - [`Client`]: queries and transaction look-ups, each with a time-out.
+//! - [`Client`]: queries and transaction look-ups, each with a time-out, at one node or at the healthiest of several.
 //! - [`Account`]: a wallet on a client: prepare, broadcast, confirm; recovers from sequence mismatches.
 //! - [`events::follow`]: the ordered, gap-free stream of our contracts' events.
 //!
@@ -12,6 +12,7 @@ mod account;
 mod call;
 mod client;
 mod cosmos;
+mod endpoints;
 mod error;
 pub mod events;
 mod network;
@@ -20,9 +21,10 @@ mod queries;
 mod rpc;
 mod wallet;
 
-pub use account::{Account, Prepared};
+pub use account::{Account, Limits, Prepared};
 pub use call::Call;
 pub use client::{node_status, AccountInfo, Client, ContractInfo, ContractVersion, Status};
+pub use endpoints::{Endpoint, Standing};
 pub use error::ClientError;
 pub use network::{Beacon, Contracts, Network, NetworkError};
 pub use outcome::{ParseTxHashError, TxHash, TxOutcome};

@@ -33,6 +33,8 @@ pub(crate) struct Rpc {
 /// The answer to an ABCI query.
 #[derive(Debug)]
 pub(crate) struct Answer {
+    /// Height of the state that was asked. 0: the node does not say.
+    pub(crate) height: u64,
     pub(crate) code: u32,
     pub(crate) codespace: String,
     pub(crate) log: String,
@@ -65,6 +67,17 @@ impl Rpc {
         })
     }
 
+    /// Its host and port: an URL may hold what is nobody's business.
+    pub(crate) fn name(&self) -> String {
+        let url: Result<Url, _> = self.url.parse();
+        url.map_or_else(|_| "?".into(), |url| format!("{}:{}", url.host(), url.port()))
+    }
+
+    /// It has said nothing for so long.
+    pub(crate) fn silent(&self, limit: Duration) -> ClientError {
+        self.unreachable(format!("no answer within {} ms", limit.as_millis()))
+    }
+
     pub(crate) async fn status(&self) -> Result<Status, ClientError> {
         let status = self
             .http
@@ -81,10 +94,11 @@ impl Rpc {
         })
     }
 
-    pub(crate) async fn abci_query(&self, (path, data): (&str, Vec<u8>)) -> Result<Answer, ClientError> {
+    pub(crate) async fn abci_query(&self, (path, data): (&'static str, Vec<u8>)) -> Result<Answer, ClientError> {
         let asked = self.http.abci_query(Some(path.to_owned()), data, None, false);
         let answer = asked.await.map_err(|error| self.failed("abci_query", &error))?;
         Ok(Answer {
+            height: answer.height.value(),
             code: answer.code.value(),
             codespace: answer.codespace,
             log: answer.log,

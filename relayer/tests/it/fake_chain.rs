@@ -9,7 +9,7 @@ use std::{
 use client::events::{Block, Emitted, TxEvents};
 use futures::Stream;
 use relayer::chain::{
-    Batch, Chain, ChainError, ChainResult, Evidence, Failure, Head, Identity, Moment, Outcome, Signed, TxHash,
+    Batch, Chain, ChainError, ChainResult, Endpoint, Evidence, Failure, Head, Identity, Moment, Outcome, Signed, TxHash,
 };
 use schema::{
     event::DeploymentList,
@@ -75,6 +75,17 @@ pub struct World {
     pub index_lag: bool,
     /// Transactions that came with a wrong sequence.
     pub refusals: u32,
+    /// Height of the last block that may hold the transaction of this number; any block may hold others.
+    pub last_heights: BTreeMap<u32, u64>,
+    /// So many blocks after its signing a transaction can be in no block.
+    pub blocks_max: Option<u64>,
+    /// Whether transactions stay in the mempool, and the node says that it has them.
+    pub is_stuck: bool,
+    /// What a transaction may not cost, by the number of its entries.
+    pub entries_max: Option<usize>,
+    pub endpoints: Vec<Endpoint>,
+    /// Gas coin of every account, if it has any.
+    pub balance: u64,
     /// Whether it answers nobody who asks what it is.
     pub is_down: bool,
     pending_events: Vec<Event>,
@@ -95,6 +106,7 @@ impl FakeChain {
             earliest: 1,
             deployments: BTreeSet::from([7]),
             fee_money: true,
+            balance: 10_000_000,
             ..World::default()
         };
         let mut world = world;
@@ -219,8 +231,15 @@ impl World {
         self.index_lag = false;
         self.seconds += seconds;
         let mut events = std::mem::take(&mut self.pending_events);
-        for bytes in std::mem::take(&mut self.mempool) {
-            let (account, sequence, batch, _): Wire = serde_json::from_slice(&bytes).unwrap();
+        let handed_in = match self.is_stuck {
+            true => vec![],
+            false => std::mem::take(&mut self.mempool),
+        };
+        for bytes in handed_in {
+            let (account, sequence, batch, number): Wire = serde_json::from_slice(&bytes).unwrap();
+            if self.last_heights.get(&number).is_some_and(|last| *last < self.height) {
+                continue;
+            }
             let next = self.sequences.entry(account).or_default();
             if *next != sequence {
                 continue;
@@ -377,7 +396,15 @@ impl Chain for FakeChain {
             state,
             |(chain, mut changed, next)| async move {
                 let found = |chain: &FakeChain| chain.world().blocks.iter().find(|block| block.height == next).cloned();
-                changed.wait_for(|_| found(&chain).is_some()).await.ok()?;
+                let is_gone = |chain: &FakeChain| next < chain.world().earliest;
+                changed
+                    .wait_for(|_| is_gone(&chain) || found(&chain).is_some())
+                    .await
+                    .ok()?;
+                if is_gone(&chain) {
+                    let error = ChainError::Pruned(format!("block {next} is no longer there"));
+                    return Some((Err(error), (chain, changed, next)));
+                }
                 let block = found(&chain)?;
                 Some((Ok(block), (chain, changed, next + 1)))
             },
@@ -416,7 +443,8 @@ impl Chain for FakeChain {
     }
 
     async fn balance(&self) -> ChainResult<u128> {
-        Ok(u128::from(self.world().fee_money))
+        let world = self.world();
+        Ok(if world.fee_money { world.balance.into() } else { 0 })
     }
 
     async fn prepare(&self, batch: &Batch) -> ChainResult<Signed> {
@@ -428,8 +456,19 @@ impl Chain for FakeChain {
             }
             world.clone().execute(batch).map_err(ChainError::Refused)?;
             let sequence = world.sequences.get(&self.account).copied().unwrap_or_default();
+            let entries = batch.messages().len().max(match batch {
+                Batch::Attest(attestations) => attestations.len(),
+                _ => 0,
+            });
+            if world.entries_max.is_some_and(|max| entries > max) {
+                return Err(ChainError::TooDear(format!("{entries} entries")));
+            }
             // Gas and fee differ from one signing to the next, and so do the bytes.
             world.signatures += 1;
+            if let Some(blocks) = world.blocks_max {
+                let (number, last) = (world.signatures, world.height + blocks);
+                world.last_heights.insert(number, last);
+            }
             serde_json::to_vec(&(&self.account, sequence, batch, world.signatures)).unwrap()
         };
         self.pass(Point::Signed).await;
@@ -458,6 +497,15 @@ impl Chain for FakeChain {
             world.mempool.push(bytes.to_vec());
             Ok(())
         })
+    }
+
+    fn last_height(&self, bytes: &[u8]) -> Option<u64> {
+        let (_, _, _, number): Wire = serde_json::from_slice(bytes).unwrap();
+        self.world().last_heights.get(&number).copied()
+    }
+
+    fn endpoints(&self) -> Vec<Endpoint> {
+        self.world().endpoints.clone()
     }
 
     async fn confirm(&self, hash: TxHash, timeout: Duration) -> ChainResult<Outcome> {

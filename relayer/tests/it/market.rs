@@ -70,7 +70,9 @@ impl Plan {
 
 /// A network with a model of one stage, one provider with one deployment, and a developer with money.
 pub struct Market {
-    pub running: RunningDevnet,
+    /// None: the chain is somebody else's, or is down at the moment.
+    running: Option<RunningDevnet>,
+    chain: DevnetConfig,
     pub client: Client,
     pub home: TempDir,
     pub host: FakeHost,
@@ -95,15 +97,21 @@ fn params(plan: Plan) -> schema::params::Params {
 
 impl Market {
     pub async fn open(plan: Plan) -> Market {
-        let config = DevnetConfig {
+        Market::open_in(plan, TempDir::new().unwrap(), None).await
+    }
+
+    /// The same in a home, on a chain that keeps its state in a folder of it and can be restarted.
+    pub async fn open_in(plan: Plan, home: TempDir, state: Option<&str>) -> Market {
+        let mut chain = DevnetConfig {
             rpc: ([127, 0, 0, 1], 0).into(),
             block_time: plan.block_time,
             market: Some(params(plan)),
+            state: state.map(|folder| home.path().join(folder)),
             ..DevnetConfig::default()
         };
-        let running = Devnet::start(config).await.unwrap();
+        let running = Devnet::start(chain.clone()).await.unwrap();
+        chain.rpc = running.address();
         let network: Network = serde_json::from_value(running.network().clone()).unwrap();
-        let home = TempDir::new().unwrap();
         network.save(&home.path().join("network.json")).unwrap();
         let client = Client::connect(network).await.unwrap();
         let provider = Wallet::dev("provider-1").address("wasm");
@@ -114,7 +122,8 @@ impl Market {
             events,
             read,
             plan,
-            running,
+            running: Some(running),
+            chain,
             host: FakeHost::start(home.path(), &provider).await,
             host_key: Wallet::random(),
             client,
@@ -124,6 +133,25 @@ impl Market {
         market.register().await;
         market.deploy(&model(), plan.base_seconds).await;
         market
+    }
+
+    /// The chain's node stops dead, loses what is in its mempool, and comes back after a while.
+    pub async fn restart_node(&mut self, pause: Duration) {
+        drop(self.running.take());
+        tokio::time::sleep(pause).await;
+        let since = tokio::time::Instant::now();
+        // The last node lets go of its port and its folder in its own time.
+        while self.running.is_none() {
+            match Devnet::start(self.chain.clone()).await {
+                Ok(running) => self.running = Some(running),
+                Err(error) => assert!(since.elapsed() < Duration::from_secs(60), "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub fn rpc_url(&self) -> String {
+        self.client.network().rpc.clone()
     }
 
     pub fn account(&self, name: &str) -> Account {

@@ -90,6 +90,8 @@ pub fn config(home: PathBuf) -> Config {
         retry_pause: Duration::from_millis(20),
         batch_wait: Duration::from_millis(50),
         confirm_timeout: Duration::from_secs(1),
+        // Blocks are short here, and machines may be slow.
+        stuck_blocks: 10_000,
         overdue_interval: Duration::from_secs(1),
         expiry_blocks_max: 0,
         shutdown_timeout: Duration::from_secs(5),

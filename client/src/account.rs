@@ -191,6 +191,12 @@ impl Account {
         self.client.confirm(hash, timeout).await?.into_result()
     }
 
+    /// Asks the chain for the sequence before the next transaction: the last one may never get into a block.
+    pub async fn ask_anew(&self) -> Result<(), ClientError> {
+        self.take_turn().await?.sequence = None;
+        Ok(())
+    }
+
     /// Prepares, sends and confirms; signs anew where the chain asked for another sequence.
     pub async fn execute(&self, calls: &[Call]) -> Result<TxOutcome, ClientError> {
         let mut tries: u32 = 1;
@@ -213,7 +219,7 @@ impl Account {
             Err(ClientError::NotConfirmed { .. } | ClientError::SequenceMismatch { .. })
         ) {
             // The chain forgot it or never ran it: later sequences built on it are wrong too.
-            self.take_turn().await?.sequence = None;
+            self.ask_anew().await?;
         }
         result
     }

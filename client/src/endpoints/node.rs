@@ -160,7 +160,11 @@ impl Node {
         } else {
             health.latency
         };
-        health.latency = before.saturating_mul(7).saturating_add(latency) / 8;
+        health.latency = before
+            .saturating_mul(7)
+            .saturating_add(latency)
+            .checked_div(8)
+            .unwrap_or(latency);
         health.unreliable = health.unreliable.saturating_mul(7) / 8;
         health.failures_in_a_row = 0;
         health.cool_until = None;

@@ -191,8 +191,13 @@ impl Chain for LiveChain {
     }
 
     async fn confirm(&self, hash: TxHash, timeout: Duration) -> ChainResult<Outcome> {
-        let tx = self.account.client().confirm(hash, timeout).await?;
-        self.outcome(tx)
+        match self.account.client().confirm(hash, timeout).await {
+            Ok(tx) => self.outcome(tx),
+            Err(error) => {
+                self.account.ask_anew().await?;
+                Err(error.into())
+            }
+        }
     }
 
     async fn find(&self, hash: TxHash) -> ChainResult<Option<Outcome>> {

@@ -111,7 +111,7 @@ impl Snapshot {
             (
                 "lag_blocks",
                 "Blocks of the chain that were not taken in when it was last asked.",
-                self.blocks_behind,
+                self.chain_height.saturating_sub(self.height),
             ),
             (
                 "ready",

@@ -10,12 +10,12 @@ use super::{is_empty, state_in, Process};
 use crate::market::{Market, Plan, EARNED};
 
 /// Jobs and their items.
-const JOBS: u64 = 6;
+const JOBS: u16 = 6;
 const SHARDS: u16 = 3;
 
 /// Two relayers with these keys work on the same items, one after the other half of them is killed and comes back. How often an attestation
 /// was handed in and refused.
-async fn twins(keys: [&str; 2]) -> usize {
+async fn twins(keys: [&str; 2]) -> u16 {
     let market = Market::open(Plan::PATIENT).await;
     let config = |number: u32| Config {
         home: market.home.path().join(format!("twin-{number}")),
@@ -26,7 +26,11 @@ async fn twins(keys: [&str; 2]) -> usize {
     for job in 1..=JOBS {
         market.submit_job(SHARDS.into()).await;
         for shard in 0..SHARDS {
-            let item = ItemId { job, shard, replica: 0 };
+            let item = ItemId {
+                job: job.into(),
+                shard,
+                replica: 0,
+            };
             market.host_finishes(item).await;
         }
         if job == JOBS / 2 {
@@ -35,7 +39,7 @@ async fn twins(keys: [&str; 2]) -> usize {
         }
     }
     for job in 1..=JOBS {
-        assert_eq!(market.ended(job).await, JobStatus::Completed, "job {job}");
+        assert_eq!(market.ended(job.into()).await, JobStatus::Completed, "job {job}");
     }
     for number in [1, 2] {
         let home = config(number).home;
@@ -55,15 +59,16 @@ async fn twins(keys: [&str; 2]) -> usize {
     assert_eq!(sequences().await, before, "they do not come to rest");
     assert_eq!((first.stops().await, second.stops().await), (Some(0), Some(0)));
     market.all_is_read().await;
-    let items = usize::try_from(JOBS).unwrap() * usize::from(SHARDS);
+    let items = JOBS * SHARDS;
     let attested = market.count(|event| matches!(event, Event::Attested { .. }));
-    assert_eq!(attested, items);
-    assert_eq!(market.earned().await, items as u128 * EARNED);
-    market.count(|event| matches!(event, Event::AttestationRefused { .. }))
+    assert_eq!(attested, usize::from(items));
+    assert_eq!(market.earned().await, u128::from(items) * EARNED);
+    let refused = market.count(|event| matches!(event, Event::AttestationRefused { .. }));
+    u16::try_from(refused).unwrap()
 }
 
 /// Two that hand the same item in for the same block cannot know of each other: the second pays for gas, once an item, and for nothing else.
-const IN_VAIN_MAX: usize = JOBS as usize * SHARDS as usize;
+const IN_VAIN_MAX: u16 = JOBS * SHARDS;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_relayers_with_the_same_key_take_turns_and_come_to_rest() {

@@ -112,15 +112,25 @@ impl Endpoints {
         urls: &[String],
         timeout: Duration,
     ) -> Result<Arc<Endpoints>, ClientError> {
-        let nodes: Result<Vec<_>, ClientError> = urls.iter().map(|url| Node::new(url, timeout).map(Arc::new)).collect();
+        let mut nodes: Vec<Arc<Node>> = vec![];
+        for (place, url) in urls.iter().enumerate() {
+            // Twice the same is one.
+            if !urls.iter().take(place).any(|earlier| earlier == url) {
+                let node = Node::new(url, timeout)?;
+                let is_taken = nodes.iter().any(|other| other.name() == node.name());
+                // Several may be behind one address, told apart by what is nobody's business.
+                let node = if is_taken { node.numbered(place) } else { node };
+                nodes.push(Arc::new(node));
+            }
+        }
         let endpoints = Endpoints {
             chain_id: chain_id.to_owned(),
             timeout,
-            nodes: nodes?,
+            nodes,
             seen: AtomicU64::new(0),
             behind_since: Mutex::default(),
         };
-        let limit = match urls.len() {
+        let limit = match endpoints.nodes.len() {
             1 => timeout,
             _ => timeout.min(FIRST_LOOK),
         };

@@ -56,6 +56,12 @@ impl Node {
         })
     }
 
+    /// The same with a number in its name.
+    pub(super) fn numbered(self, number: usize) -> Node {
+        let name = format!("{}#{number}", self.name);
+        Node { name, ..self }
+    }
+
     pub(super) fn rpc(&self) -> Rpc {
         self.rpc.clone()
     }

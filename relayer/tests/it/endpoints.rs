@@ -233,6 +233,56 @@ async fn a_socket_that_tells_nothing_costs_time_and_no_block() {
     }
 }
 
+/// Blocks that are fetched at the same time, each in two parts, and a look at the status beside them.
+const REQUESTS_MAX: usize = 2 * 8 + 4;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relayer_that_was_away_catches_up_a_few_blocks_at_a_time_and_tells_how_far_it_is() {
+    let ways = Ways::open().await;
+    ways.market.submit_job(1).await;
+    ways.market.host_finishes(item(0)).await;
+    let mut config = ways.market.config();
+    config.rpc = vec![ways.proxies[0].url.clone()];
+    // It has seen the first block only, and nothing of what came after it.
+    let mut first = Process::launch(config.clone(), None, "relayer", None);
+    first.answer("/health").await;
+    first.kill();
+    let owner = relayer::checkpoint::Owner {
+        chain_id: ways.network().chain_id,
+        orchestrator: ways.network().contracts.job_orchestrator,
+        provider: config.provider.clone().unwrap(),
+    };
+    {
+        let (store, _) = relayer::checkpoint::Store::open(&config.home, owner).unwrap();
+        store
+            .update(|state| *state = relayer::checkpoint::State::default())
+            .unwrap();
+        store.update(|state| state.height = Some(1)).unwrap();
+    }
+    let height = ways.market.client.status().await.unwrap().height;
+    ways.proxies[0].set(Faults {
+        stall: 200,
+        stall_ms: 50,
+        ..Faults::default()
+    });
+    let mut second = Process::launch(config, None, "relayer", None);
+    let mut most_behind = 0;
+    loop {
+        let snapshot: Snapshot = serde_json::from_str(&second.answer("/status").await).unwrap();
+        assert_eq!(snapshot.blocks_behind, snapshot.chain_height - snapshot.height);
+        most_behind = most_behind.max(snapshot.blocks_behind);
+        if snapshot.height >= height {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(ways.market.ended(1).await, JobStatus::Completed);
+    assert_eq!(second.stops().await, Some(0));
+    assert!(most_behind > height / 2, "{most_behind} of {height}");
+    let most = ways.proxies[0].most_under_way();
+    assert!((4..=REQUESTS_MAX).contains(&most), "{most}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relayer_tells_of_its_nodes_in_log_status_and_metrics() {
     let ways = Ways::open().await;

@@ -87,6 +87,8 @@ struct Shared {
     silent_until: Mutex<Option<Instant>>,
     /// How often each method was asked, and each fault met.
     counts: Mutex<BTreeMap<String, u64>>,
+    /// Requests under way, and the most that ever were at the same time.
+    under_way: Mutex<(usize, usize)>,
     http: reqwest::Client,
 }
 
@@ -122,6 +124,7 @@ impl Proxy {
             stale_until: Mutex::default(),
             silent_until: Mutex::default(),
             counts: Mutex::default(),
+            under_way: Mutex::default(),
             http: reqwest::Client::builder()
                 .no_proxy()
                 .timeout(NODE_TIMEOUT)
@@ -153,6 +156,11 @@ impl Proxy {
     /// From now on nobody gets an answer, for so long.
     pub fn falls_silent(&self, time: Duration) {
         *self.shared.silent_until.lock().unwrap() = Some(Instant::now() + time);
+    }
+
+    /// The most requests that were under way at the same time.
+    pub fn most_under_way(&self) -> usize {
+        self.shared.under_way.lock().unwrap().1
     }
 
     /// How often each method was asked, and each fault met.
@@ -295,9 +303,14 @@ impl Shared {
                 return Some(old);
             }
         }
-        let request = self.http.post(format!("http://{}/", self.node));
-        let request = request.header("content-type", "application/json").body(body.to_vec());
-        let mut answer: Value = request.send().await.ok()?.json().await.ok()?;
+        {
+            let mut under_way = self.under_way.lock().unwrap();
+            under_way.0 += 1;
+            under_way.1 = under_way.1.max(under_way.0);
+        }
+        let answered = self.ask_the_node(body).await;
+        self.under_way.lock().unwrap().0 -= 1;
+        let mut answer = answered?;
         if let Some(chain_id) = &self.faults().chain_id {
             if method == "status" {
                 answer["result"]["node_info"]["network"] = chain_id.as_str().into();
@@ -315,6 +328,12 @@ impl Shared {
             }
         }
         Some(answer)
+    }
+
+    async fn ask_the_node(&self, body: &[u8]) -> Option<Value> {
+        let request = self.http.post(format!("http://{}/", self.node));
+        let request = request.header("content-type", "application/json").body(body.to_vec());
+        request.send().await.ok()?.json().await.ok()
     }
 
     /// A subscription: what goes to the node passes, what comes from it has its fate.

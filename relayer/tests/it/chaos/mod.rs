@@ -3,6 +3,7 @@
 //! safe was safe; the checkpoint is empty.
 //!
 //! `FXN_SEED=7 cargo test -p fxn-relayer --test it chaos -- --nocapture` runs one seed, `FXN_SLOW=1` runs 200, and without either there are 20.
+//! With `FXN_CHAOS_NETWORK=network.json` the chain is one that is there already, a wasmd with the local parameters and the dev accounts.
 
 mod story;
 

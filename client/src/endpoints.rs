@@ -37,6 +37,8 @@ use crate::{
 const LAG_BLOCKS: u64 = 3;
 /// Longest first look at each of several nodes: one that says nothing must not hold up the others.
 const FIRST_LOOK: Duration = Duration::from_secs(3);
+/// Longest wait for a further node where one has said that there is nothing.
+const SECOND_OPINION: Duration = Duration::from_secs(1);
 /// How old the record of a node may be before it is looked at again.
 const PROBE_EVERY: Duration = Duration::from_secs(5);
 /// Cool-down after the first failure in a row; doubled with each further one.
@@ -230,10 +232,12 @@ impl Endpoints {
         self.something(told.await?)
     }
 
-    /// Hands a transaction to every node. The best answer: taken by one, else refused, else the failure.
+    /// Hands a transaction to every node that is there. The best answer: taken by one, else refused, else the failure.
     pub(crate) async fn spread(&self, bytes: &[u8]) -> Result<(u32, String, String), ClientError> {
-        let now = Instant::now();
-        let nodes = self.ranked(now);
+        let mut nodes = self.ranked(Instant::now());
+        if nodes.iter().any(|node| !node.is_away()) {
+            nodes.retain(|node| !node.is_away());
+        }
         let hand_over = |rpc: Rpc| async move { rpc.broadcast(bytes).await.map(Told::Fact) };
         let handed = nodes.iter().map(|node| self.attempt(node, self.timeout, &hand_over));
         let mut worst = None;
@@ -301,7 +305,12 @@ impl Endpoints {
             // The last one may use up what the others have left.
             let waiting = u32::try_from(nodes.len().saturating_sub(place)).unwrap_or(u32::MAX);
             let left = until.saturating_duration_since(Instant::now());
-            let share = left.checked_div(waiting).unwrap_or(left);
+            let share = match is_nothing {
+                false => left.checked_div(waiting).unwrap_or(left),
+                // There is an answer; a second opinion must not cost much.
+                true if node.is_away() => continue,
+                true => left.min(SECOND_OPINION),
+            };
             match self.attempt(node, share, call).await {
                 Ok(Some(told)) => return Ok(Some(told)),
                 Ok(None) => is_nothing = true,
@@ -310,6 +319,7 @@ impl Endpoints {
             }
         }
         if is_nothing {
+            *self.behind_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
             return Ok(None);
         }
         self.doubt(&failures);

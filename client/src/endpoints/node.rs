@@ -86,6 +86,11 @@ impl Node {
         self.health().other_chain.is_some()
     }
 
+    /// Whether it did not answer when it was last asked.
+    pub(super) fn is_away(&self) -> bool {
+        self.health().failures_in_a_row > 0
+    }
+
     /// Lower is better.
     pub(super) fn rank(&self, now: Instant) -> (bool, u64, u32, u32) {
         let health = self.health();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use client::{events, Call, Client, ClientError, Network, Standing, Wallet};
+use client::{events, Account, Call, Client, ClientError, Network, Standing, Wallet};
 use futures::StreamExt;
 use relayer::{status::Snapshot, Config, RelayerError};
 use schema::orchestrator::JobStatus;
@@ -74,6 +74,21 @@ async fn a_node_that_says_nothing_is_replaced_inside_the_time_out_of_the_call() 
     let began = Instant::now();
     client.status().await.unwrap();
     assert!(began.elapsed() < TIMEOUT / 4, "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_says_nothing_does_not_hold_up_the_wait_for_a_transaction() {
+    let ways = Ways::open().await;
+    let client = ways.client().await;
+    ways.proxies[1].falls_silent(Duration::from_secs(600));
+    let began = Instant::now();
+    let developer = Account::new(client, Wallet::dev("developer"));
+    for amount in 1..=5 {
+        let to = Wallet::dev("gateway").address("wasm");
+        developer.execute(&[Call::send(to, amount)]).await.unwrap();
+    }
+    // It is found out once; each further look at it would cost its time-out, and each wait for a block takes several looks.
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

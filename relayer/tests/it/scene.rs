@@ -1,10 +1,14 @@
 //! A home, a chain, a host, and a relayer between them that can be stopped politely or not.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use relayer::{
     chain::Chain,
-    checkpoint::{CheckpointError, Owner, Store},
+    checkpoint::{CheckpointError, Owner, SetAside, Store},
     disk::{Disk, SystemDisk},
     status::Snapshot,
     Config, Relayer, RelayerError,
@@ -77,6 +81,19 @@ impl Scene {
                 Err(CheckpointError::Locked { .. }) => tokio::task::yield_now().await,
                 opened => return opened.unwrap().0,
             }
+        }
+    }
+}
+
+/// A store, also where another test has just started a process: for a moment a child has the lock of every store of this process.
+pub fn opened(open: impl Fn() -> Result<(Store, Option<SetAside>), CheckpointError>) -> (Store, Option<SetAside>) {
+    let since = Instant::now();
+    loop {
+        match open() {
+            Err(CheckpointError::Locked { .. }) if since.elapsed() < Duration::from_secs(10) => {
+                std::thread::yield_now()
+            }
+            opened => return opened.unwrap(),
         }
     }
 }

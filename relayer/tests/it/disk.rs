@@ -305,11 +305,11 @@ fn a_damaged_file_survives_a_power_failure_at_every_operation_of_being_kept_asid
             disk.sync(&path).unwrap();
             disk.sync_folder(home.path()).unwrap();
             disk.fail_after(operations);
-            let opened = Store::open_on(disk.clone(), home.path(), owner());
-            if let Ok((store, _)) = &opened {
+            let first = Store::open_on(disk.clone(), home.path(), owner());
+            if let Ok((store, _)) = &first {
                 let _ = store.update(step);
             }
-            drop(opened);
+            drop(first);
             disk.restart_with(|pending| if survive { pending } else { 0 }, |_| 0, false);
             let (_, aside) = opened(|| Store::open_on(disk.clone(), home.path(), owner()));
             let names = disk.names(home.path()).unwrap();

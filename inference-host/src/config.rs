@@ -57,7 +57,8 @@ pub struct Config {
     /// Most pushes received at the same time.
     #[serde(default = "default_pushes_max")]
     pub pushes_max: usize,
-    /// Most items remembered, in work or kept for their evidence and outputs.
+    /// Most pieces of work remembered, in work or kept for their evidence and outputs. As many as the deployments have slots, at least:
+    /// then what the chain has closed always makes room in time.
     #[serde(default = "default_items_max")]
     pub items_max: usize,
     /// Most bytes of rows on disk: acknowledged inputs and outputs that are kept.
@@ -75,6 +76,10 @@ pub struct Config {
     /// Longest wait for a connection, or for the next bytes of a blob or a push.
     #[serde(default = "default_io_timeout_seconds")]
     pub io_timeout_seconds: u64,
+    /// Longest run of one batch, and longest load of one stage. A graph that takes longer hangs: its deployment is not served until it is
+    /// loaded anew.
+    #[serde(default = "default_run_timeout_seconds")]
+    pub run_timeout_seconds: u64,
     /// How often the provider's deployments and the chain's time are looked up.
     #[serde(default = "default_refresh_seconds")]
     pub refresh_seconds: u64,
@@ -111,6 +116,7 @@ impl Config {
             allow_private_peers: false,
             chain_timeout_seconds: default_chain_timeout_seconds(),
             io_timeout_seconds: default_io_timeout_seconds(),
+            run_timeout_seconds: default_run_timeout_seconds(),
             refresh_seconds: default_refresh_seconds(),
             clock_skew_seconds_max: default_clock_skew_seconds_max(),
             connections_max: default_connections_max(),
@@ -119,7 +125,7 @@ impl Config {
 
     /// Refuses values that cannot work.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let bounds: [(&'static str, u64, u64, u64); 11] = [
+        let bounds: [(&'static str, u64, u64, u64); 12] = [
             ("queue_rows_max", as_u64(self.queue_rows_max), 1, 1 << 20),
             ("batch_positions_max", self.batch_positions_max, 1, 1 << 24),
             ("rows_bytes_max", self.rows_bytes_max, 1 << 16, u64::from(u32::MAX) << 4),
@@ -133,6 +139,7 @@ impl Config {
             ("items_max", as_u64(self.items_max), 1, 1 << 20),
             ("chain_timeout_seconds", self.chain_timeout_seconds, 1, 300),
             ("io_timeout_seconds", self.io_timeout_seconds, 1, 300),
+            ("run_timeout_seconds", self.run_timeout_seconds, 1, 3600),
             ("refresh_seconds", self.refresh_seconds, 1, 3600),
             (
                 "clock_skew_seconds_max",
@@ -281,6 +288,10 @@ fn default_chain_timeout_seconds() -> u64 {
 
 fn default_io_timeout_seconds() -> u64 {
     30
+}
+
+fn default_run_timeout_seconds() -> u64 {
+    300
 }
 
 fn default_refresh_seconds() -> u64 {

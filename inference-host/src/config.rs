@@ -10,6 +10,8 @@ use std::{
 use partition::row::ROW_BYTES_MAX;
 use serde::{de, Deserialize, Deserializer};
 
+use crate::onnx::{Device, DEVICE_MEMORY_BYTES_MAX};
+
 /// How a host runs.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +38,16 @@ pub struct Config {
     /// Library of ONNX Runtime, 1.22 or newer. Otherwise `FXN_ONNXRUNTIME`, `ORT_DYLIB_PATH`, then the project's own.
     #[serde(default)]
     pub onnxruntime: Option<PathBuf>,
+    /// What computes: `cpu`, `cuda` or `cuda:N`. A host that cannot compute there does not start.
+    #[serde(default)]
+    pub device: Device,
+    /// Most bytes of a GPU's memory for each stage, its weights included. What needs more waits, then fails.
+    #[serde(default = "default_device_memory_bytes_max")]
+    pub device_memory_bytes_max: u64,
+    /// Whether rows share batches on a GPU. Faster, but there a batch may change the last bits of its rows: for whoever has measured that it
+    /// does not, or whose outputs nobody compares.
+    #[serde(default)]
+    pub device_batches: bool,
     /// Threads of the one pool that all sessions share. 0: one per core.
     #[serde(default)]
     pub threads: usize,
@@ -103,6 +115,9 @@ impl Config {
             blob_bytes_max: default_blob_bytes_max(),
             serve_blobs: true,
             onnxruntime: None,
+            device: Device::Cpu,
+            device_memory_bytes_max: default_device_memory_bytes_max(),
+            device_batches: false,
             threads: 0,
             spin: false,
             queue_rows_max: default_queue_rows_max(),
@@ -125,7 +140,7 @@ impl Config {
 
     /// Refuses values that cannot work.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let bounds: [(&'static str, u64, u64, u64); 12] = [
+        let bounds: [(&'static str, u64, u64, u64); 13] = [
             ("queue_rows_max", as_u64(self.queue_rows_max), 1, 1 << 20),
             ("batch_positions_max", self.batch_positions_max, 1, 1 << 24),
             ("rows_bytes_max", self.rows_bytes_max, 1 << 16, u64::from(u32::MAX) << 4),
@@ -134,6 +149,12 @@ impl Config {
                 as_u64(self.frame_bytes_max),
                 1 << 10,
                 as_u64(FRAME_BYTES_CEILING),
+            ),
+            (
+                "device_memory_bytes_max",
+                self.device_memory_bytes_max,
+                64 << 20,
+                1 << 40,
             ),
             ("pushes_max", as_u64(self.pushes_max), 1, 1 << 12),
             ("items_max", as_u64(self.items_max), 1, 1 << 20),
@@ -250,6 +271,10 @@ fn default_blob_bytes_max() -> u64 {
     64 << 30
 }
 
+fn default_device_memory_bytes_max() -> u64 {
+    DEVICE_MEMORY_BYTES_MAX
+}
+
 fn default_queue_rows_max() -> usize {
     8192
 }
@@ -334,6 +359,20 @@ mod tests {
         let error = config.check().unwrap_err().to_string();
         assert_eq!(error, "pushes_max is 0, 1 to 4096 are allowed");
         assert_eq!(Config::new("h", "").check(), Err(ConfigError::NoProvider));
+    }
+
+    #[test]
+    fn a_device_is_read_by_its_name_and_another_word_is_refused() {
+        let read = |device: &str| {
+            let text = format!(r#"{{"home":"h","provider":"p","device":"{device}"}}"#);
+            serde_json::from_str::<Config>(&text)
+        };
+        assert_eq!(read("cuda:2").unwrap().device, Device::Cuda(2));
+        let error = read("gpu").unwrap_err().to_string();
+        assert!(
+            error.starts_with("\"gpu\" is no device: write cpu, cuda or cuda:N"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use partition::{run_stage, Loaded, Row, Stage, StageError};
+use partition::{run_stage, Loaded, Row, RuntimeError, Stage, StageError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Batches in flight to one session: one runs, one waits for each of two lanes.
@@ -92,6 +92,13 @@ pub(crate) enum Given {
     Panicked,
     /// It took too long.
     Up,
+}
+
+impl EngineError {
+    /// Whether the device had no memory left, which passes.
+    pub(crate) fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Rows(StageError::Runtime(RuntimeError::OutOfMemory { .. })))
+    }
 }
 
 #[derive(Debug)]

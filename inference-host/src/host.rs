@@ -327,6 +327,9 @@ impl Host {
         let deployment = record.pinned().ok_or_else(|| self.not_assigned(item))?.deployment;
         let serving = self.models.find(deployment)?;
         let (job, served) = (record.assignment.manifest, serving.manifest);
+        if serving.is_short_of_memory() {
+            return Err(Refusal::DeviceMemory { deployment });
+        }
         match job == served {
             true => Ok(serving),
             false => Err(Refusal::OtherManifest {

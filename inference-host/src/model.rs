@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partition::{self_test, Bundle, BundleError, Manifest, Runtime, RuntimeError, SelfTestError, Standing};
+use partition::{self_test, Batching, Bundle, BundleError, Manifest, Runtime, RuntimeError, SelfTestError, Standing};
 use schema::{
     staking::{DeploymentResponse, DeploymentTerms},
     Digest, INLINE_BYTES_MAX,
@@ -26,7 +26,7 @@ use crate::{
     chain::{Chain, ChainError},
     engine::{Engine, Given, Health, Hung},
     metrics::Metrics,
-    queue::Queue,
+    queue::{Limits, Queue},
     request::RowReader,
     serving::{Parts, Proven, Serving},
     sources::{Length, SourceError, Sources},
@@ -93,6 +93,8 @@ pub(crate) struct Policy {
     pub queue_rows_max: usize,
     /// Most positions in a batch.
     pub batch_positions_max: u64,
+    /// Whether rows share batches where that may change their bits.
+    pub device_batches: bool,
     /// Longest run of a batch, and longest load of a stage.
     pub patience: Duration,
     /// Most pieces of work that are remembered.
@@ -394,7 +396,15 @@ impl Models {
             metrics: Arc::clone(&self.metrics),
         };
         let queue = Queue::new(self.policy.queue_rows_max);
-        Ok(Serving::start(parts, queue, self.policy.batch_positions_max))
+        let share = self.policy.device_batches || self.runtime.batches_keep_bits();
+        let limits = Limits {
+            positions_max: self.policy.batch_positions_max,
+            batching: match share {
+                true => parts.bundle.manifest().batching,
+                false => Batching::Single,
+            },
+        };
+        Ok(Serving::start(parts, queue, limits))
     }
 
     /// What reads a developer's rows. A model without a tokenizer is served like any other, but takes no texts.

@@ -70,6 +70,8 @@ pub enum Refusal {
     Work(#[from] WorkFull),
     #[error("{bytes} bytes of rows came, {free} of {max} are free")]
     Memory { bytes: u64, free: u64, max: u64 },
+    #[error("deployment {deployment} waits for memory of its device")]
+    DeviceMemory { deployment: u64 },
     #[error("{max} pushes are being received already")]
     Pushes { max: usize },
     #[error(transparent)]
@@ -134,6 +136,7 @@ impl Refusal {
             Self::Queue(_)
                 | Self::Work(_)
                 | Self::Memory { .. }
+                | Self::DeviceMemory { .. }
                 | Self::Pushes { .. }
                 | Self::Begins { .. }
                 | Self::Headers { .. }
@@ -168,6 +171,7 @@ impl Refusal {
             Self::Queue(_) => Reason::Queue,
             Self::Work(_) => Reason::Work,
             Self::Memory { .. } => Reason::Memory,
+            Self::DeviceMemory { .. } => Reason::DeviceMemory,
             Self::Pushes { .. } | Self::Begins { .. } | Self::Headers { .. } => Reason::Busy,
             Self::Journal(_) => Reason::Disk,
             Self::Clock(_) => Reason::Clock,
@@ -230,6 +234,7 @@ impl Refusal {
             Self::Queue(_)
             | Self::Work(_)
             | Self::Memory { .. }
+            | Self::DeviceMemory { .. }
             | Self::Pushes { .. }
             | Self::Begins { .. }
             | Self::Headers { .. } => Code::ResourceExhausted,

@@ -53,6 +53,8 @@ pub async fn run(
         spin: config.spin,
     };
     let runtime = OnnxRuntime::load_with(&library, threads).context("failed to start ONNX Runtime")?;
+    let on_device = runtime.on(config.device, config.device_memory_bytes_max);
+    let runtime = on_device.with_context(|| format!("stages cannot run on {}", config.device))?;
     tokio::pin!(shutdown);
     let client = tokio::select! {
         client = connect(network, config.chain_timeout()) => client?,
@@ -213,6 +215,7 @@ fn build(
     let policy = Policy {
         queue_rows_max: config.queue_rows_max,
         batch_positions_max: config.batch_positions_max,
+        device_batches: config.device_batches,
         patience: Duration::from_secs(config.run_timeout_seconds),
         items_max: config.items_max,
         rows_bytes_max: config.rows_bytes_max,

@@ -10,8 +10,10 @@
 mod blobs;
 mod clock;
 mod crash;
+mod device;
 mod foreign_models;
 mod full;
+mod gpu_check;
 mod hang;
 mod kit;
 mod library;

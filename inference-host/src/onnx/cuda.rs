@@ -16,7 +16,6 @@ use ort::{
     ep::{self, cuda::ConvAlgorithmSearch, ArenaExtendStrategy, ExecutionProvider, ExecutionProviderDispatch},
     session::Session,
 };
-use partition::RuntimeError;
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -81,7 +80,7 @@ impl Cuda {
             return Err(CudaError::NotBuiltIn { library });
         }
         ort::util::preload_dylib(DRIVER).map_err(|error| CudaError::NoDriver {
-            reason: error.to_string(),
+            reason: with_cause(&error),
         })?;
         let gpu = gpus::find(index)?;
         let mut cuda = Self {
@@ -180,8 +179,9 @@ fn libraries(maps: &str) -> BTreeSet<String> {
     paths.into_iter().filter_map(described).collect()
 }
 
-fn with_cause(error: &RuntimeError) -> String {
-    match std::error::Error::source(error) {
+/// The sentence of an error that keeps the interesting part in its source.
+fn with_cause(error: &dyn std::error::Error) -> String {
+    match error.source() {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
     }

@@ -175,7 +175,8 @@ async fn work_that_could_never_fit_is_refused_for_good_with_the_limit_that_it_is
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_pushes_what_could_never_fit_is_told_so_and_does_not_try_until_the_deadline() {
-    let limits: [(fn(&mut Provider), &str); 3] = [
+    type Limit = fn(&mut Provider);
+    let limits: [(Limit, &str); 3] = [
         (
             |host| host.config.queue_rows_max = 1,
             "2 rows came at once, and this host never takes more than 1: queue_rows_max",

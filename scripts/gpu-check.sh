@@ -10,7 +10,7 @@
 #
 # Variables: FXN_ONNXRUNTIME, a folder with libonnxruntime.so (or .so.VERSION) and beside it libonnxruntime_providers_shared.so and
 # libonnxruntime_providers_cuda.so; without it the package onnxruntime-gpu is fetched into .runtime/onnxruntime-gpu once. FXN_DEVICE, cuda:0
-# unless told otherwise. FXN_SECONDS, how long each measurement takes (2). The driver, CUDA and cuDNN come with the machine; where they are in
+# unless told otherwise. FXN_SECONDS, how long each measurement takes (2). FXN_GPU_CHECK and FXN_BIN, programs that are built already. The driver, CUDA and cuDNN come with the machine; where they are in
 # folders of Python packages (nvidia/*/lib), those are found.
 #
 # A machine without a registry, to which only so much can be carried at a time: `--pack DIR` here; carry the files of DIR there, in as many
@@ -70,15 +70,18 @@ fi
 [[ -d $library ]] || die "FXN_ONNXRUNTIME is $library, which is no folder"
 
 # The program and the bundles.
-slot=${FXN_CARGO_WRAPPER:-}
-$slot cargo build --quiet --release -p inference-host --example gpu_check
-program=$(cargo metadata --format-version 1 --no-deps | python3 -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')/release/examples/gpu_check
+target=$(cargo metadata --format-version 1 --no-deps | python3 -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')
+program=${FXN_GPU_CHECK:-}
+if [[ -z $program ]]; then
+  cargo build --quiet --release -p inference-host --example gpu_check
+  program=$target/release/examples/gpu_check
+fi
 if ((${#bundles[@]} == 0)); then
   scripts/models.sh
   fxn=${FXN_BIN:-}
   if [[ -z $fxn ]]; then
-    $slot cargo build --quiet --release -p fxn-cli
-    fxn=${program%/examples/*}/fxn
+    cargo build --quiet --release -p fxn-cli
+    fxn=$target/release/fxn
   fi
   for model in all-minilm-l6-v2:3 squeezenet:1 page-rotation:1; do
     name=${model%:*}

@@ -187,9 +187,11 @@ fn with_cause(error: &dyn std::error::Error) -> String {
     }
 }
 
-/// Errors of ONNX Runtime go on with hints and places in its source.
+/// Errors of ONNX Runtime begin with places in its source, and may go on with hints.
 fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().trim().to_owned()
+    let line = text.lines().next().unwrap_or_default();
+    let said = line.split_once(" : FAIL : ").map_or(line, |(_, said)| said);
+    said.trim().to_owned()
 }
 
 /// Whether an error says that the device has no memory left: the same may go through when others are done.
@@ -280,6 +282,13 @@ mod tests {
         );
         let found: Vec<String> = libraries(&maps).into_iter().collect();
         assert_eq!(found, ["libcublas.so.12.8.4 7", "libcudnn_graph.so.9 3"]);
+    }
+
+    #[test]
+    fn of_a_long_error_the_sentence_is_told() {
+        let error = "/o/provider_bridge_ort.cc:2043 Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load library x.so with error: y.so.13\nhint";
+        assert_eq!(first_line(error), "Failed to load library x.so with error: y.so.13");
+        assert_eq!(first_line("something else "), "something else");
     }
 
     #[test]

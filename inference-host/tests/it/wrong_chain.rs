@@ -1,6 +1,9 @@
 //! A node of another chain, and addresses under which something else lives: refused at the start, before anything is signed.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::{routing::post, Json, Router};
 use client::{Network, Wallet};
@@ -103,7 +106,9 @@ async fn refusal(chain_id: &str, names: Vec<(String, String)>) -> (String, Vec<S
         onnxruntime: Some(find_library(None).unwrap()),
         ..Config::new(home.path().join("home"), key.address("wasm"))
     };
-    let error = inference_host::run(config, network, key, std::future::pending()).await;
+    // One that is not refused would serve for ever.
+    let started = inference_host::run(config, network, key, std::future::pending());
+    let error = tokio::time::timeout(Duration::from_secs(60), started).await.unwrap();
     assert!(!home.path().join("home").exists(), "nothing is made for a wrong chain");
     let asked = asked.lock().unwrap().clone();
     (format!("{:#}", error.unwrap_err()), asked)

@@ -11,6 +11,7 @@
 
 mod books;
 mod chain;
+mod code;
 mod host;
 mod market;
 pub mod program;
@@ -19,6 +20,7 @@ mod work;
 pub use crate::{
     books::Books,
     chain::{refused, Contracts, Outcome, Protocol, FUNC},
+    code::NEXT_VERSION,
     host::Host,
     market::{Creation, Serving, DEVELOPER, MODEL, PARENT, PROVIDERS},
     work::{found, Work},

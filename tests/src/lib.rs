@@ -12,6 +12,7 @@
 mod books;
 mod chain;
 mod host;
+pub mod localnet;
 mod market;
 pub mod program;
 mod work;

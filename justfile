@@ -18,9 +18,13 @@ test:
     cargo test --workspace --locked --exclude fxn-tests
     cargo test -p fxn-tests --locked --test it --test workspace
 
-# contracts for the chain
-wasm:
-    scripts/build-contracts.sh
+# contracts for the chain: artifacts/*.wasm
+wasm *ARGS:
+    scripts/build-wasm.sh {{ARGS}}
+
+# a chain of wasmd validators; `just localnet start --validators 4`
+localnet *ARGS:
+    scripts/localnet.sh {{ARGS}}
 
 # write the golden JSON schemas and signed digests anew
 schema:

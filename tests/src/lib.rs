@@ -13,6 +13,7 @@ mod books;
 mod chain;
 mod code;
 mod host;
+pub mod localnet;
 mod market;
 pub mod program;
 mod work;

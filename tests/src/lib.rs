@@ -12,6 +12,7 @@
 mod books;
 mod chain;
 mod code;
+pub mod deployer;
 mod host;
 pub mod localnet;
 mod market;

@@ -150,8 +150,8 @@ pub(crate) async fn run(context: &Context, args: Deploy) -> anyhow::Result<()> {
     let artifacts = Artifacts::load(&args.artifacts)?;
     let out = args.out.clone().unwrap_or_else(|| context.network_path());
     ensure_writable(&out)?;
-    let wallet = context.wallet(&context.key_name()?)?;
     let network = network(context, &args).await?;
+    let wallet = context.wallet(&context.key_name()?)?;
     let inputs = inputs(&args, &network.chain_id, &wallet, &artifacts)?;
     let _lock = journal::lock(&out)?;
     let live = Live::connect(network.clone(), wallet).await?;

@@ -23,6 +23,8 @@ use super::{
 const LOOKS_MAX: u32 = 400;
 /// Looks for a transaction whose sequence is used up: a node's index may be a second behind its state.
 const LOOKS_BEHIND: u32 = 50;
+/// Looks that take as long as a block or two.
+const LOOKS_BETWEEN: u32 = 10;
 /// Transactions that are signed for one step in one run.
 const TRIES: u32 = 5;
 
@@ -139,10 +141,13 @@ impl<'a, C: Chain> Deployment<'a, C> {
             looks = LOOKS_MAX;
             let signed = match self.chain.prepare(calls).await {
                 // Something of this account is on its way; the next look shows what.
-                Err(ClientError::SequenceMismatch { .. }) => continue,
+                Err(ClientError::SequenceMismatch { .. }) => {
+                    self.let_blocks_pass().await;
+                    continue;
+                }
                 Err(error) => match self.settle(step, 0).await? {
                     Some(outcome) => return self.conclude(step, outcome, read),
-                    None => return Err(error).with_context(|| format!("{step} failed")),
+                    None => return Err(self.failed(step, error)),
                 },
                 Ok(signed) => signed,
             };
@@ -157,7 +162,7 @@ impl<'a, C: Chain> Deployment<'a, C> {
                 // The node has another transaction of this account with this sequence: one of ours, or somebody else's.
                 Err(ClientError::SequenceMismatch { .. }) => {}
                 // It may have come through: the next run looks.
-                Err(error) => return Err(error).with_context(|| format!("{step} failed")),
+                Err(error) => return Err(self.failed(step, error)),
             }
         }
         if let Some(outcome) = self.settle(step, looks).await? {
@@ -175,12 +180,16 @@ impl<'a, C: Chain> Deployment<'a, C> {
         };
         let mut behind: u32 = 0;
         for look in 0.. {
-            // The sequence first: what is found missing afterwards was missing when the sequence was used up, but for the index.
-            let sequence = self.chain.sequence().await?;
-            for attempt in &attempts {
-                if let Some(outcome) = self.chain.find(attempt.hash).await? {
-                    return Ok(Some(outcome));
+            let (sequence, found) = match self.look(&attempts).await {
+                // A node may be away for a moment while it is waited for.
+                Err(error) if error.is_transient() && look < looks => {
+                    self.chain.pause().await;
+                    continue;
                 }
+                looked => looked?,
+            };
+            if found.is_some() {
+                return Ok(found);
             }
             let newest = attempts
                 .iter()
@@ -213,6 +222,39 @@ impl<'a, C: Chain> Deployment<'a, C> {
         Ok(None)
     }
 
+    /// The account's sequence, and the transaction if it is in a block. The sequence first: what is missing afterwards was missing when
+    /// the sequence was used up, but for the index.
+    async fn look(&self, attempts: &[Attempt]) -> Result<(u64, Option<TxOutcome>), ClientError> {
+        let sequence = self.chain.sequence().await?;
+        for attempt in attempts {
+            if let Some(outcome) = self.chain.find(attempt.hash).await? {
+                return Ok((sequence, Some(outcome)));
+            }
+        }
+        Ok((sequence, None))
+    }
+
+    async fn let_blocks_pass(&self) {
+        for _ in 0..LOOKS_BETWEEN {
+            self.chain.pause().await;
+        }
+    }
+
+    /// A refusal with its step, and with what helps where that is known.
+    fn failed(&self, step: Step, error: ClientError) -> anyhow::Error {
+        let is_forbidden =
+            matches!(&error, ClientError::Refused { message, .. } if message.contains("can not create code"));
+        let error = anyhow::Error::new(error);
+        match step {
+            Step::Store(_) if is_forbidden => error.context(format!(
+                "{step} failed: this chain does not let {} store code, so ask whoever may (governance, on many chains) to store the \
+                 artifacts; code that is there is found by its checksum",
+                self.inputs.deployer
+            )),
+            _ => error.context(format!("{step} failed")),
+        }
+    }
+
     /// A transaction that is in a block has done its step, or has failed and done nothing.
     fn conclude(
         &mut self,
@@ -225,7 +267,7 @@ impl<'a, C: Chain> Deployment<'a, C> {
             Ok(outcome) => outcome,
             Err(error) => {
                 self.journal.forget(step)?;
-                return Err(error).with_context(|| format!("{step} failed"));
+                return Err(self.failed(step, error));
             }
         };
         let done = read(&outcome).with_context(|| format!("transaction {} tells nothing of {step}", outcome.hash))?;

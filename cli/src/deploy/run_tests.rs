@@ -47,6 +47,8 @@ struct World {
     /// Label, code and wasm admin, by address.
     contracts: BTreeMap<String, (String, u64, Option<String>)>,
     wired: u32,
+    /// Whether anybody may store code.
+    takes_code: bool,
     /// Calls of the port until the process is killed.
     until_kill: Option<u32>,
 }
@@ -63,6 +65,7 @@ impl World {
             codes: vec![],
             contracts: BTreeMap::new(),
             wired: 0,
+            takes_code: true,
             until_kill: None,
         }
     }
@@ -211,6 +214,15 @@ impl Chain for Mortal<'_> {
         // A node simulates on top of what waits.
         if !world.mempool.is_empty() {
             return Err(mismatch());
+        }
+        let stores = matches!(calls, [Call::StoreCode { .. }]);
+        if stores && !world.takes_code {
+            return Err(ClientError::Refused {
+                message: "can not create code: unauthorized".into(),
+                code: 4,
+                codespace: "sdk".into(),
+                hash: None,
+            });
         }
         let is_wire = calls.len() > 1;
         if is_wire && world.wired > 0 {
@@ -390,6 +402,21 @@ async fn a_step_that_the_chain_refuses_is_told_and_tried_anew_by_the_next_run() 
     let told = format!("{:#}", story.run().await.unwrap_err());
     assert_eq!(told, "wiring failed: the siblings are wired already");
     story.world.borrow_mut().wired = 0;
+    let made = story.run().await.unwrap();
+    story.world.borrow().assert_done(&made, &story.inputs);
+}
+
+#[tokio::test]
+async fn where_code_may_not_be_stored_it_is_told_and_used_once_it_is_there() {
+    let story = Story::new(World::new(0, false));
+    story.world.borrow_mut().takes_code = false;
+    let told = format!("{:#}", story.run().await.unwrap_err());
+    assert!(
+        told.starts_with("storing func-token failed: this chain does not let deployer store code"),
+        "{told}"
+    );
+    assert!(told.ends_with("can not create code: unauthorized"), "{told}");
+    story.world.borrow_mut().codes = story.inputs.checksums.values().copied().collect();
     let made = story.run().await.unwrap();
     story.world.borrow().assert_done(&made, &story.inputs);
 }

@@ -3,7 +3,7 @@
 use cosmwasm_schema::{cw_serde, QueryResponses};
 use cosmwasm_std::{Binary, Uint128};
 
-use super::{escrow::Gateway, staking::Span, AdminResponse, MigrationResponse};
+use super::{escrow::Gateway, staking::Span, AdminResponse};
 use crate::{
     params::OrchestratorParams,
     price::{RoyaltyRate, Units},
@@ -86,7 +86,7 @@ pub enum QueryMsg {
     #[returns(ConfigResponse)]
     Config {},
     /// The new code that is proposed, from when on it may run, and who may do what about it.
-    #[returns(MigrationResponse)]
+    #[returns(super::MigrationResponse)]
     Migration {},
     #[returns(JobResponse)]
     Job { job: u64 },

@@ -4,7 +4,7 @@ use cosmwasm_schema::{cw_serde, QueryResponses};
 use cosmwasm_std::{Binary, Decimal, Uint128};
 use cw20::Cw20ReceiveMsg;
 
-use super::{AdminResponse, MigrationResponse};
+use super::AdminResponse;
 use crate::{
     params::RegistryParams,
     price::{RoyaltyRate, Units},
@@ -188,7 +188,7 @@ pub enum QueryMsg {
     #[returns(ConfigResponse)]
     Config {},
     /// The new code that is proposed, from when on it may run, and who may do what about it.
-    #[returns(MigrationResponse)]
+    #[returns(super::MigrationResponse)]
     Migration {},
     /// Owner of a namespace, if it is claimed.
     #[returns(NamespaceResponse)]

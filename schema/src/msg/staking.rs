@@ -4,7 +4,7 @@ use cosmwasm_schema::{cw_serde, QueryResponses};
 use cosmwasm_std::{Binary, Uint128};
 use cw20::Cw20ReceiveMsg;
 
-use super::{AdminResponse, MigrationResponse};
+use super::AdminResponse;
 use crate::{
     params::StakingParams,
     price::{Ask, RoyaltyRate, SpanPrice, Units},
@@ -153,7 +153,7 @@ pub enum QueryMsg {
     #[returns(ConfigResponse)]
     Config {},
     /// The new code that is proposed, from when on it may run, and who may do what about it.
-    #[returns(MigrationResponse)]
+    #[returns(super::MigrationResponse)]
     Migration {},
     #[returns(ProviderResponse)]
     Provider { provider: String },

@@ -139,8 +139,9 @@ fn everything_is_deployed_verified_and_where_the_embedded_chain_has_it_and_a_sec
             let own = ["model-registry", "provider-staking", "job-orchestrator"].contains(&info.label.as_str());
             assert_eq!(info.admin, own.then(|| address.clone()), "{}", info.label);
         }
-        let balance = client.token().balance(&Wallet::dev("developer").address("wasm"));
-        assert_eq!(balance.await.unwrap(), 1_000_000 * UFUNC);
+        let developer = Wallet::dev("developer").address("wasm");
+        let balance = client.token().balance(&developer).await.unwrap();
+        assert_eq!(balance, 1_000_000 * UFUNC);
         let staking = client.staking().config().await.unwrap();
         assert_eq!(staking.admin.admin, Wallet::dev("faucet").address("wasm"));
     });
@@ -223,7 +224,8 @@ fn killed_again_and_again_it_makes_each_contract_once() {
             std::thread::sleep(Duration::from_millis(5));
         }
         let _ = child.kill();
-        child.wait().unwrap();
+        let ended = child.wait().unwrap();
+        assert_ne!(ended.code(), Some(2), "the command is understood");
         kills += 1;
     }
     let told = deployer.deploys(&place.rpc(), place.artifacts(), &[]);

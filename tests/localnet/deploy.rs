@@ -334,7 +334,8 @@ fn a_deployment_that_is_killed_again_and_again_makes_each_contract_once() {
             std::thread::sleep(Duration::from_millis(10));
         }
         let _ = child.kill();
-        child.wait().unwrap();
+        let ended = child.wait().unwrap();
+        assert_ne!(ended.code(), Some(2), "the command is understood");
         kills += 1;
     }
     deployer.deploys(&net.rpc(0), &artifacts(), &[]);

@@ -27,10 +27,11 @@ say() { printf 'localnet: %s\n' "$*"; }
 usage() { sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 
 folder() { printf '%s/validator-%d' "$home" "$1"; }
-# A validator's ports follow each other: RPC, p2p, metrics.
+# A validator's ports follow each other: RPC, p2p, metrics, gRPC.
 rpc_port() { printf '%d' $((base_port + ports_each * $1)); }
 p2p_port() { printf '%d' $((base_port + ports_each * $1 + 1)); }
 metrics_port() { printf '%d' $((base_port + ports_each * $1 + 2)); }
+grpc_port() { printf '%d' $((base_port + ports_each * $1 + 3)); }
 url() { printf 'http://127.0.0.1:%d' "$(rpc_port "$1")"; }
 all() { seq 0 $((validators - 1)); }
 
@@ -48,7 +49,7 @@ launch() {
   local place pid
   place=$(folder "$1")
   # A session of its own: it outlives this script and does not get the terminal's signals.
-  setsid "$wasmd" start --home "$place" </dev/null >>"$place/log" 2>&1 9>&- &
+  setsid "$wasmd" start --log_no_color --home "$place" </dev/null >>"$place/log" 2>&1 9>&- &
   pid=$!
   printf '%d\n' "$pid" >"$place/pid"
   # Until it has become wasmd it is a copy of this script.
@@ -183,6 +184,7 @@ make_validator() {
   put_parameters config.toml "$place/config/config.toml"
   put_parameters app.toml "$place/config/app.toml"
   put "$place/config/app.toml" .minimum-gas-prices "\"$gas_price$denom\""
+  put "$place/config/app.toml" grpc.address "\"127.0.0.1:$(grpc_port "$number")\""
   put "$place/config/config.toml" rpc.laddr "\"tcp://127.0.0.1:$(rpc_port "$number")\""
   put "$place/config/config.toml" p2p.laddr "\"tcp://127.0.0.1:$(p2p_port "$number")\""
   put "$place/config/config.toml" instrumentation.prometheus_listen_addr "\"127.0.0.1:$(metrics_port "$number")\""
@@ -230,7 +232,7 @@ make_chain() {
 setting() { sed -n "s/^$1 //p" "$home/settings"; }
 check_free() {
   local port
-  for port in "$(rpc_port "$1")" "$(p2p_port "$1")" "$(metrics_port "$1")"; do
+  for port in "$(rpc_port "$1")" "$(p2p_port "$1")" "$(metrics_port "$1")" "$(grpc_port "$1")"; do
     ! is_taken "$port" || die "port $port is taken; --base-port takes others (with --fresh, if the chain is there already)"
   done
 }
@@ -332,6 +334,6 @@ case $command in
   start) start ;;
   stop) stop ;;
   status) need_chain; status ;;
-  logs) need_chain; tail -n 100 "$(folder "${one:-0}")/log" ;;
+  logs) need_chain; tail -n 30 "$(folder "${one:-0}")/log" ;;
   *) usage ;;
 esac

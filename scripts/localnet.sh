@@ -171,16 +171,20 @@ put_parameters() {
   done < <(grep --invert-match '^#' "$root/chain/parameters")
 }
 
-# A quiet wasmd: it writes its results to stderr, and they matter only when it fails.
-quietly() {
-  local said
-  said=$("$wasmd" "$@" 2>&1) || { printf '%s\n' "$said" | grep --invert-match '^ ' | tail -n 5 >&2; die "wasmd $1 $2 failed"; }
+# What wasmd says, on stdout or stderr, where it succeeds; else its last word.
+said() {
+  local answer
+  answer=$("$wasmd" "$@" 2>&1) || { printf '%s\n' "$answer" | tail -n 1 >&2; die "wasmd $1 $2 failed"; }
+  printf '%s' "$answer"
 }
 
+# Makes a validator's home and remembers its address and how others reach it.
 make_validator() {
-  local number=$1 place=$2
-  quietly init "validator-$number" --chain-id "$chain_id" --default-denom "$denom" --home "$place"
-  quietly keys add validator --keyring-backend test --home "$place"
+  local number=$1 place=$2 answer
+  answer=$(said init "validator-$number" --chain-id "$chain_id" --default-denom "$denom" --home "$place")
+  peers+=${peers:+,}$(field node_id <<<"$answer")@127.0.0.1:$(p2p_port "$number")
+  answer=$(said keys add validator --keyring-backend test --output json --home "$place")
+  addresses+=("$(field address <<<"$answer")")
   put_parameters config.toml "$place/config/config.toml"
   put_parameters app.toml "$place/config/app.toml"
   put "$place/config/app.toml" .minimum-gas-prices "\"$gas_price$denom\""
@@ -190,32 +194,32 @@ make_validator() {
   put "$place/config/config.toml" instrumentation.prometheus_listen_addr "\"127.0.0.1:$(metrics_port "$number")\""
 }
 
-# The development accounts, and what validators stake.
-write_accounts() {
-  local number
-  for number in $(all); do
-    printf '{"address":"%s","coins":[{"denom":"%s","amount":"%s"}]},\n' \
-      "$("$wasmd" keys show validator --address --keyring-backend test --home "$1/validator-$number")" "$denom" "$validator_coins"
-  done | cat <(echo '[') - <(tail -n +2 "$root/chain/dev-accounts.json")
+# The development accounts, first, so that they have the numbers that they have on devnet; then the validators.
+accounts() {
+  local address
+  sed '$d' "$root/chain/dev-accounts.json"
+  for address in "${addresses[@]}"; do
+    printf ',{"address":"%s","coins":[{"denom":"%s","amount":"%s"}]}\n' "$address" "$denom" "$validator_coins"
+  done
+  printf ']\n'
 }
 
 make_chain() {
-  local new=$home/.new number peers='' genesis
+  local new=$home/.new number genesis
+  peers='' addresses=()
   rm -rf "$new" "$home"/validator-* "$home/settings"
   mkdir -p "$new/gentxs"
   genesis=$new/validator-0/config/genesis.json
   for number in $(all); do make_validator "$number" "$new/validator-$number"; done
   put_parameters genesis.json "$genesis"
-  write_accounts "$new" >"$new/accounts.json"
-  quietly genesis bulk-add-genesis-account "$new/accounts.json" --home "$new/validator-0"
+  accounts >"$new/accounts.json"
+  said genesis bulk-add-genesis-account "$new/accounts.json" --home "$new/validator-0" >/dev/null
   for number in $(all); do
     [[ $number == 0 ]] || cp "$genesis" "$new/validator-$number/config/genesis.json"
-    quietly genesis gentx validator "$validator_stake$denom" --chain-id "$chain_id" --keyring-backend test --ip 127.0.0.1 \
-      --home "$new/validator-$number" --output-document "$new/gentxs/$number.json"
-    peers+=${peers:+,}$("$wasmd" comet show-node-id --home "$new/validator-$number")@127.0.0.1:$(p2p_port "$number")
+    said genesis gentx validator "$validator_stake$denom" --chain-id "$chain_id" --keyring-backend test --ip 127.0.0.1 \
+      --home "$new/validator-$number" --output-document "$new/gentxs/$number.json" >/dev/null
   done
-  quietly genesis collect-gentxs --gentx-dir "$new/gentxs" --home "$new/validator-0"
-  quietly genesis validate --home "$new/validator-0"
+  said genesis collect-gentxs --gentx-dir "$new/gentxs" --home "$new/validator-0" >/dev/null
   for number in $(all); do
     [[ $number == 0 ]] || cp "$genesis" "$new/validator-$number/config/genesis.json"
     put "$new/validator-$number/config/config.toml" p2p.persistent_peers "\"$peers\""

@@ -11,7 +11,7 @@ step() { printf '\n== %s (%d s)\n' "$1" "$SECONDS"; }
 command -v rustup >/dev/null || { echo "scripts/test.sh needs Rust with rustup: https://rustup.rs" >&2; exit 1; }
 left_out=()
 [[ $(node --version 2>/dev/null) =~ ^v([0-9]+) && ${BASH_REMATCH[1]} -ge 20 ]] && command -v npm >/dev/null && node=yes || node=no
-[[ $node == yes ]] || left_out+=("contracts for wasm32 and CosmJS (they need Node.js 20 or newer with npm)")
+[[ $node == yes ]] || left_out+=("contracts for wasm32, deployments of them, and CosmJS (they need Node.js 20 or newer with npm)")
 scripts/wasmd.sh --check 2>/dev/null && wasmd=yes || wasmd=no
 [[ $wasmd == yes ]] || left_out+=("the chain of wasmd validators (it needs Go, https://go.dev/dl, to build wasmd once)")
 tell_left_out() { [[ ${#left_out[@]} -eq 0 ]] || { printf 'left out:'; printf ' %s;' "${left_out[@]}"; printf '\n'; } >&2; }
@@ -47,7 +47,10 @@ if [[ $wasmd == yes ]]; then
   step "wasmd"
   scripts/wasmd.sh
   step "a chain of wasmd validators"
-  cargo test --locked -p fxn-tests --test localnet
+  # Deployments and migrations take the artifacts of the step above.
+  without=()
+  [[ $node == yes ]] || without=(-- --skip deploy::)
+  cargo test --locked -p fxn-tests --test localnet "${without[@]}"
 fi
 
 if [[ $node == yes ]]; then

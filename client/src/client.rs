@@ -181,6 +181,15 @@ impl Client {
         cosmos::contract_answer(&contract_value(contract, answer)?)
     }
 
+    /// Asks the chain itself.
+    pub(crate) async fn ask_chain(&self, query: (&'static str, Vec<u8>)) -> Result<Vec<u8>, ClientError> {
+        let answer = self.inner.rpc.abci_query(query).await?;
+        match answer.code {
+            0 => Ok(answer.value),
+            code => Err(refusal(code, answer.codespace, &answer.log, None)),
+        }
+    }
+
     /// Number and sequence of an account.
     pub async fn account(&self, address: &str) -> Result<AccountInfo, ClientError> {
         let answer = self.inner.rpc.abci_query(cosmos::account_query(address)).await?;

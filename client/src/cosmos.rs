@@ -8,13 +8,14 @@ use cosmrs::{
         cosmos::{
             auth::v1beta1::{BaseAccount, QueryAccountRequest, QueryAccountResponse},
             bank::v1beta1::{QueryBalanceRequest, QueryBalanceResponse},
-            base::v1beta1::Coin as ProtoCoin,
+            base::{query::v1beta1::PageRequest, v1beta1::Coin as ProtoCoin},
             tx::v1beta1::{SimulateRequest, SimulateResponse, TxRaw},
         },
         cosmwasm::wasm::v1::{
-            MsgExecuteContract, MsgInstantiateContract, MsgStoreCode, QueryContractInfoRequest,
-            QueryContractInfoResponse, QueryRawContractStateRequest, QueryRawContractStateResponse,
-            QuerySmartContractStateRequest, QuerySmartContractStateResponse,
+            AccessType, CodeInfoResponse, MsgExecuteContract, MsgInstantiateContract, MsgStoreCode, MsgUpdateAdmin,
+            QueryCodesRequest, QueryCodesResponse, QueryContractInfoRequest, QueryContractInfoResponse,
+            QueryRawContractStateRequest, QueryRawContractStateResponse, QuerySmartContractStateRequest,
+            QuerySmartContractStateResponse,
         },
         traits::{Message, Name},
     },
@@ -27,6 +28,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     call::Call,
     client::{AccountInfo, ContractInfo},
+    codes::CodeInfo,
     error::ClientError,
     wallet::Wallet,
 };
@@ -158,6 +160,11 @@ fn message(call: &Call, sender: &str, denom: &str) -> Result<Any, ClientError> {
             msg: msg.clone(),
             funds: vec![],
         }),
+        Call::UpdateAdmin { contract, admin } => any(&MsgUpdateAdmin {
+            sender,
+            new_admin: admin.clone(),
+            contract: contract.clone(),
+        }),
     })
 }
 
@@ -268,6 +275,46 @@ pub(crate) fn contract_answer(value: &[u8]) -> Result<ContractInfo, ClientError>
         creator: info.creator,
         admin: Some(info.admin).filter(|admin| !admin.is_empty()),
         label: info.label,
+    })
+}
+
+/// A page of codes: from a key of an earlier page on, or the newest first.
+pub(crate) fn codes_query(key: Vec<u8>, limit: u64, newest_first: bool) -> (&'static str, Vec<u8>) {
+    let pagination = PageRequest {
+        key,
+        limit,
+        reverse: newest_first,
+        ..PageRequest::default()
+    };
+    let pagination = Some(pagination);
+    (
+        "/cosmwasm.wasm.v1.Query/Codes",
+        QueryCodesRequest { pagination }.encode_to_vec(),
+    )
+}
+
+/// The key of a code among the pages.
+pub(crate) fn code_key(code_id: u64) -> Vec<u8> {
+    code_id.to_be_bytes().to_vec()
+}
+
+/// A page of codes, and the key of the next if there is one.
+pub(crate) fn codes_answer(value: &[u8]) -> Result<(Vec<CodeInfo>, Option<Vec<u8>>), ClientError> {
+    let response: QueryCodesResponse = decode("codes", value)?;
+    let next = response.pagination.map(|page| page.next_key);
+    let next = next.filter(|key| !key.is_empty());
+    let codes: Result<_, _> = response.code_infos.into_iter().map(code).collect();
+    Ok((codes?, next))
+}
+
+fn code(info: CodeInfoResponse) -> Result<CodeInfo, ClientError> {
+    let checksum = <[u8; 32]>::try_from(info.data_hash.as_slice());
+    let everybody = info.instantiate_permission.map(|access| access.permission);
+    Ok(CodeInfo {
+        code_id: info.code_id,
+        creator: info.creator,
+        checksum: checksum.map_err(|_| answer("codes", "a checksum that has not 32 bytes"))?,
+        is_for_everybody: everybody == Some(AccessType::Everybody.into()),
     })
 }
 

@@ -4,6 +4,7 @@
 //! - [`Wallet`]: a secp256k1 key that signs transactions, receipts and vouchers.
 //! - [`Client`]: queries and transaction look-ups, each with a time-out.
 //! - [`Account`]: a wallet on a client: prepare, broadcast, confirm; recovers from sequence mismatches.
+//! - [`Client::find_code`]: what code is on the chain.
 //! - [`events::follow`]: the ordered, gap-free stream of our contracts' events.
 //!
 //! It works unchanged on the embedded chain (`devnet`) and on wasmd.
@@ -11,6 +12,7 @@
 mod account;
 mod call;
 mod client;
+mod codes;
 mod cosmos;
 mod error;
 pub mod events;
@@ -23,6 +25,7 @@ mod wallet;
 pub use account::{Account, Prepared};
 pub use call::Call;
 pub use client::{node_status, AccountInfo, Client, ContractInfo, ContractVersion, Status};
+pub use codes::CodeInfo;
 pub use error::ClientError;
 pub use network::{Beacon, Contracts, Network, NetworkError};
 pub use outcome::{ParseTxHashError, TxHash, TxOutcome};

@@ -1,5 +1,7 @@
 //! wasmd validators of `scripts/localnet.sh`: what everything else that runs on a real chain relies on.
 
+mod deploy;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},

@@ -140,7 +140,7 @@ checksums() {
 # What git would commit, in a folder with another name, another depth and a space, with settings that must not matter.
 check_reproducible() {
   command -v git >/dev/null && git rev-parse --is-inside-work-tree >/dev/null 2>&1 || die "--check-reproducible needs git and a checkout"
-  local elsewhere copy
+  local copy
   elsewhere=$(mktemp -d)
   trap 'rm -rf "$elsewhere"' EXIT
   copy="$elsewhere/some where/else"

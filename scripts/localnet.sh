@@ -27,10 +27,11 @@ say() { printf 'localnet: %s\n' "$*"; }
 usage() { sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 
 folder() { printf '%s/validator-%d' "$home" "$1"; }
-# A validator's ports follow each other: RPC, p2p, metrics.
+# A validator's ports follow each other: RPC, p2p, metrics, gRPC.
 rpc_port() { printf '%d' $((base_port + ports_each * $1)); }
 p2p_port() { printf '%d' $((base_port + ports_each * $1 + 1)); }
 metrics_port() { printf '%d' $((base_port + ports_each * $1 + 2)); }
+grpc_port() { printf '%d' $((base_port + ports_each * $1 + 3)); }
 url() { printf 'http://127.0.0.1:%d' "$(rpc_port "$1")"; }
 all() { seq 0 $((validators - 1)); }
 
@@ -48,7 +49,7 @@ launch() {
   local place pid
   place=$(folder "$1")
   # A session of its own: it outlives this script and does not get the terminal's signals.
-  setsid "$wasmd" start --home "$place" </dev/null >>"$place/log" 2>&1 9>&- &
+  setsid "$wasmd" start --log_no_color --home "$place" </dev/null >>"$place/log" 2>&1 9>&- &
   pid=$!
   printf '%d\n' "$pid" >"$place/pid"
   # Until it has become wasmd it is a copy of this script.
@@ -170,50 +171,55 @@ put_parameters() {
   done < <(grep --invert-match '^#' "$root/chain/parameters")
 }
 
-# A quiet wasmd: it writes its results to stderr, and they matter only when it fails.
-quietly() {
-  local said
-  said=$("$wasmd" "$@" 2>&1) || { printf '%s\n' "$said" | grep --invert-match '^ ' | tail -n 5 >&2; die "wasmd $1 $2 failed"; }
+# What wasmd says, on stdout or stderr, where it succeeds; else its last word.
+said() {
+  local answer
+  answer=$("$wasmd" "$@" 2>&1) || { printf '%s\n' "$answer" | tail -n 1 >&2; die "wasmd $1 $2 failed"; }
+  printf '%s' "$answer"
 }
 
+# Makes a validator's home and remembers its address and how others reach it.
 make_validator() {
-  local number=$1 place=$2
-  quietly init "validator-$number" --chain-id "$chain_id" --default-denom "$denom" --home "$place"
-  quietly keys add validator --keyring-backend test --home "$place"
+  local number=$1 place=$2 answer
+  answer=$(said init "validator-$number" --chain-id "$chain_id" --default-denom "$denom" --home "$place")
+  peers+=${peers:+,}$(field node_id <<<"$answer")@127.0.0.1:$(p2p_port "$number")
+  answer=$(said keys add validator --keyring-backend test --output json --home "$place")
+  addresses+=("$(field address <<<"$answer")")
   put_parameters config.toml "$place/config/config.toml"
   put_parameters app.toml "$place/config/app.toml"
   put "$place/config/app.toml" .minimum-gas-prices "\"$gas_price$denom\""
+  put "$place/config/app.toml" grpc.address "\"127.0.0.1:$(grpc_port "$number")\""
   put "$place/config/config.toml" rpc.laddr "\"tcp://127.0.0.1:$(rpc_port "$number")\""
   put "$place/config/config.toml" p2p.laddr "\"tcp://127.0.0.1:$(p2p_port "$number")\""
   put "$place/config/config.toml" instrumentation.prometheus_listen_addr "\"127.0.0.1:$(metrics_port "$number")\""
 }
 
-# The development accounts, and what validators stake.
-write_accounts() {
-  local number
-  for number in $(all); do
-    printf '{"address":"%s","coins":[{"denom":"%s","amount":"%s"}]},\n' \
-      "$("$wasmd" keys show validator --address --keyring-backend test --home "$1/validator-$number")" "$denom" "$validator_coins"
-  done | cat <(echo '[') - <(tail -n +2 "$root/chain/dev-accounts.json")
+# The development accounts, first, so that they have the numbers that they have on devnet; then the validators.
+accounts() {
+  local address
+  sed '$d' "$root/chain/dev-accounts.json"
+  for address in "${addresses[@]}"; do
+    printf ',{"address":"%s","coins":[{"denom":"%s","amount":"%s"}]}\n' "$address" "$denom" "$validator_coins"
+  done
+  printf ']\n'
 }
 
 make_chain() {
-  local new=$home/.new number peers='' genesis
+  local new=$home/.new number genesis
+  peers='' addresses=()
   rm -rf "$new" "$home"/validator-* "$home/settings"
   mkdir -p "$new/gentxs"
   genesis=$new/validator-0/config/genesis.json
   for number in $(all); do make_validator "$number" "$new/validator-$number"; done
   put_parameters genesis.json "$genesis"
-  write_accounts "$new" >"$new/accounts.json"
-  quietly genesis bulk-add-genesis-account "$new/accounts.json" --home "$new/validator-0"
+  accounts >"$new/accounts.json"
+  said genesis bulk-add-genesis-account "$new/accounts.json" --home "$new/validator-0" >/dev/null
   for number in $(all); do
     [[ $number == 0 ]] || cp "$genesis" "$new/validator-$number/config/genesis.json"
-    quietly genesis gentx validator "$validator_stake$denom" --chain-id "$chain_id" --keyring-backend test --ip 127.0.0.1 \
-      --home "$new/validator-$number" --output-document "$new/gentxs/$number.json"
-    peers+=${peers:+,}$("$wasmd" comet show-node-id --home "$new/validator-$number")@127.0.0.1:$(p2p_port "$number")
+    said genesis gentx validator "$validator_stake$denom" --chain-id "$chain_id" --keyring-backend test --ip 127.0.0.1 \
+      --home "$new/validator-$number" --output-document "$new/gentxs/$number.json" >/dev/null
   done
-  quietly genesis collect-gentxs --gentx-dir "$new/gentxs" --home "$new/validator-0"
-  quietly genesis validate --home "$new/validator-0"
+  said genesis collect-gentxs --gentx-dir "$new/gentxs" --home "$new/validator-0" >/dev/null
   for number in $(all); do
     [[ $number == 0 ]] || cp "$genesis" "$new/validator-$number/config/genesis.json"
     put "$new/validator-$number/config/config.toml" p2p.persistent_peers "\"$peers\""
@@ -230,7 +236,7 @@ make_chain() {
 setting() { sed -n "s/^$1 //p" "$home/settings"; }
 check_free() {
   local port
-  for port in "$(rpc_port "$1")" "$(p2p_port "$1")" "$(metrics_port "$1")"; do
+  for port in "$(rpc_port "$1")" "$(p2p_port "$1")" "$(metrics_port "$1")" "$(grpc_port "$1")"; do
     ! is_taken "$port" || die "port $port is taken; --base-port takes others (with --fresh, if the chain is there already)"
   done
 }
@@ -332,6 +338,6 @@ case $command in
   start) start ;;
   stop) stop ;;
   status) need_chain; status ;;
-  logs) need_chain; tail -n 100 "$(folder "${one:-0}")/log" ;;
+  logs) need_chain; tail -n 30 "$(folder "${one:-0}")/log" ;;
   *) usage ;;
 esac

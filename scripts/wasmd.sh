@@ -30,7 +30,6 @@ key=$({ cat chain/go.mod chain/go.sum; printf '%s\n' "${flags[@]}" "$library"; }
 current() { [[ -x $place/wasmd && -f $place/key && $(<"$place/key") == "$key" ]]; }
 
 build() {
-  local work
   command -v go >/dev/null || die "Go is needed to build wasmd: https://go.dev/dl"
   command -v "${CC:-cc}" >/dev/null || die "a C compiler is needed as linker (on Debian and Ubuntu: apt install build-essential)"
   printf 'wasmd: building wasmd %s; this once takes some minutes\n' "$version" >&2

@@ -62,7 +62,9 @@ async fn a_block_took(client: &Client) -> Duration {
 async fn one_validator_serves_our_client_and_goes_on_after_a_kill() {
     let net = Localnet::start(1);
     let client = Client::connect(network(net.rpc(0))).await.unwrap();
-    for account in devnet::Config::default().accounts {
+    for (number, account) in (1..).zip(devnet::Config::default().accounts) {
+        // A transaction signed for the one chain has the account's number of the other.
+        assert_eq!(client.account(&account.address).await.unwrap().number, number);
         assert_eq!(client.balance(&account.address, "ustake").await.unwrap(), account.gas);
     }
     send_one_coin(net.rpc(0)).await;

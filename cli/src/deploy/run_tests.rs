@@ -6,7 +6,7 @@
     reason = "a small world with small numbers; what cannot be unwrapped fails its story"
 )]
 
-use std::{cell::RefCell, collections::BTreeMap, io::Read as _};
+use std::{cell::RefCell, cmp::Ordering, collections::BTreeMap, io::Read as _};
 
 use client::{Call, ClientError, TxHash, TxOutcome};
 use cosmwasm_std::Event;
@@ -40,6 +40,8 @@ struct World {
     is_rough: bool,
     sequence: u64,
     mempool: Vec<Waiting>,
+    /// In the memory of other nodes only.
+    ghosts: Vec<Waiting>,
     signed: Vec<Waiting>,
     /// With the looks that it takes until the index knows it.
     blocks: Vec<(TxOutcome, u32)>,
@@ -60,6 +62,7 @@ impl World {
             is_rough,
             sequence: 7,
             mempool: vec![],
+            ghosts: vec![],
             signed: vec![],
             blocks: vec![],
             codes: vec![],
@@ -113,7 +116,18 @@ impl World {
     /// A block: the transaction whose turn it is, or somebody else's of the same account.
     fn block(&mut self) {
         if self.rarely(12) {
-            self.mempool.clear();
+            let forgotten: Vec<Waiting> = self.mempool.drain(..).collect();
+            if self.dice.gen_bool(0.7) {
+                self.ghosts.extend(forgotten);
+            }
+        }
+        if self.rarely(6) && !self.ghosts.is_empty() {
+            let ghost = self.ghosts.remove(0);
+            match ghost.sequence.cmp(&self.sequence) {
+                Ordering::Equal => return self.include(ghost),
+                Ordering::Less => self.refuse(&ghost),
+                Ordering::Greater => {}
+            }
         }
         if self.rarely(25) {
             self.sequence += 1;
@@ -124,6 +138,26 @@ impl World {
             return;
         };
         let waiting = self.mempool.remove(place);
+        self.include(waiting);
+    }
+
+    /// It is in a block, and its sequence was used before.
+    fn refuse(&mut self, waiting: &Waiting) {
+        let outcome = TxOutcome {
+            hash: waiting.hash,
+            height: 1,
+            code: 32,
+            codespace: "sdk".into(),
+            log: "account sequence mismatch: incorrect account sequence".into(),
+            gas_wanted: 2,
+            gas_used: 1,
+            events: vec![],
+            data: vec![],
+        };
+        self.blocks.push((outcome, 0));
+    }
+
+    fn include(&mut self, waiting: Waiting) {
         self.sequence += 1;
         let before = (self.codes.clone(), self.contracts.clone(), self.wired);
         let (code, log, events) = match self.apply(&waiting.calls) {
@@ -234,7 +268,9 @@ impl Chain for Mortal<'_> {
             });
         }
         let sequence = world.sequence;
-        let hash = TxHash::of(format!("{sequence} {calls:?}").as_bytes());
+        // Another gas limit, another hash.
+        let gas: u8 = if world.is_rough { world.dice.gen_range(0..3) } else { 0 };
+        let hash = TxHash::of(format!("{sequence} {gas} {calls:?}").as_bytes());
         world.signed.push(Waiting {
             hash,
             sequence,

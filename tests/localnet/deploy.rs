@@ -274,7 +274,7 @@ async fn announce(client: &Client, contract: &str) -> PendingMigration {
     );
     let seize = Call::UpdateAdmin {
         contract: contract.to_owned(),
-        admin: admin.address().to_owned(),
+        admin: stranger.address().to_owned(),
     };
     refused(admin.execute(&[seize]).await, "can not modify contract");
     pending

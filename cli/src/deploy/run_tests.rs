@@ -51,6 +51,10 @@ struct World {
     wired: u32,
     /// Whether anybody may store code.
     takes_code: bool,
+    /// How much the next transactions may use.
+    gas: u8,
+    /// The process is killed as soon as this is so.
+    kill_when: Option<fn(&World) -> bool>,
     /// Calls of the port until the process is killed.
     until_kill: Option<u32>,
 }
@@ -69,6 +73,8 @@ impl World {
             contracts: BTreeMap::new(),
             wired: 0,
             takes_code: true,
+            gas: 0,
+            kill_when: None,
             until_kill: None,
         }
     }
@@ -208,6 +214,9 @@ struct Mortal<'a>(&'a RefCell<World>);
 impl Mortal<'_> {
     fn pulse(&self) -> Result<(), ClientError> {
         let mut world = self.0.borrow_mut();
+        if world.kill_when.is_some_and(|is_time| is_time(&world)) {
+            return Err(ClientError::BadCall(KILLED.into()));
+        }
         match &mut world.until_kill {
             Some(0) => Err(ClientError::BadCall(KILLED.into())),
             Some(left) => {
@@ -269,7 +278,10 @@ impl Chain for Mortal<'_> {
         }
         let sequence = world.sequence;
         // Another gas limit, another hash.
-        let gas: u8 = if world.is_rough { world.dice.gen_range(0..3) } else { 0 };
+        if world.is_rough {
+            world.gas = world.dice.gen_range(0..3);
+        }
+        let gas = world.gas;
         let hash = TxHash::of(format!("{sequence} {gas} {calls:?}").as_bytes());
         world.signed.push(Waiting {
             hash,
@@ -439,6 +451,33 @@ async fn a_step_that_the_chain_refuses_is_told_and_tried_anew_by_the_next_run() 
     let told = format!("{:#}", story.run().await.unwrap_err());
     assert_eq!(told, "wiring failed: the siblings are wired already");
     story.world.borrow_mut().wired = 0;
+    let made = story.run().await.unwrap();
+    story.world.borrow().assert_done(&made, &story.inputs);
+}
+
+#[tokio::test]
+async fn a_transaction_that_failed_because_another_of_its_step_was_quicker_is_no_failure() {
+    let story = Story::new(World::new(0, false));
+    // The sixth transaction makes the first contract. It is written down and not sent.
+    story.world.borrow_mut().kill_when = Some(|world| world.signed.len() == 6);
+    story.run().await.unwrap_err();
+    {
+        let mut world = story.world.borrow_mut();
+        world.gas = 1;
+        world.kill_when = Some(|world| world.signed.len() == 7 && !world.mempool.is_empty());
+    }
+    story.run().await.unwrap_err();
+    {
+        let mut world = story.world.borrow_mut();
+        world.kill_when = None;
+        world.block();
+        // The index will know it later than the other, which some node had sent after all.
+        world.blocks.last_mut().unwrap().1 = 5;
+        let late = world.signed.remove(5);
+        world.refuse(&late);
+        world.signed.insert(5, late);
+        assert_eq!(world.contracts.len(), 1);
+    }
     let made = story.run().await.unwrap();
     story.world.borrow().assert_done(&made, &story.inputs);
 }

@@ -244,7 +244,7 @@ async fn contracts_own_themselves_and_are_migrated_by_their_own_hand() {
         .unwrap();
     let execute = Call::execute(&contract, &registry::ExecuteMsg::ExecuteMigration {}).unwrap();
     let migrated = loop {
-        match stranger.execute(&[execute.clone()]).await {
+        match stranger.execute(std::slice::from_ref(&execute)).await {
             Ok(outcome) => break outcome,
             Err(error) => assert!(error.to_string().contains("can be executed from"), "{error}"),
         }

@@ -38,6 +38,7 @@ suite "devnet: 2 000 transactions/s for five minutes, with the log" cargo run --
   --seconds 300 --state "$state/devnet"
 suite "relayer processes killed at 500 random moments" cargo test --locked -p fxn-relayer --test it processes::moments -- --nocapture
 suite "hosts killed at every place and 100 moments" cargo test --quiet --locked -p inference-host --test it crash::
+suite "deployments killed anywhere, 3 000 stories" cargo test --quiet --locked -p fxn-cli --bin fxn deploy::run_tests
 suite "hostile bytes" cargo test --quiet --locked -p fxn-tests --test fuzz -- --nocapture
 suite "networks of processes" cargo test --quiet --locked -p fxn-tests --test stress -- --nocapture
 

@@ -164,7 +164,7 @@ pub(crate) async fn run(context: &Context, args: Deploy) -> anyhow::Result<()> {
         _ => {
             ensure_funds(live.client(), &inputs.deployer).await?;
             let mut journal = Journal::open(&out, &inputs)?;
-            let progress = Progress::new();
+            let progress = Progress::for_people();
             let deployment = Deployment::new(&live, &inputs, &artifacts, &mut journal);
             let made = deployment.run(|step| progress.step(&step.to_string())).await?;
             progress.finish();

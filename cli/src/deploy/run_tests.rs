@@ -420,11 +420,12 @@ async fn whatever_the_network_does_and_whenever_it_is_killed_it_makes_each_contr
     let slow = std::env::var("FXN_SLOW").is_ok_and(|slow| slow == "1");
     let stories = if slow { 100 * STORIES } else { STORIES };
     for seed in first..first + stories {
+        // What is printed last replays a failure at once.
+        println!("FXN_SEED={seed} cargo test -p fxn-cli deploy::run_tests");
         let story = Story::new(World::new(seed, true));
         let made = story
             .runs_until_done(|world| world.dice.gen_bool(0.7).then(|| world.dice.gen_range(0..40)))
             .await;
-        println!("FXN_SEED={seed}");
         story.world.borrow().assert_done(&made, &story.inputs);
     }
 }

@@ -31,6 +31,7 @@ cargo fmt --all --check
 
 step "lints"
 cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
+cargo clippy --quiet -p fxn-tests --test localnet --locked -- -D warnings
 
 if [[ $node == yes ]]; then
   step "contracts for wasm32"

@@ -255,7 +255,7 @@ async fn migrate(client: &Client, contract: &str) {
     assert_eq!((pending.code_id, pending.checksum), (code_id, checksum));
     let execute = call(json!({ "execute_migration": {} }));
     refused(
-        admin.execute(&[execute.clone()]).await,
+        admin.execute(std::slice::from_ref(&execute)).await,
         "the migration can be executed from",
     );
     let seize = Call::UpdateAdmin {

@@ -51,7 +51,7 @@ if [[ $wasmd == yes ]]; then
   # Deployments and migrations take the artifacts of the step above.
   without=()
   [[ $node == yes ]] || without=(-- --skip deploy::)
-  cargo test --locked -p fxn-tests --test localnet "${without[@]}"
+  FXN_BIN="${CARGO_TARGET_DIR:-$PWD/target}/release/fxn" cargo test --locked -p fxn-tests --test localnet "${without[@]}"
 fi
 
 if [[ $node == yes ]]; then

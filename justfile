@@ -12,6 +12,7 @@ fmt:
 lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --locked -- -D warnings
+    cargo clippy -p fxn-tests --test localnet --locked -- -D warnings
 
 # unit tests, stories and laws, without the end-to-end run
 test:
@@ -25,6 +26,10 @@ wasm *ARGS:
 # a chain of wasmd validators; `just localnet start --validators 4`
 localnet *ARGS:
     scripts/localnet.sh {{ARGS}}
+
+# what everything costs on wasmd: docs/gas.md
+gas:
+    scripts/gas.sh
 
 # write the golden JSON schemas and signed digests anew
 schema:

@@ -104,7 +104,8 @@ status() {
 
 last_words() {
   printf -- '--- the last lines of %s\n' "$(folder "$1")/log" >&2
-  tail -n 15 "$(folder "$1")/log" >&2
+  # Where wasmd refuses to start, it lists all of its options first.
+  grep --invert-match '^ *-' "$(folder "$1")/log" | tail -n 15 >&2
 }
 
 # Waits until a validator has made or followed two blocks more than it had when it began to answer.

@@ -31,6 +31,7 @@ cargo fmt --all --check
 
 step "lints"
 cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
+cargo clippy --quiet -p fxn-tests --test localnet --locked -- -D warnings
 
 if [[ $node == yes ]]; then
   step "contracts for wasm32"
@@ -50,7 +51,7 @@ if [[ $wasmd == yes ]]; then
   # Deployments and migrations take the artifacts of the step above.
   without=()
   [[ $node == yes ]] || without=(-- --skip deploy::)
-  cargo test --locked -p fxn-tests --test localnet "${without[@]}"
+  FXN_BIN="${CARGO_TARGET_DIR:-$PWD/target}/release/fxn" cargo test --locked -p fxn-tests --test localnet "${without[@]}"
 fi
 
 if [[ $node == yes ]]; then

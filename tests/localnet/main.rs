@@ -1,5 +1,8 @@
 //! wasmd validators of `scripts/localnet.sh`: what everything else that runs on a real chain relies on.
 
+#![allow(clippy::unwrap_used, reason = "what cannot be unwrapped fails its story")]
+#![allow(clippy::arithmetic_side_effects, reason = "sums of a test's own numbers")]
+
 mod deploy;
 
 use std::{

@@ -4,6 +4,7 @@ use std::{
     net::TcpListener,
     path::Path,
     process::{Command, Output},
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
@@ -13,6 +14,8 @@ use crate::program::{clean, root};
 
 /// Ports of one validator, as the script numbers them.
 const PORTS_EACH: u16 = 10;
+/// Ports of the largest chain.
+const PLACE: u16 = 4 * PORTS_EACH;
 /// Ports below those that systems give to clients.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// How long anything may take that the chain does by itself.
@@ -53,7 +56,7 @@ impl Localnet {
     pub fn start(validators: u16) -> Localnet {
         let net = Localnet {
             home: tempfile::tempdir().expect("a temporary folder"),
-            base_port: free_ports(validators),
+            base_port: free_place(),
             validators,
         };
         net.succeed(&[
@@ -171,14 +174,19 @@ fn parse(line: &str) -> Validator {
     }
 }
 
-/// The first of as many ports as the validators need, all free now. Runs at the same time begin to look at different places.
-fn free_ports(validators: u16) -> u16 {
-    let block = PORTS_EACH * validators;
-    let places = (PORTS.end - PORTS.start) / block;
-    let first = std::process::id() % u32::from(places);
-    let first = u16::try_from(first).expect("below the number of places");
-    let base = (0..places).map(|step| PORTS.start + (first + step) % places * block);
-    base.into_iter()
-        .find(|base| (*base..base + block).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()))
-        .expect("a block of free ports")
+/// The first port of a place for a chain, all of it free now. A chain takes seconds to listen, so each is given a place of its own: chains of
+/// one process neighbouring ones, processes with neighbouring ids distant ones.
+fn free_place() -> u16 {
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let places = (PORTS.end - PORTS.start) / PLACE;
+    let own =
+        u16::try_from(std::process::id().wrapping_mul(17) % u32::from(places)).expect("below the number of places");
+    for _ in 0..places {
+        let number = own.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % places;
+        let base = PORTS.start + number * PLACE;
+        if (base..base + PLACE).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return base;
+        }
+    }
+    panic!("no place among {PORTS:?} is free");
 }

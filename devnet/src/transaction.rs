@@ -305,6 +305,9 @@ fn about_code(any: &Any) -> Result<Option<(String, Message)>, Refusal> {
     }
     if any.type_url == MsgUpdateAdmin::type_url() {
         let decoded = MsgUpdateAdmin::decode(value).map_err(parse_error)?;
+        if decoded.sender.eq_ignore_ascii_case(&decoded.new_admin) {
+            return Err(code::INVALID.with("new admin is the same as the old"));
+        }
         let (contract, admin) = (decoded.contract, Some(decoded.new_admin));
         return Ok(Some((decoded.sender, Message::UpdateAdmin { contract, admin })));
     }

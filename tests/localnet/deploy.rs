@@ -16,7 +16,7 @@ use fxn_tests::{
 };
 use schema::{
     escrow,
-    msg::MigrationResponse,
+    msg::{MigrationResponse, PendingMigration},
     orchestrator,
     price::{Ask, RoyaltyRate},
     registry, staking, Digest, ModelId, PublicKey, UFUNC,
@@ -235,47 +235,70 @@ fn refused(outcome: Result<client::TxOutcome, ClientError>, words: &str) {
     assert!(told.contains(words), "{told}");
 }
 
-async fn migrate(client: &Client, contract: &str) {
+fn to(contract: &str, msg: Value) -> Call {
+    Call::execute(contract, &msg).unwrap()
+}
+
+fn propose(contract: &str, code_id: u64) -> Call {
+    let msg = json!({ "propose_migration": { "code_id": code_id, "msg": Binary::from(b"{}") } });
+    to(contract, msg)
+}
+
+fn execute(contract: &str) -> Call {
+    to(contract, json!({ "execute_migration": {} }))
+}
+
+/// Stores the next version and announces it. What nobody may do now is tried.
+async fn announce(client: &Client, contract: &str) -> PendingMigration {
     let name = client.cw2(contract).await.unwrap().contract;
     let (admin, stranger) = (account(client, "faucet"), account(client, "gateway"));
     let module = next_version(&name);
     let checksum = Digest::of(&module);
     let stored = admin.execute(&[Call::StoreCode { wasm: module }]).await.unwrap();
     let code_id: u64 = stored.attribute("store_code", "code_id").unwrap().parse().unwrap();
-    let old = client.contract_info(contract).await.unwrap();
-    assert_eq!(old.admin.as_deref(), Some(contract));
-    let call = |msg: Value| Call::execute(contract, &msg).unwrap();
-    let propose =
-        |code_id: u64| call(json!({ "propose_migration": { "code_id": code_id, "msg": Binary::from(b"{}") } }));
-    refused(stranger.execute(&[propose(code_id)]).await, "is not the admin");
-    refused(admin.execute(&[propose(code_id + 1)]).await, "there is no code");
-    admin.execute(&[propose(code_id)]).await.unwrap();
+    refused(
+        stranger.execute(&[propose(contract, code_id)]).await,
+        "is not the admin",
+    );
+    refused(
+        admin.execute(&[propose(contract, code_id + 1)]).await,
+        "there is no code",
+    );
+    admin.execute(&[propose(contract, code_id)]).await.unwrap();
     let answer: MigrationResponse = client.query(contract, &json!({ "migration": {} })).await.unwrap();
     let pending = answer.pending.unwrap();
     assert_eq!((pending.code_id, pending.checksum), (code_id, checksum));
-    let execute = call(json!({ "execute_migration": {} }));
     refused(
-        admin.execute(std::slice::from_ref(&execute)).await,
+        admin.execute(&[execute(contract)]).await,
         "the migration can be executed from",
     );
     let seize = Call::UpdateAdmin {
         contract: contract.to_owned(),
-        admin: admin.address().to_owned(),
+        admin: stranger.address().to_owned(),
     };
     refused(admin.execute(&[seize]).await, "can not modify contract");
+    pending
+}
+
+/// A stranger executes it once its time has come.
+async fn migrate(client: &Client, contract: &str, pending: &PendingMigration) {
+    let (admin, stranger) = (account(client, "faucet"), account(client, "gateway"));
+    let old = client.contract_info(contract).await.unwrap();
+    assert_eq!(old.admin.as_deref(), Some(contract));
     let begun = Instant::now();
     while client.status().await.unwrap().time_nanos / 1_000_000_000 < pending.executable_at {
         assert!(begun.elapsed() < PATIENCE, "the notice does not end");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    let outcome = stranger.execute(&[execute]).await.unwrap();
+    let outcome = stranger.execute(&[execute(contract)]).await.unwrap();
     assert_eq!(outcome.attribute("wasm-migrated", "to"), Some(VERSIONS[1]));
     let new = client.contract_info(contract).await.unwrap();
-    assert_eq!((new.code_id, new.admin), (code_id, old.admin));
+    assert_eq!((new.code_id, new.admin), (pending.code_id, old.admin));
     assert_eq!(client.cw2(contract).await.unwrap().version, VERSIONS[1]);
-    // There is no way back.
-    admin.execute(&[propose(old.code_id)]).await.unwrap();
-    admin.execute(&[call(json!({ "cancel_migration": {} }))]).await.unwrap();
+    // The new code is governed as the old one was.
+    admin.execute(&[propose(contract, old.code_id)]).await.unwrap();
+    let cancel = to(contract, json!({ "cancel_migration": {} }));
+    admin.execute(&[cancel]).await.unwrap();
 }
 
 #[test]
@@ -306,7 +329,14 @@ fn contracts_are_deployed_filled_and_migrated_and_nothing_is_lost() {
             &contracts.provider_staking,
             &contracts.job_orchestrator,
         ];
-        futures::future::join_all(all.map(|contract| migrate(&client, contract))).await;
+        let mut proposed = vec![];
+        for contract in all {
+            proposed.push((contract, announce(&client, contract).await));
+        }
+        assert_eq!(readings(&client).await, before);
+        for (contract, pending) in &proposed {
+            migrate(&client, contract, pending).await;
+        }
         assert_eq!(readings(&client).await, before);
         // And it goes on: the provider may still change its mind, and the developer order again.
         let drain = staking::ExecuteMsg::Drain { deployment: 1 };

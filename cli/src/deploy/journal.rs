@@ -6,7 +6,6 @@
 //! - One process at a time.
 
 use std::{
-    collections::BTreeMap,
     fs::{self, File, TryLockError},
     io::Write as _,
     path::{Path, PathBuf},
@@ -197,19 +196,6 @@ impl Journal {
             _ => Ok(()),
         }
     }
-
-    /// What the deployment was begun with.
-    pub(crate) fn addresses(&self) -> BTreeMap<Kind, String> {
-        let made = self
-            .content
-            .steps
-            .iter()
-            .filter_map(|(step, entry)| match (step, &entry.done) {
-                (Step::Instantiate(kind), Some(Done::Address(address))) => Some((*kind, address.clone())),
-                _ => None,
-            });
-        made.collect()
-    }
 }
 
 fn read(path: &Path) -> anyhow::Result<Option<Content>> {
@@ -254,7 +240,7 @@ mod tests {
         let again = Journal::open(&out, &inputs()).unwrap();
         assert_eq!(again.attempts(step), [attempt(1), attempt(2)]);
         assert_eq!(again.done(Step::Store(Kind::Token)), Some(&Done::CodeId(7)));
-        assert_eq!(again.addresses()[&Kind::Token], "wasm1token");
+        assert_eq!(again.done(step), Some(&Done::Address("wasm1token".into())));
         let mut other = inputs();
         other.treasury.push('x');
         let told = Journal::open(&out, &other).unwrap_err().to_string();

@@ -180,7 +180,7 @@ impl<'a, C: Chain> Deployment<'a, C> {
         };
         let mut behind: u32 = 0;
         for look in 0.. {
-            let (sequence, found) = match self.look(&attempts).await {
+            let (sequence, mut found) = match self.look(&attempts).await {
                 // A node may be away for a moment while it is waited for.
                 Err(error) if error.is_transient() && look < looks => {
                     self.chain.pause().await;
@@ -188,8 +188,8 @@ impl<'a, C: Chain> Deployment<'a, C> {
                 }
                 looked => looked?,
             };
-            if found.is_some() {
-                return Ok(found);
+            if let Some(success) = found.iter().position(|outcome| outcome.code == 0) {
+                return Ok(Some(found.swap_remove(success)));
             }
             let newest = attempts
                 .iter()
@@ -204,9 +204,13 @@ impl<'a, C: Chain> Deployment<'a, C> {
             );
             if sequence > newest {
                 behind = behind.saturating_add(1);
-                if behind > LOOKS_BEHIND {
-                    self.journal.forget(step)?;
-                    return Ok(None);
+                // One that failed may have failed because another has used its sequence: that one has to be seen too.
+                if found.len() == attempts.len() || behind > LOOKS_BEHIND {
+                    let failure = found.pop();
+                    if failure.is_none() {
+                        self.journal.forget(step)?;
+                    }
+                    return Ok(failure);
                 }
             } else if look >= looks {
                 // Whatever is signed now has the same sequence, so it and these exclude each other.
@@ -222,16 +226,15 @@ impl<'a, C: Chain> Deployment<'a, C> {
         Ok(None)
     }
 
-    /// The account's sequence, and the transaction if it is in a block. The sequence first: what is missing afterwards was missing when
-    /// the sequence was used up, but for the index.
-    async fn look(&self, attempts: &[Attempt]) -> Result<(u64, Option<TxOutcome>), ClientError> {
+    /// The account's sequence, and what became of those that are in a block. The sequence first: what is missing afterwards was missing
+    /// when the sequence was used up, but for the index.
+    async fn look(&self, attempts: &[Attempt]) -> Result<(u64, Vec<TxOutcome>), ClientError> {
         let sequence = self.chain.sequence().await?;
+        let mut found = vec![];
         for attempt in attempts {
-            if let Some(outcome) = self.chain.find(attempt.hash).await? {
-                return Ok((sequence, Some(outcome)));
-            }
+            found.extend(self.chain.find(attempt.hash).await?);
         }
-        Ok((sequence, None))
+        Ok((sequence, found))
     }
 
     async fn let_blocks_pass(&self) {

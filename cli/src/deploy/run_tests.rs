@@ -6,7 +6,7 @@
     reason = "a small world with small numbers; what cannot be unwrapped fails its story"
 )]
 
-use std::{cell::RefCell, collections::BTreeMap, io::Read as _};
+use std::{cell::RefCell, cmp::Ordering, collections::BTreeMap, io::Read as _};
 
 use client::{Call, ClientError, TxHash, TxOutcome};
 use cosmwasm_std::Event;
@@ -40,6 +40,8 @@ struct World {
     is_rough: bool,
     sequence: u64,
     mempool: Vec<Waiting>,
+    /// In the memory of other nodes only.
+    ghosts: Vec<Waiting>,
     signed: Vec<Waiting>,
     /// With the looks that it takes until the index knows it.
     blocks: Vec<(TxOutcome, u32)>,
@@ -49,6 +51,10 @@ struct World {
     wired: u32,
     /// Whether anybody may store code.
     takes_code: bool,
+    /// How much the next transactions may use.
+    gas: u8,
+    /// The process is killed as soon as this is so.
+    kill_when: Option<fn(&World) -> bool>,
     /// Calls of the port until the process is killed.
     until_kill: Option<u32>,
 }
@@ -60,12 +66,15 @@ impl World {
             is_rough,
             sequence: 7,
             mempool: vec![],
+            ghosts: vec![],
             signed: vec![],
             blocks: vec![],
             codes: vec![],
             contracts: BTreeMap::new(),
             wired: 0,
             takes_code: true,
+            gas: 0,
+            kill_when: None,
             until_kill: None,
         }
     }
@@ -113,7 +122,18 @@ impl World {
     /// A block: the transaction whose turn it is, or somebody else's of the same account.
     fn block(&mut self) {
         if self.rarely(12) {
-            self.mempool.clear();
+            let forgotten: Vec<Waiting> = self.mempool.drain(..).collect();
+            if self.dice.gen_bool(0.7) {
+                self.ghosts.extend(forgotten);
+            }
+        }
+        if self.rarely(6) && !self.ghosts.is_empty() {
+            let ghost = self.ghosts.remove(0);
+            match ghost.sequence.cmp(&self.sequence) {
+                Ordering::Equal => return self.include(ghost),
+                Ordering::Less => self.refuse(&ghost),
+                Ordering::Greater => {}
+            }
         }
         if self.rarely(25) {
             self.sequence += 1;
@@ -124,6 +144,26 @@ impl World {
             return;
         };
         let waiting = self.mempool.remove(place);
+        self.include(waiting);
+    }
+
+    /// It is in a block, and its sequence was used before.
+    fn refuse(&mut self, waiting: &Waiting) {
+        let outcome = TxOutcome {
+            hash: waiting.hash,
+            height: 1,
+            code: 32,
+            codespace: "sdk".into(),
+            log: "account sequence mismatch: incorrect account sequence".into(),
+            gas_wanted: 2,
+            gas_used: 1,
+            events: vec![],
+            data: vec![],
+        };
+        self.blocks.push((outcome, 0));
+    }
+
+    fn include(&mut self, waiting: Waiting) {
         self.sequence += 1;
         let before = (self.codes.clone(), self.contracts.clone(), self.wired);
         let (code, log, events) = match self.apply(&waiting.calls) {
@@ -174,6 +214,9 @@ struct Mortal<'a>(&'a RefCell<World>);
 impl Mortal<'_> {
     fn pulse(&self) -> Result<(), ClientError> {
         let mut world = self.0.borrow_mut();
+        if world.kill_when.is_some_and(|is_time| is_time(&world)) {
+            return Err(ClientError::BadCall(KILLED.into()));
+        }
         match &mut world.until_kill {
             Some(0) => Err(ClientError::BadCall(KILLED.into())),
             Some(left) => {
@@ -234,7 +277,12 @@ impl Chain for Mortal<'_> {
             });
         }
         let sequence = world.sequence;
-        let hash = TxHash::of(format!("{sequence} {calls:?}").as_bytes());
+        // Another gas limit, another hash.
+        if world.is_rough {
+            world.gas = world.dice.gen_range(0..3);
+        }
+        let gas = world.gas;
+        let hash = TxHash::of(format!("{sequence} {gas} {calls:?}").as_bytes());
         world.signed.push(Waiting {
             hash,
             sequence,
@@ -332,9 +380,10 @@ impl Story {
     /// Runs until it is done, each process killed after as many calls as `kill` says.
     async fn runs_until_done(&self, mut kill: impl FnMut(&mut World) -> Option<u32>) -> Made {
         for _ in 0..RUNS_MAX {
-            let mut world = self.world.borrow_mut();
-            world.until_kill = kill(&mut world);
-            drop(world);
+            {
+                let mut world = self.world.borrow_mut();
+                world.until_kill = kill(&mut world);
+            }
             if let Ok(made) = self.run().await {
                 return made;
             }
@@ -402,6 +451,33 @@ async fn a_step_that_the_chain_refuses_is_told_and_tried_anew_by_the_next_run() 
     let told = format!("{:#}", story.run().await.unwrap_err());
     assert_eq!(told, "wiring failed: the siblings are wired already");
     story.world.borrow_mut().wired = 0;
+    let made = story.run().await.unwrap();
+    story.world.borrow().assert_done(&made, &story.inputs);
+}
+
+#[tokio::test]
+async fn a_transaction_that_failed_because_another_of_its_step_was_quicker_is_no_failure() {
+    let story = Story::new(World::new(0, false));
+    // The sixth transaction makes the first contract. It is written down and not sent.
+    story.world.borrow_mut().kill_when = Some(|world| world.signed.len() == 6);
+    story.run().await.unwrap_err();
+    {
+        let mut world = story.world.borrow_mut();
+        world.gas = 1;
+        world.kill_when = Some(|world| world.signed.len() == 7 && !world.mempool.is_empty());
+    }
+    story.run().await.unwrap_err();
+    {
+        let mut world = story.world.borrow_mut();
+        world.kill_when = None;
+        world.block();
+        // The index will know it later than the other, which some node had sent after all.
+        world.blocks.last_mut().unwrap().1 = 5;
+        let late = world.signed.remove(5);
+        world.refuse(&late);
+        world.signed.insert(5, late);
+        assert_eq!(world.contracts.len(), 1);
+    }
     let made = story.run().await.unwrap();
     story.world.borrow().assert_done(&made, &story.inputs);
 }

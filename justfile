@@ -12,15 +12,24 @@ fmt:
 lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --locked -- -D warnings
+    cargo clippy --workspace --test localnet --test chains --test readme --locked -- -D warnings
 
 # unit tests, stories and laws, without the end-to-end run
 test:
     cargo test --workspace --locked --exclude fxn-tests
     cargo test -p fxn-tests --locked --test it --test workspace
 
-# contracts for the chain
-wasm:
-    scripts/build-contracts.sh
+# contracts for the chain: artifacts/*.wasm
+wasm *ARGS:
+    scripts/build-wasm.sh {{ARGS}}
+
+# a chain of wasmd validators; `just localnet start --validators 4`
+localnet *ARGS:
+    scripts/localnet.sh {{ARGS}}
+
+# what everything costs on wasmd: docs/gas.md
+gas:
+    scripts/gas.sh
 
 # write the golden JSON schemas and signed digests anew
 schema:

@@ -37,7 +37,9 @@ suite "devnet: restarts at any point" cargo test --locked -p fxn-devnet --test i
 suite "devnet: 2 000 transactions/s for five minutes, with the log" cargo run --quiet --release --locked -p fxn-devnet --example load -- \
   --seconds 300 --state "$state/devnet"
 suite "relayer processes killed at 500 random moments" cargo test --locked -p fxn-relayer --test it processes::moments -- --nocapture
+suite "relayer processes in chaos, 200 seeds" cargo test --locked -p fxn-relayer --test it chaos -- --nocapture
 suite "hosts killed at every place and 100 moments" cargo test --quiet --locked -p inference-host --test it crash::
+suite "deployments killed anywhere, 3 000 stories" cargo test --quiet --locked -p fxn-cli --bin fxn deploy::run_tests
 suite "hostile bytes" cargo test --quiet --locked -p fxn-tests --test fuzz -- --nocapture
 suite "networks of processes" cargo test --quiet --locked -p fxn-tests --test stress -- --nocapture
 

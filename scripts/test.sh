@@ -1,13 +1,23 @@
 #!/usr/bin/env bash
-# Everything that has to hold before a change lands: format, lints, tests, the demonstration end to end, contracts for wasm32.
-# Installs what it needs (toolchain parts by rustup, the ONNX Runtime library and the model by pip) and nothing outside the checkout
-# but cargo's and rustup's own folders.
+# Everything that has to hold before a change lands: format, lints, tests, the demonstration end to end, contracts for wasm32, a chain of
+# wasmd validators. Installs what it needs (toolchain parts by rustup, the ONNX Runtime library and the model by pip, wasmd by go, wasm-opt by
+# npm) and nothing outside the checkout but the folders that these tools keep for themselves. What Go or Node.js are needed for is left out
+# where they are not, and told; with CI=true that is a failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 step() { printf '\n== %s (%d s)\n' "$1" "$SECONDS"; }
 
 command -v rustup >/dev/null || { echo "scripts/test.sh needs Rust with rustup: https://rustup.rs" >&2; exit 1; }
+left_out=()
+[[ $(node --version 2>/dev/null) =~ ^v([0-9]+) && ${BASH_REMATCH[1]} -ge 20 ]] && command -v npm >/dev/null && node=yes || node=no
+[[ $node == yes ]] || left_out+=("contracts for wasm32, deployments of them, and CosmJS (they need Node.js 20 or newer with npm)")
+scripts/wasmd.sh --check 2>/dev/null && wasmd=yes || wasmd=no
+[[ $wasmd == yes ]] || left_out+=("the chain of wasmd validators (it needs Go, https://go.dev/dl, to build wasmd once)")
+tell_left_out() { [[ ${#left_out[@]} -eq 0 ]] || { printf 'left out:'; printf ' %s;' "${left_out[@]}"; printf '\n'; } >&2; }
+tell_left_out
+[[ ${#left_out[@]} -eq 0 || ${CI:-} != true ]] || exit 1
+
 step "toolchain"
 rustup show active-toolchain >/dev/null 2>&1 || rustup toolchain install
 rustup target add wasm32-unknown-unknown
@@ -21,9 +31,12 @@ cargo fmt --all --check
 
 step "lints"
 cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
+cargo clippy --quiet -p fxn-tests --test localnet --locked -- -D warnings
 
-step "contracts for wasm32"
-scripts/build-contracts.sh
+if [[ $node == yes ]]; then
+  step "contracts for wasm32"
+  scripts/build-wasm.sh --check-reproducible
+fi
 
 step "release build of fxn"
 cargo build --quiet --release --locked -p fxn-cli
@@ -31,13 +44,21 @@ cargo build --quiet --release --locked -p fxn-cli
 step "tests, with the demonstration as the end-to-end test"
 FXN_BIN="${CARGO_TARGET_DIR:-$PWD/target}/release/fxn" cargo test --workspace --locked --no-fail-fast
 
-step "CosmJS against the embedded chain"
-if command -v npm >/dev/null && [[ $(node --version 2>/dev/null) =~ ^v([0-9]+) && ${BASH_REMATCH[1]} -ge 20 ]]; then
+if [[ $wasmd == yes ]]; then
+  step "wasmd"
+  scripts/wasmd.sh
+  step "a chain of wasmd validators"
+  # Deployments and migrations take the artifacts of the step above.
+  without=()
+  [[ $node == yes ]] || without=(-- --skip deploy::)
+  FXN_BIN="${CARGO_TARGET_DIR:-$PWD/target}/release/fxn" cargo test --locked -p fxn-tests --test localnet "${without[@]}"
+fi
+
+if [[ $node == yes ]]; then
+  step "CosmJS against the embedded chain"
   npm --prefix tests/cosmjs ci --no-audit --no-fund --loglevel=error
   FXN_BIN="$(realpath "${CARGO_TARGET_DIR:-$PWD/target}/release/fxn")" npm --prefix tests/cosmjs test
-else
-  echo "left out: tests/cosmjs (CosmJS against fxn devnet) needs Node.js 20 or newer with npm" >&2
-  [[ ${CI:-} != true ]] || exit 1
 fi
 
 step "done"
+tell_left_out

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use inference_host::onnx::{find_library, OnnxRuntime};
+use inference_host::onnx::{find_library, Device, OnnxRuntime, DEVICE_MEMORY_BYTES_MAX};
 use partition::Runtime;
 
 /// Where the library is.
@@ -20,8 +20,9 @@ impl Library {
         Ok(OnnxRuntime::load(&library)?)
     }
 
-    /// What decides the bits here.
-    pub(crate) fn engine_class(&self) -> anyhow::Result<String> {
-        Ok(self.load()?.engine_class())
+    /// What decides the bits here, on this device.
+    pub(crate) fn engine_class(&self, device: Device) -> anyhow::Result<String> {
+        let runtime = self.load()?.on(device, DEVICE_MEMORY_BYTES_MAX)?;
+        Ok(runtime.engine_class())
     }
 }

@@ -7,6 +7,7 @@ mod amount;
 mod completions;
 mod context;
 mod demo;
+mod deploy;
 mod doctor;
 mod embed;
 mod engine;
@@ -49,6 +50,8 @@ struct Cli {
 enum Command {
     /// The whole network on this machine, with a real model
     Demo(demo::Demo),
+    /// Put the contracts onto a chain, and write its network file
+    Deploy(deploy::Deploy),
     /// Encrypted key files
     #[command(subcommand, after_help = "Examples:\n  fxn keys new alice\n  fxn keys list")]
     Keys(keys::Command),
@@ -131,6 +134,7 @@ async fn run(globals: Globals, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Doctor(_) | Command::Completions(_) => Ok(()),
         Command::Demo(demo) => demo::run(context, demo).await,
+        Command::Deploy(deploy) => deploy::run(context, deploy).await,
         Command::Keys(command) => keys::run(context, command),
         Command::Wallet(command) => wallet::run(context, command).await,
         Command::Model(command) => model::run(context, command).await,

@@ -20,8 +20,6 @@ use crate::{
     wallet::Wallet,
 };
 
-/// Simulated gas is what the transaction cost on the state of a moment ago; the state moves on.
-const GAS_FACTOR: Decimal = Decimal::percent(130);
 /// Longest wait for another task's transaction of the same account to be sent.
 const TURN_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest wait of [`Account::execute`] for a block that holds the transaction.
@@ -33,10 +31,33 @@ const BROADCAST_TRIES: u32 = 4;
 /// Pause before that; doubled each time.
 const BROADCAST_PAUSE: Duration = Duration::from_millis(250);
 
+/// What its transactions may cost and how long they count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The gas limit as a share of the simulated gas, in percent: simulated is what the transaction cost on the state of a moment ago, and
+    /// the state moves on.
+    pub gas_percent: u64,
+    /// The highest fee of one transaction, in the network's gas coin.
+    pub fee_max: Option<u128>,
+    /// After so many blocks a transaction that is in none can be in no further one: the chain sees to it.
+    pub blocks_max: Option<u64>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            gas_percent: 130,
+            fee_max: None,
+            blocks_max: None,
+        }
+    }
+}
+
 /// A wallet on a client.
 #[derive(Clone, Debug)]
 pub struct Account {
     client: Client,
+    limits: Limits,
     wallet: Arc<Wallet>,
     address: Arc<str>,
     turn: Arc<Mutex<Turn>>,
@@ -72,10 +93,16 @@ impl Account {
         let address = wallet.address(&client.network().bech32_prefix).into();
         Account {
             client,
+            limits: Limits::default(),
             wallet: Arc::new(wallet),
             address,
             turn: Arc::default(),
         }
+    }
+
+    /// The same with other limits.
+    pub fn with_limits(self, limits: Limits) -> Account {
+        Account { limits, ..self }
     }
 
     /// The client it is on.
@@ -105,11 +132,27 @@ impl Account {
     pub async fn prepare(&self, calls: &[Call]) -> Result<Prepared, ClientError> {
         let mut turn = self.take_turn().await?;
         let gas_used = self.simulate_in(&mut turn, calls).await?;
-        let gas_limit = scaled(gas_used.into(), GAS_FACTOR)?;
+        let gas_limit = scaled(gas_used.into(), Decimal::percent(self.limits.gas_percent))?;
         let gas_limit = u64::try_from(gas_limit).map_err(|_| ClientError::BadCall(format!("gas limit {gas_limit}")))?;
-        let fee = scaled(gas_limit.into(), self.client.network().gas_price)?;
+        self.sign_in(turn, calls, gas_limit).await
+    }
+
+    async fn sign_in(
+        &self,
+        mut turn: OwnedMutexGuard<Turn>,
+        calls: &[Call],
+        gas_limit: u64,
+    ) -> Result<Prepared, ClientError> {
+        let fee = self.fee(gas_limit)?;
         let (account_number, sequence) = self.identity(&mut turn).await?;
-        let terms = self.terms(account_number, sequence, gas_limit, fee);
+        let last_height = self
+            .limits
+            .blocks_max
+            .map(|blocks| self.client.height().saturating_add(blocks));
+        let terms = Terms {
+            last_height: last_height.unwrap_or_default(),
+            ..self.terms(account_number, sequence, gas_limit, fee)
+        };
         let bytes = cosmos::sign(&self.wallet, calls, &self.address, terms)?;
         Ok(Prepared {
             hash: TxHash::of(&bytes),
@@ -119,6 +162,12 @@ impl Account {
             fee,
             turn,
         })
+    }
+
+    /// Signs with a gas limit of the caller's choice, without trying it first: also what the chain is going to refuse.
+    pub async fn prepare_with_gas(&self, calls: &[Call], gas_limit: u64) -> Result<Prepared, ClientError> {
+        let turn = self.take_turn().await?;
+        self.sign_in(turn, calls, gas_limit).await
     }
 
     /// Sends a prepared transaction. `Ok` means that the node checked it and has it in its mempool.
@@ -147,9 +196,20 @@ impl Account {
         }
     }
 
+    /// Height of the last block that may hold a signed transaction; `None` for any.
+    pub fn last_height(bytes: &[u8]) -> Option<u64> {
+        cosmos::last_height(bytes)
+    }
+
     /// Waits until the transaction is in a block. A transaction that failed there is `Refused`.
     pub async fn confirm(&self, hash: TxHash, timeout: Duration) -> Result<TxOutcome, ClientError> {
         self.client.confirm(hash, timeout).await?.into_result()
+    }
+
+    /// Asks the chain for the sequence before the next transaction: the last one may never get into a block.
+    pub async fn ask_anew(&self) -> Result<(), ClientError> {
+        self.take_turn().await?.sequence = None;
+        Ok(())
     }
 
     /// Prepares, sends and confirms; signs anew where the chain asked for another sequence.
@@ -174,14 +234,15 @@ impl Account {
             Err(ClientError::NotConfirmed { .. } | ClientError::SequenceMismatch { .. })
         ) {
             // The chain forgot it or never ran it: later sequences built on it are wrong too.
-            self.take_turn().await?.sequence = None;
+            self.ask_anew().await?;
         }
         result
     }
 
     async fn simulate_in(&self, turn: &mut Turn, calls: &[Call]) -> Result<u64, ClientError> {
         let (account_number, sequence) = self.identity(turn).await?;
-        let terms = self.terms(account_number, sequence, 0, 0);
+        // With no fee at all wasmd leaves out the transfer of the fee, which costs as much gas as a transfer that is asked for.
+        let terms = self.terms(account_number, sequence, 0, 1);
         let result = self
             .client
             .simulate(cosmos::simulate(&self.wallet, calls, &self.address, terms)?)
@@ -203,6 +264,20 @@ impl Account {
             pause = pause.saturating_mul(2);
         }
         self.client.broadcast_bytes(bytes).await
+    }
+
+    fn fee(&self, gas: u64) -> Result<u128, ClientError> {
+        let network = self.client.network();
+        let fee = scaled(gas.into(), network.gas_price)?;
+        match self.limits.fee_max {
+            Some(fee_max) if fee > fee_max => Err(ClientError::FeeTooHigh {
+                gas,
+                fee,
+                fee_max,
+                denom: network.denom.clone(),
+            }),
+            _ => Ok(fee),
+        }
     }
 
     async fn identity(&self, turn: &mut Turn) -> Result<(u64, u64), ClientError> {
@@ -236,6 +311,7 @@ impl Account {
             gas,
             fee,
             denom: &network.denom,
+            last_height: 0,
         }
     }
 }
@@ -258,6 +334,6 @@ mod tests {
         assert_eq!(scaled(100_000, price).unwrap(), 2_500);
         assert_eq!(scaled(100_001, price).unwrap(), 2_501);
         assert_eq!(scaled(0, price).unwrap(), 0);
-        assert!(scaled(u128::MAX, GAS_FACTOR).is_err());
+        assert!(scaled(u128::MAX, Decimal::percent(130)).is_err());
     }
 }

@@ -40,6 +40,13 @@ pub enum Call {
         /// Who may migrate it.
         admin: Option<String>,
     },
+    /// Makes somebody else the one who may migrate a contract, which may be the contract itself.
+    UpdateAdmin {
+        /// The contract.
+        contract: String,
+        /// Who may migrate it from now on.
+        admin: String,
+    },
 }
 
 impl Call {

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     cosmos,
+    endpoints::{Endpoint, Endpoints},
     error::ClientError,
     network::{Contracts, Network},
     outcome::{own_sentence, refusal, TxHash, TxOutcome},
@@ -70,6 +71,43 @@ pub async fn node_status(rpc: &str, timeout: Duration) -> Result<Status, ClientE
     Rpc::new(rpc, timeout)?.status().await
 }
 
+/// A validator as it tells of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Validator {
+    /// Its node's name.
+    pub moniker: String,
+    /// Version of its application.
+    pub app_version: String,
+    /// Its latest block.
+    pub height: u64,
+}
+
+/// Most neighbours of a node that are asked for themselves.
+const NEIGHBOURS_MAX: usize = 32;
+
+/// The node at an RPC and those that it is connected to, of which the ones that vote, by name. A neighbour whose RPC does not answer is left
+/// out: nobody has to offer one.
+pub async fn validators(rpc: &str, timeout: Duration) -> Result<Vec<Validator>, ClientError> {
+    let node = Rpc::new(rpc, timeout)?;
+    let (own, neighbours) = futures::try_join!(node.introduction(), node.peers())?;
+    let others = neighbours.iter().take(NEIGHBOURS_MAX).map(|url| async move {
+        let neighbour = Rpc::new(url, timeout).ok()?;
+        neighbour.introduction().await.ok()
+    });
+    let others = futures::future::join_all(others).await;
+    let all = std::iter::once(own).chain(others.into_iter().flatten());
+    let mut voting: Vec<Validator> = all
+        .filter(|node| node.is_validator)
+        .map(|node| Validator {
+            moniker: node.moniker,
+            app_version: node.app_version,
+            height: node.height,
+        })
+        .collect();
+    voting.sort_by(|left, right| left.moniker.cmp(&right.moniker));
+    Ok(voting)
+}
+
 /// A connection to one network. Cloning it is cheap.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -79,7 +117,7 @@ pub struct Client {
 #[derive(Debug)]
 struct Inner {
     network: Network,
-    rpc: Rpc,
+    nodes: Arc<Endpoints>,
 }
 
 impl Client {
@@ -90,6 +128,16 @@ impl Client {
 
     /// The same with another limit for every single request.
     pub async fn connect_with(network: Network, request_timeout: Duration) -> Result<Client, ClientError> {
+        Client::connect_to(network, &[], request_timeout).await
+    }
+
+    /// The same with these nodes in place of the one in the network file, if there are any. At least one has to be there, on the network's
+    /// chain; of the others whichever is, and comes to be, is used as its health allows, and one on another chain never.
+    pub async fn connect_to(
+        network: Network,
+        nodes: &[String],
+        request_timeout: Duration,
+    ) -> Result<Client, ClientError> {
         let prefix = &network.bech32_prefix;
         if let Some(address) = network
             .contracts
@@ -102,16 +150,11 @@ impl Client {
                 prefix: prefix.clone(),
             }));
         }
-        let rpc = Rpc::new(&network.rpc, request_timeout)?;
-        let found = rpc.status().await?.chain_id;
-        if found != network.chain_id {
-            return Err(ClientError::ChainIdMismatch {
-                expected: network.chain_id,
-                found,
-            });
-        }
+        let own = [network.rpc.clone()];
+        let urls = if nodes.is_empty() { &own } else { nodes };
+        let nodes = Endpoints::connect(&network.chain_id, urls, request_timeout).await?;
         Ok(Client {
-            inner: Arc::new(Inner { network, rpc }),
+            inner: Arc::new(Inner { network, nodes }),
         })
     }
 
@@ -125,9 +168,19 @@ impl Client {
         &self.inner.network.contracts
     }
 
+    /// What is known of each of its nodes.
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        self.inner.nodes.report()
+    }
+
+    /// Height of the newest state that it was told of. Whatever it is told from now on is as new.
+    pub fn height(&self) -> u64 {
+        self.inner.nodes.seen()
+    }
+
     /// Where the chain stands.
     pub async fn status(&self) -> Result<Status, ClientError> {
-        self.inner.rpc.status().await
+        self.inner.nodes.status().await
     }
 
     /// Asks a contract.
@@ -137,7 +190,11 @@ impl Client {
         query: &Q,
     ) -> Result<R, ClientError> {
         let query = serde_json::to_vec(query).map_err(|error| ClientError::BadCall(error.to_string()))?;
-        let answer = self.inner.rpc.abci_query(cosmos::smart_query(contract, query)).await?;
+        let answer = self
+            .inner
+            .nodes
+            .abci_query(cosmos::smart_query(contract, query))
+            .await?;
         let data = cosmos::smart_answer(&contract_value(contract, answer)?)?;
         serde_json::from_slice(&data).map_err(|error| ClientError::BadAnswer {
             what: "smart query",
@@ -147,7 +204,7 @@ impl Client {
 
     /// The bytes a contract stored under a key.
     pub async fn raw(&self, contract: &str, key: &[u8]) -> Result<Option<Vec<u8>>, ClientError> {
-        let answer = self.inner.rpc.abci_query(cosmos::raw_query(contract, key)).await?;
+        let answer = self.inner.nodes.abci_query(cosmos::raw_query(contract, key)).await?;
         cosmos::raw_answer(&contract_value(contract, answer)?)
     }
 
@@ -177,13 +234,22 @@ impl Client {
 
     /// Code, creator and admin of a contract.
     pub async fn contract_info(&self, contract: &str) -> Result<ContractInfo, ClientError> {
-        let answer = self.inner.rpc.abci_query(cosmos::contract_query(contract)).await?;
+        let answer = self.inner.nodes.abci_query(cosmos::contract_query(contract)).await?;
         cosmos::contract_answer(&contract_value(contract, answer)?)
+    }
+
+    /// Asks the chain itself.
+    pub(crate) async fn ask_chain(&self, query: (&'static str, Vec<u8>)) -> Result<Vec<u8>, ClientError> {
+        let answer = self.inner.nodes.abci_query(query).await?;
+        match answer.code {
+            0 => Ok(answer.value),
+            code => Err(refusal(code, answer.codespace, &answer.log, None)),
+        }
     }
 
     /// Number and sequence of an account.
     pub async fn account(&self, address: &str) -> Result<AccountInfo, ClientError> {
-        let answer = self.inner.rpc.abci_query(cosmos::account_query(address)).await?;
+        let answer = self.inner.nodes.abci_query(cosmos::account_query(address)).await?;
         match answer.code {
             0 => cosmos::account_answer(&answer.value),
             _ if answer.log.contains("not found") => Err(ClientError::UnknownAccount {
@@ -195,7 +261,11 @@ impl Client {
 
     /// Balance of one native coin.
     pub async fn balance(&self, address: &str, denom: &str) -> Result<u128, ClientError> {
-        let answer = self.inner.rpc.abci_query(cosmos::balance_query(address, denom)).await?;
+        let answer = self
+            .inner
+            .nodes
+            .abci_query(cosmos::balance_query(address, denom))
+            .await?;
         match answer.code {
             0 => cosmos::balance_answer(&answer.value),
             code => Err(refusal(code, answer.codespace, &answer.log, None)),
@@ -204,15 +274,28 @@ impl Client {
 
     /// The transaction, whatever its result; `None` while it is in no block.
     pub async fn tx(&self, hash: TxHash) -> Result<Option<TxOutcome>, ClientError> {
-        self.inner.rpc.tx(hash).await
+        self.inner.nodes.tx(hash).await
     }
 
-    /// Hands signed bytes to the node. Harmless when the node already has them, in its mempool or in a block.
+    /// Hands signed bytes to the best node. Harmless when it already has them, in its mempool or in a block.
     pub async fn broadcast_bytes(&self, bytes: &[u8]) -> Result<TxHash, ClientError> {
+        self.handed_over(bytes, self.inner.nodes.broadcast(bytes).await?).await
+    }
+
+    /// The same with every node: what one of them keeps to itself gets into no block.
+    pub async fn spread_bytes(&self, bytes: &[u8]) -> Result<TxHash, ClientError> {
+        self.handed_over(bytes, self.inner.nodes.spread(bytes).await?).await
+    }
+
+    async fn handed_over(
+        &self,
+        bytes: &[u8],
+        (code, codespace, log): (u32, String, String),
+    ) -> Result<TxHash, ClientError> {
         let hash = TxHash::of(bytes);
-        match self.inner.rpc.broadcast(bytes).await? {
-            (0, ..) => Ok(hash),
-            (code, codespace, log) => {
+        match code {
+            0 => Ok(hash),
+            code => {
                 // Bytes that are in a block already are refused for their sequence.
                 if self.tx(hash).await?.is_some() {
                     return Ok(hash);
@@ -243,7 +326,7 @@ impl Client {
     }
 
     pub(crate) async fn simulate(&self, query: (&'static str, Vec<u8>)) -> Result<u64, ClientError> {
-        let answer = self.inner.rpc.abci_query(query).await?;
+        let answer = self.inner.nodes.abci_query(query).await?;
         match answer.code {
             0 => cosmos::simulated_gas(&answer.value),
             code => Err(refusal(code, answer.codespace, &answer.log, None)),
@@ -251,11 +334,11 @@ impl Client {
     }
 
     pub(crate) async fn block(&self, height: u64) -> Result<Option<crate::rpc::BlockResults>, ClientError> {
-        self.inner.rpc.block(height).await
+        self.inner.nodes.block(height).await
     }
 
     pub(crate) async fn new_blocks(&self) -> Result<NewBlocks, ClientError> {
-        self.inner.rpc.new_blocks().await
+        self.inner.nodes.new_blocks().await
     }
 }
 

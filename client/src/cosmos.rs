@@ -8,16 +8,18 @@ use cosmrs::{
         cosmos::{
             auth::v1beta1::{BaseAccount, QueryAccountRequest, QueryAccountResponse},
             bank::v1beta1::{QueryBalanceRequest, QueryBalanceResponse},
-            base::v1beta1::Coin as ProtoCoin,
-            tx::v1beta1::{SimulateRequest, SimulateResponse, TxRaw},
+            base::{query::v1beta1::PageRequest, v1beta1::Coin as ProtoCoin},
+            tx::v1beta1::{SimulateRequest, SimulateResponse, TxBody, TxRaw},
         },
         cosmwasm::wasm::v1::{
-            MsgExecuteContract, MsgInstantiateContract, MsgStoreCode, QueryContractInfoRequest,
-            QueryContractInfoResponse, QueryRawContractStateRequest, QueryRawContractStateResponse,
-            QuerySmartContractStateRequest, QuerySmartContractStateResponse,
+            AccessType, CodeInfoResponse, MsgExecuteContract, MsgInstantiateContract, MsgStoreCode, MsgUpdateAdmin,
+            QueryCodesRequest, QueryCodesResponse, QueryContractInfoRequest, QueryContractInfoResponse,
+            QueryRawContractStateRequest, QueryRawContractStateResponse, QuerySmartContractStateRequest,
+            QuerySmartContractStateResponse,
         },
         traits::{Message, Name},
     },
+    tendermint::block::Height,
     tx::{AuthInfo, Body, Fee, SignDoc, SignerInfo},
     AccountId, Any, Coin, Denom,
 };
@@ -27,6 +29,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     call::Call,
     client::{AccountInfo, ContractInfo},
+    codes::CodeInfo,
     error::ClientError,
     wallet::Wallet,
 };
@@ -46,6 +49,8 @@ pub(crate) struct Terms<'a> {
     pub(crate) fee: u128,
     /// The gas coin.
     pub(crate) denom: &'a str,
+    /// Height of the last block that may hold it; 0 for any.
+    pub(crate) last_height: u64,
 }
 
 /// The address of a key; `None` when the prefix begins no address.
@@ -68,6 +73,13 @@ pub(crate) fn sign(wallet: &Wallet, calls: &[Call], sender: &str, terms: Terms<'
     let document = unsigned.clone().into_bytes().map_err(bad)?;
     let signature = wallet.sign_digest(&Sha256::digest(document).into());
     Ok(raw(unsigned, signature.to_vec()))
+}
+
+/// Height of the last block that may hold a signed transaction; `None` for any, and for bytes that are none.
+pub(crate) fn last_height(bytes: &[u8]) -> Option<u64> {
+    let raw = TxRaw::decode(bytes).ok()?;
+    let body = TxBody::decode(raw.body_bytes.as_slice()).ok()?;
+    (body.timeout_height > 0).then_some(body.timeout_height)
 }
 
 /// The query that tells the gas of these calls: path and data. Simulation needs no signature.
@@ -109,8 +121,9 @@ fn unsigned(wallet: &Wallet, calls: &[Call], sender: &str, terms: Terms<'_>) -> 
         granter: None,
     };
     let auth: AuthInfo = SignerInfo::single_direct(Some(PublicKey::from(key)), terms.sequence).auth_info(fee);
+    let last_height = Height::try_from(terms.last_height).map_err(bad)?;
     Ok(SignDoc {
-        body_bytes: Body::new(messages?, "", 0u8).into_bytes().map_err(bad)?,
+        body_bytes: Body::new(messages?, "", last_height).into_bytes().map_err(bad)?,
         auth_info_bytes: auth.into_bytes().map_err(bad)?,
         chain_id: terms.chain_id.to_owned(),
         account_number: terms.account_number,
@@ -157,6 +170,11 @@ fn message(call: &Call, sender: &str, denom: &str) -> Result<Any, ClientError> {
             label: label.clone(),
             msg: msg.clone(),
             funds: vec![],
+        }),
+        Call::UpdateAdmin { contract, admin } => any(&MsgUpdateAdmin {
+            sender,
+            new_admin: admin.clone(),
+            contract: contract.clone(),
         }),
     })
 }
@@ -268,6 +286,46 @@ pub(crate) fn contract_answer(value: &[u8]) -> Result<ContractInfo, ClientError>
         creator: info.creator,
         admin: Some(info.admin).filter(|admin| !admin.is_empty()),
         label: info.label,
+    })
+}
+
+/// A page of codes: from a key of an earlier page on, or the newest first.
+pub(crate) fn codes_query(key: Vec<u8>, limit: u64, newest_first: bool) -> (&'static str, Vec<u8>) {
+    let pagination = PageRequest {
+        key,
+        limit,
+        reverse: newest_first,
+        ..PageRequest::default()
+    };
+    let pagination = Some(pagination);
+    (
+        "/cosmwasm.wasm.v1.Query/Codes",
+        QueryCodesRequest { pagination }.encode_to_vec(),
+    )
+}
+
+/// The key of a code among the pages.
+pub(crate) fn code_key(code_id: u64) -> Vec<u8> {
+    code_id.to_be_bytes().to_vec()
+}
+
+/// A page of codes, and the key of the next if there is one.
+pub(crate) fn codes_answer(value: &[u8]) -> Result<(Vec<CodeInfo>, Option<Vec<u8>>), ClientError> {
+    let response: QueryCodesResponse = decode("codes", value)?;
+    let next = response.pagination.map(|page| page.next_key);
+    let next = next.filter(|key| !key.is_empty());
+    let codes: Result<_, _> = response.code_infos.into_iter().map(code).collect();
+    Ok((codes?, next))
+}
+
+fn code(info: CodeInfoResponse) -> Result<CodeInfo, ClientError> {
+    let checksum = <[u8; 32]>::try_from(info.data_hash.as_slice());
+    let everybody = info.instantiate_permission.map(|access| access.permission);
+    Ok(CodeInfo {
+        code_id: info.code_id,
+        creator: info.creator,
+        checksum: checksum.map_err(|_| answer("codes", "a checksum that has not 32 bytes"))?,
+        is_for_everybody: everybody == Some(AccessType::Everybody.into()),
     })
 }
 

@@ -21,6 +21,36 @@ pub enum ClientError {
         /// What the node says.
         found: String,
     },
+    /// Each of several nodes belongs to another chain.
+    #[error("no node is on chain {expected:?} of the network file: {found}")]
+    WrongChains {
+        /// What the network file says.
+        expected: String,
+        /// What each node says.
+        found: String,
+    },
+    /// The node answers from an older state than one that was told before.
+    #[error("the node at {node} is at block {height}, and block {seen} was seen before")]
+    Behind {
+        /// Its host and port.
+        node: String,
+        /// Where it is.
+        height: u64,
+        /// What was told before.
+        seen: u64,
+    },
+    /// The fee is more than may be paid. Nothing was signed.
+    #[error("{gas} gas would cost {fee}{denom}, and a transaction may cost {fee_max}{denom}")]
+    FeeTooHigh {
+        /// The gas limit.
+        gas: u64,
+        /// What it costs.
+        fee: u128,
+        /// What it may cost.
+        fee_max: u128,
+        /// The gas coin.
+        denom: String,
+    },
     /// The account never received anything.
     #[error("account {address} does not exist on the chain: it must receive gas coin first")]
     UnknownAccount {
@@ -128,6 +158,7 @@ impl ClientError {
         matches!(
             self,
             ClientError::Unreachable { .. }
+                | ClientError::Behind { .. }
                 | ClientError::SequenceMismatch { .. }
                 | ClientError::NotConfirmed { .. }
                 | ClientError::Busy { .. }

@@ -38,6 +38,8 @@ use crate::{
 const FETCHES: usize = 8;
 /// First pause after a failure; doubled up to the longest.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Pause after every wake-up: a node that rings without end must not be asked without end.
+const WAKE_PAUSE: Duration = Duration::from_millis(5);
 /// Longest pause after a failure.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -185,6 +187,7 @@ impl Reader {
                 Ok(()) => {
                     (pause, last_good) = (PAUSE, Instant::now());
                     let _ = tokio::time::timeout(self.options.poll, self.wake.notified()).await;
+                    tokio::time::sleep(WAKE_PAUSE).await;
                     continue;
                 }
                 Err(Stop::Unheard) => return,
@@ -207,12 +210,6 @@ impl Reader {
     /// Reads everything there is now.
     async fn catch_up(&mut self) -> Result<(), Stop> {
         let status = self.client.status().await.map_err(Stop::Retry)?;
-        if status.earliest_height > self.next {
-            return Err(Stop::End(ClientError::Pruned {
-                height: self.next,
-                earliest: status.earliest_height,
-            }));
-        }
         if status.height.saturating_add(1) < self.next {
             return Err(Stop::Retry(ClientError::ChainWentBack {
                 next: self.next,
@@ -229,7 +226,13 @@ impl Reader {
             match results {
                 Ok(Some(results)) => self.deliver(height, results).await?,
                 // The node counts the block but has not stored its results yet.
-                Ok(None) => return Ok(()),
+                Ok(None) if height == status.height => return Ok(()),
+                Ok(None) => {
+                    return Err(Stop::Retry(ClientError::BadAnswer {
+                        what: "block_results",
+                        reason: format!("nothing of block {height}, although the chain is at {}", status.height),
+                    }))
+                }
                 Err(error @ ClientError::Pruned { .. }) => return Err(Stop::End(error)),
                 Err(error) => return Err(Stop::Retry(error)),
             }

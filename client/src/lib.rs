@@ -2,8 +2,9 @@
 //!
 //! - [`Network`]: `network.json`, which chain and which contracts.
 //! - [`Wallet`]: a secp256k1 key that signs transactions, receipts and vouchers.
-//! - [`Client`]: queries and transaction look-ups, each with a time-out.
+//! - [`Client`]: queries and transaction look-ups, each with a time-out, at one node or at the healthiest of several.
 //! - [`Account`]: a wallet on a client: prepare, broadcast, confirm; recovers from sequence mismatches.
+//! - [`Client::find_code`]: what code is on the chain.
 //! - [`events::follow`]: the ordered, gap-free stream of our contracts' events.
 //!
 //! It works unchanged on the embedded chain (`devnet`) and on wasmd.
@@ -11,7 +12,9 @@
 mod account;
 mod call;
 mod client;
+mod codes;
 mod cosmos;
+mod endpoints;
 mod error;
 pub mod events;
 mod network;
@@ -20,9 +23,11 @@ mod queries;
 mod rpc;
 mod wallet;
 
-pub use account::{Account, Prepared};
+pub use account::{Account, Limits, Prepared};
 pub use call::Call;
-pub use client::{node_status, AccountInfo, Client, ContractInfo, ContractVersion, Status};
+pub use client::{node_status, validators, AccountInfo, Client, ContractInfo, ContractVersion, Status, Validator};
+pub use codes::CodeInfo;
+pub use endpoints::{Endpoint, Standing};
 pub use error::ClientError;
 pub use network::{Beacon, Contracts, Network, NetworkError};
 pub use outcome::{ParseTxHashError, TxHash, TxOutcome};

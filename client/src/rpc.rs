@@ -2,7 +2,7 @@
 //!
 //! Guarantees: every call ends within the request time-out; every failure is one of our own errors, one line long.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use base64::{engine::general_purpose::STANDARD, Engine};
 use cosmrs::tendermint::{abci::types::ExecTxResult, block::Height, Hash};
@@ -10,6 +10,7 @@ use cosmwasm_std::{Attribute, Event};
 use futures::StreamExt;
 use tendermint_rpc::{
     client::CompatMode,
+    endpoint::net_info::PeerInfo,
     error::ErrorDetail,
     query::{EventType, Query},
     Client as _, HttpClient, HttpClientUrl, SubscriptionClient, Url, WebSocketClient, WebSocketClientUrl,
@@ -30,9 +31,20 @@ pub(crate) struct Rpc {
     timeout: Duration,
 }
 
+/// What a node says of itself.
+#[derive(Debug)]
+pub(crate) struct Introduction {
+    pub(crate) moniker: String,
+    pub(crate) app_version: String,
+    pub(crate) height: u64,
+    pub(crate) is_validator: bool,
+}
+
 /// The answer to an ABCI query.
 #[derive(Debug)]
 pub(crate) struct Answer {
+    /// Height of the state that was asked. 0: the node does not say.
+    pub(crate) height: u64,
     pub(crate) code: u32,
     pub(crate) codespace: String,
     pub(crate) log: String,
@@ -65,6 +77,17 @@ impl Rpc {
         })
     }
 
+    /// Its host and port: an URL may hold what is nobody's business.
+    pub(crate) fn name(&self) -> String {
+        let url: Result<Url, _> = self.url.parse();
+        url.map_or_else(|_| "?".into(), |url| format!("{}:{}", url.host(), url.port()))
+    }
+
+    /// It has said nothing for so long.
+    pub(crate) fn silent(&self, limit: Duration) -> ClientError {
+        self.unreachable(format!("no answer within {} ms", limit.as_millis()))
+    }
+
     pub(crate) async fn status(&self) -> Result<Status, ClientError> {
         let status = self
             .http
@@ -81,10 +104,37 @@ impl Rpc {
         })
     }
 
-    pub(crate) async fn abci_query(&self, (path, data): (&str, Vec<u8>)) -> Result<Answer, ClientError> {
+    /// What the node is: its name, the version of its application, where it stands, and whether it votes.
+    pub(crate) async fn introduction(&self) -> Result<Introduction, ClientError> {
+        let (status, application) = futures::join!(self.http.status(), self.http.abci_info());
+        let status = status.map_err(|error| self.failed("status", &error))?;
+        let application = application.map_err(|error| self.failed("abci_info", &error))?;
+        Ok(Introduction {
+            moniker: status.node_info.moniker.to_string(),
+            app_version: application.version,
+            height: status.sync_info.latest_block_height.value(),
+            is_validator: status.validator_info.power.value() > 0,
+        })
+    }
+
+    /// RPC URLs of the nodes that this one is connected to: where it met them, with the port that they announce. Of what they say only the
+    /// port is used, so nobody sends us elsewhere.
+    pub(crate) async fn peers(&self) -> Result<Vec<String>, ClientError> {
+        let told = self.http.net_info().await;
+        let told = told.map_err(|error| self.failed("net_info", &error))?;
+        let url = |peer: &PeerInfo| {
+            let (_, port) = peer.node_info.other.rpc_address.rsplit_once(':')?;
+            let address = SocketAddr::new(peer.remote_ip, port.parse().ok()?);
+            Some(format!("http://{address}"))
+        };
+        Ok(told.peers.iter().filter_map(url).collect())
+    }
+
+    pub(crate) async fn abci_query(&self, (path, data): (&'static str, Vec<u8>)) -> Result<Answer, ClientError> {
         let asked = self.http.abci_query(Some(path.to_owned()), data, None, false);
         let answer = asked.await.map_err(|error| self.failed("abci_query", &error))?;
         Ok(Answer {
+            height: answer.height.value(),
             code: answer.code.value(),
             codespace: answer.codespace,
             log: answer.log,

@@ -55,6 +55,7 @@ pub(crate) const EXECUTE_FAILED: Code = wasm(5, "execute wasm contract failed");
 pub(crate) const QUERY_FAILED: Code = wasm(9, "query wasm contract failed");
 pub(crate) const MIGRATE_FAILED: Code = wasm(11, "migrate wasm contract failed");
 pub(crate) const EMPTY: Code = wasm(12, "empty");
+pub(crate) const INVALID: Code = wasm(14, "invalid");
 pub(crate) const NO_SUCH_CONTRACT: Code = wasm(22, "no such contract");
 pub(crate) const QUERY_DEPTH: Code = wasm(27, "max query stack size exceeded");
 pub(crate) const NO_SUCH_CODE: Code = wasm(28, "no such code");

@@ -15,6 +15,8 @@ const FIRST_CALL: u64 = 57_000;
 const FURTHER_CALL: u64 = 8_000;
 /// A native transfer.
 const SEND: u64 = 13_000;
+/// A new wasm admin of a contract.
+const UPDATE_ADMIN: u64 = 15_000;
 /// Making a contract out of stored code.
 const INSTANTIATE: u64 = 90_000;
 /// A key written.
@@ -30,6 +32,8 @@ pub(crate) fn of(bytes: usize, messages: &[Message], written: Written) -> u64 {
         let cost = match message {
             Message::Send { .. } => SEND,
             Message::Instantiate { .. } => INSTANTIATE,
+            Message::Migrate { .. } => FIRST_CALL,
+            Message::UpdateAdmin { .. } => UPDATE_ADMIN,
             Message::Execute { .. } if std::mem::replace(&mut called, true) => FURTHER_CALL,
             Message::Execute { .. } => FIRST_CALL,
         };

@@ -41,7 +41,7 @@ pub const DEV_ACCOUNTS: [&str; 13] = [
 /// Gas coin of each development account: enough for millions of transactions.
 const DEV_GAS: u128 = 1_000_000_000_000;
 /// Gas coin of the faucet.
-const FAUCET_GAS: u128 = 1_000_000_000_000_000;
+pub const FAUCET_GAS: u128 = 1_000_000_000_000_000;
 /// FUNC of each development account: a million.
 const DEV_FUNC: u128 = 1_000_000 * schema::UFUNC;
 

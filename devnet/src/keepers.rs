@@ -203,9 +203,28 @@ impl Contracts {
     }
 
     /// Refuses what wasmd refuses before a contract runs.
-    fn check(&self, api: &dyn Api, storage: &dyn Storage, message: &WasmMsg) -> Result<(), Refusal> {
+    fn check(&self, api: &dyn Api, storage: &dyn Storage, sender: &Addr, message: &WasmMsg) -> Result<(), Refusal> {
         match message {
-            WasmMsg::Execute { contract_addr, .. } | WasmMsg::Migrate { contract_addr, .. } => {
+            WasmMsg::Migrate {
+                contract_addr,
+                new_code_id,
+                ..
+            } => {
+                self.check_admin(storage, sender, contract_addr, "can not migrate")?;
+                if self.keeper.contract_code(*new_code_id).is_err() {
+                    return Err(code::INVALID_REQUEST.with("unknown code"));
+                }
+            }
+            WasmMsg::UpdateAdmin { contract_addr, admin } => {
+                if let Err(error) = api.addr_validate(admin) {
+                    return Err(code::INVALID_ADDRESS.with(format!("new admin: {error}")));
+                }
+                self.check_admin(storage, sender, contract_addr, "can not modify contract")?;
+            }
+            WasmMsg::ClearAdmin { contract_addr } => {
+                self.check_admin(storage, sender, contract_addr, "can not modify contract")?;
+            }
+            WasmMsg::Execute { contract_addr, .. } => {
                 let address = Addr::unchecked(contract_addr);
                 let known = self.keeper.contract_data(storage, &address);
                 known.map_err(|_| code::NO_SUCH_CONTRACT.with(format!("address {contract_addr}")))?;
@@ -231,6 +250,16 @@ impl Contracts {
         Ok(())
     }
 
+    /// Who may give a contract other code, and another admin: its admin.
+    fn check_admin(&self, storage: &dyn Storage, sender: &Addr, contract: &str, what: &str) -> Result<(), Refusal> {
+        let known = self.keeper.contract_data(storage, &Addr::unchecked(contract));
+        match known {
+            Err(_) => Err(code::INVALID_REQUEST.with("unknown contract")),
+            Ok(data) if data.admin.as_ref() != Some(sender) => Err(code::UNAUTHORIZED.with(what)),
+            Ok(_) => Ok(()),
+        }
+    }
+
     fn run(
         &self,
         api: &dyn Api,
@@ -242,7 +271,7 @@ impl Contracts {
     ) -> AnyResult<AppResponse> {
         let _level = Level::enter(&self.calls, CALLS_MAX)
             .ok_or_else(|| failed(code::CALL_DEPTH.with(format!("more than {CALLS_MAX} calls"))))?;
-        self.check(api, storage, &msg).map_err(failed)?;
+        self.check(api, storage, &sender, &msg).map_err(failed)?;
         let (receiver, funds) = riding(&msg);
         check_funds(&sender, &funds, |denom| {
             balance(api, storage, router, block, &sender, denom)
@@ -254,6 +283,7 @@ impl Contracts {
             _ => code::EXECUTE_FAILED,
         };
         let from = sender.to_string();
+        let own = shape::of_code(&msg);
         let keeper = &self.keeper;
         let run = AssertUnwindSafe(|| keeper.execute(api, storage, router, block, sender, msg));
         let mut response = match catch_unwind(run) {
@@ -261,6 +291,13 @@ impl Contracts {
             Ok(Err(error)) => return Err(AnyError::new(lifted(&error, entry))),
             Err(panic) => return Err(failed(aborted(panic.as_ref()))),
         };
+        if let Some(own) = own {
+            // The keeper's own comes first, if there is one, with its attributes the other way round.
+            if response.events.first().is_some_and(|event| event.ty == own.ty) {
+                response.events.remove(0);
+            }
+            response.events.insert(0, own);
+        }
         let made = || {
             let made = response.events.iter().find(|event| event.ty == "instantiate");
             made.and_then(|event| shape::attribute(event, "_contract_address"))

@@ -32,7 +32,7 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::{
-    genesis::{dev_address, Account, DEV_ACCOUNTS, FAUCET},
+    genesis::{dev_address, Account, DEV_ACCOUNTS, FAUCET, FAUCET_GAS},
     log::StateError,
     machine::Code,
 };

@@ -297,6 +297,22 @@ fn as_multi_test(message: Message) -> (CosmosMsg, code::Code) {
             };
             (instantiate.into(), code::INSTANTIATE_FAILED)
         }
+        Message::Migrate { contract, code_id, msg } => {
+            let migrate = WasmMsg::Migrate {
+                contract_addr: contract,
+                new_code_id: code_id,
+                msg: msg.into(),
+            };
+            (migrate.into(), code::MIGRATE_FAILED)
+        }
+        Message::UpdateAdmin { contract, admin } => {
+            let contract_addr = contract;
+            let update = match admin {
+                Some(admin) => WasmMsg::UpdateAdmin { contract_addr, admin },
+                None => WasmMsg::ClearAdmin { contract_addr },
+            };
+            (update.into(), code::UNAUTHORIZED)
+        }
     }
 }
 

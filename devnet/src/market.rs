@@ -37,20 +37,21 @@ pub(crate) fn codes() -> Vec<Code> {
             Box::new(ContractWrapper::new(execute, instantiate, query))
         },
         || {
-            use model_registry::contract::{execute, instantiate, query};
-            Box::new(ContractWrapper::new(execute, instantiate, query))
+            use model_registry::contract::{execute, instantiate, migrate, query};
+            Box::new(ContractWrapper::new(execute, instantiate, query).with_migrate(migrate))
         },
         || {
-            use provider_staking::contract::{execute, instantiate, query};
-            Box::new(ContractWrapper::new(execute, instantiate, query))
+            use provider_staking::contract::{execute, instantiate, migrate, query};
+            Box::new(ContractWrapper::new(execute, instantiate, query).with_migrate(migrate))
         },
         || {
             use royalty_escrow::contract::{execute, instantiate, query};
             Box::new(ContractWrapper::new(execute, instantiate, query))
         },
         || {
-            use job_orchestrator::contract::{execute, instantiate, query, reply};
-            Box::new(ContractWrapper::new(execute, instantiate, query).with_reply(reply))
+            use job_orchestrator::contract::{execute, instantiate, migrate, query, reply};
+            let wrapper = ContractWrapper::new(execute, instantiate, query);
+            Box::new(wrapper.with_reply(reply).with_migrate(migrate))
         },
     ]
 }
@@ -64,14 +65,14 @@ pub(crate) fn deploy(machine: &mut Machine, params: Params, accounts: &[Account]
         code_id: 0,
     };
     let func_token = deployer.instantiate(
-        "func-token",
+        ("func-token", false),
         &token::InstantiateMsg {
             initial_balances: balances(accounts)?,
             marketing: None,
         },
     )?;
     let model_registry = deployer.instantiate(
-        "model-registry",
+        ("model-registry", true),
         &registry::InstantiateMsg {
             admin: admin.clone(),
             func_token: func_token.clone(),
@@ -79,7 +80,7 @@ pub(crate) fn deploy(machine: &mut Machine, params: Params, accounts: &[Account]
         },
     )?;
     let provider_staking = deployer.instantiate(
-        "provider-staking",
+        ("provider-staking", true),
         &staking::InstantiateMsg {
             admin: admin.clone(),
             func_token: func_token.clone(),
@@ -88,7 +89,7 @@ pub(crate) fn deploy(machine: &mut Machine, params: Params, accounts: &[Account]
         },
     )?;
     let royalty_escrow = deployer.instantiate(
-        "royalty-escrow",
+        ("royalty-escrow", false),
         &escrow::InstantiateMsg {
             admin: admin.clone(),
             func_token: func_token.clone(),
@@ -98,7 +99,7 @@ pub(crate) fn deploy(machine: &mut Machine, params: Params, accounts: &[Account]
         },
     )?;
     let job_orchestrator = deployer.instantiate(
-        "job-orchestrator",
+        ("job-orchestrator", true),
         &orchestrator::InstantiateMsg {
             admin,
             model_registry: model_registry.clone(),
@@ -121,6 +122,9 @@ pub(crate) fn deploy(machine: &mut Machine, params: Params, accounts: &[Account]
         provider_staking: provider_staking.clone(),
     };
     deployer.execute(&royalty_escrow, &wire)?;
+    for own in [&model_registry, &provider_staking, &job_orchestrator] {
+        deployer.give_to_itself(own)?;
+    }
     Ok(json!({
         "func_token": func_token,
         "model_registry": model_registry,
@@ -157,13 +161,13 @@ struct Deployer<'a> {
 }
 
 impl Deployer<'_> {
-    fn instantiate<M: Serialize>(&mut self, label: &str, msg: &M) -> anyhow::Result<String> {
+    fn instantiate<M: Serialize>(&mut self, (label, migratable): (&str, bool), msg: &M) -> anyhow::Result<String> {
         self.code_id = self.code_id.saturating_add(1);
         let message = Message::Instantiate {
             code_id: self.code_id,
             msg: serde_json::to_vec(msg)?,
             label: label.to_owned(),
-            admin: Some(self.admin.clone()),
+            admin: migratable.then(|| self.admin.clone()),
             funds: vec![],
         };
         let effect = self.machine.execute(&self.admin, &message);
@@ -171,6 +175,17 @@ impl Deployer<'_> {
         let made = effect.events.iter().find(|event| event.ty == "instantiate");
         let address = made.and_then(|event| shape::attribute(event, "_contract_address"));
         Ok(address.context("no address")?.to_owned())
+    }
+
+    /// From now on only the contract itself can have it migrated.
+    fn give_to_itself(&mut self, contract: &str) -> anyhow::Result<()> {
+        let message = Message::UpdateAdmin {
+            contract: contract.to_owned(),
+            admin: Some(contract.to_owned()),
+        };
+        let effect = self.machine.execute(&self.admin, &message);
+        effect.map_err(|refusal| anyhow!("giving {contract} to itself: {}", refusal.log))?;
+        Ok(())
     }
 
     fn execute<M: Serialize>(&mut self, contract: &str, msg: &M) -> anyhow::Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! The table of differences is in the design facts; the tests below hold each line of it.
 
-use cosmwasm_std::{Attribute, Coin, Event};
+use cosmwasm_std::{Attribute, Coin, Event, WasmMsg};
 
 use crate::transaction::{Message, Tx};
 
@@ -55,6 +55,31 @@ pub(crate) fn burnt(from: &str, module: &str, coins: &[Coin]) -> Vec<Event> {
     events.push(event("coin_spent", &[("spender", module), ("amount", &amount)]));
     events.push(event("burn", &[("burner", module), ("amount", &amount)]));
     events
+}
+
+/// The event of a contract that gets other code or another admin, as wasmd writes it.
+pub(crate) fn of_code(message: &WasmMsg) -> Option<Event> {
+    let admin = |contract: &str, admin: &str| {
+        let attributes = [("_contract_address", contract), ("new_admin_address", admin)];
+        event("update_contract_admin", &attributes)
+    };
+    match message {
+        WasmMsg::Migrate {
+            contract_addr,
+            new_code_id,
+            ..
+        } => {
+            let code_id = new_code_id.to_string();
+            let attributes = [("code_id", code_id.as_str()), ("_contract_address", contract_addr)];
+            Some(event("migrate", &attributes))
+        }
+        WasmMsg::UpdateAdmin {
+            contract_addr,
+            admin: new,
+        } => Some(admin(contract_addr, new)),
+        WasmMsg::ClearAdmin { contract_addr } => Some(admin(contract_addr, "")),
+        _ => None,
+    }
 }
 
 /// The events of coins that move.

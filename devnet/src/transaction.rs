@@ -13,7 +13,9 @@ use cosmrs::{
             crypto::secp256k1::PubKey,
             tx::v1beta1::{mode_info, AuthInfo, SignDoc, TxBody, TxRaw},
         },
-        cosmwasm::wasm::v1::{MsgExecuteContract, MsgInstantiateContract, MsgStoreCode},
+        cosmwasm::wasm::v1::{
+            MsgClearAdmin, MsgExecuteContract, MsgInstantiateContract, MsgMigrateContract, MsgStoreCode, MsgUpdateAdmin,
+        },
         traits::{Message as _, Name},
     },
     Any,
@@ -52,6 +54,16 @@ pub(crate) enum Message {
         to: String,
         amount: Vec<Coin>,
     },
+    Migrate {
+        contract: String,
+        code_id: u64,
+        msg: Vec<u8>,
+    },
+    /// `None`: nobody may migrate it any more.
+    UpdateAdmin {
+        contract: String,
+        admin: Option<String>,
+    },
 }
 
 impl Message {
@@ -61,14 +73,17 @@ impl Message {
             Message::Execute { .. } => MsgExecuteContract::type_url(),
             Message::Instantiate { .. } => MsgInstantiateContract::type_url(),
             Message::Send { .. } => MsgSend::type_url(),
+            Message::Migrate { .. } => MsgMigrateContract::type_url(),
+            Message::UpdateAdmin { admin: Some(_), .. } => MsgUpdateAdmin::type_url(),
+            Message::UpdateAdmin { admin: None, .. } => MsgClearAdmin::type_url(),
         }
     }
 
     /// The module that runs it.
     pub(crate) fn module(&self) -> &'static str {
         match self {
-            Message::Execute { .. } | Message::Instantiate { .. } => "wasm",
             Message::Send { .. } => "bank",
+            _ => "wasm",
         }
     }
 }
@@ -269,12 +284,39 @@ fn message(any: &Any) -> Result<(String, Message), Refusal> {
         };
         return Ok((decoded.sender, message));
     }
+    if let Some(decoded) = about_code(any)? {
+        return Ok(decoded);
+    }
     let reason = if any.type_url == MsgStoreCode::type_url() {
         "contracts are compiled into this chain, and no other code can be stored".to_owned()
     } else {
         format!("this chain does not run {}", any.type_url)
     };
     Err(code::UNKNOWN_REQUEST.with(reason))
+}
+
+/// Messages about the code of a contract, and about who may change it.
+fn about_code(any: &Any) -> Result<Option<(String, Message)>, Refusal> {
+    let value = any.value.as_slice();
+    if any.type_url == MsgMigrateContract::type_url() {
+        let decoded = MsgMigrateContract::decode(value).map_err(parse_error)?;
+        let (contract, code_id, msg) = (decoded.contract, decoded.code_id, decoded.msg);
+        return Ok(Some((decoded.sender, Message::Migrate { contract, code_id, msg })));
+    }
+    if any.type_url == MsgUpdateAdmin::type_url() {
+        let decoded = MsgUpdateAdmin::decode(value).map_err(parse_error)?;
+        if decoded.sender.eq_ignore_ascii_case(&decoded.new_admin) {
+            return Err(code::INVALID.with("new admin is the same as the old"));
+        }
+        let (contract, admin) = (decoded.contract, Some(decoded.new_admin));
+        return Ok(Some((decoded.sender, Message::UpdateAdmin { contract, admin })));
+    }
+    if any.type_url == MsgClearAdmin::type_url() {
+        let decoded = MsgClearAdmin::decode(value).map_err(parse_error)?;
+        let (contract, admin) = (decoded.contract, None);
+        return Ok(Some((decoded.sender, Message::UpdateAdmin { contract, admin })));
+    }
+    Ok(None)
 }
 
 fn public_key(any: &Any) -> Result<[u8; 33], Refusal> {

@@ -17,6 +17,7 @@ use crate::{
     links::{sign_receipt, Done},
     peers::Push,
     refusal::Refusal,
+    request::first_not_finite,
     work::{Entry, Phase, Record},
 };
 
@@ -89,7 +90,12 @@ impl Host {
             memory,
         } = admitted;
         let computed = match tokio::time::timeout_at(self.clock.instant_of(deadline), ticket.finish()).await {
-            Ok(Ok(rows)) => encode(&rows),
+            Ok(Ok(rows)) => {
+                if record.is_last() {
+                    self.metrics.rows_not_finite(not_finite(&rows));
+                }
+                encode(&rows)
+            }
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("the deadline {deadline} passed before all rows were computed")),
         };
@@ -202,4 +208,13 @@ impl Host {
 fn encode(rows: &[Row]) -> Result<Vec<Bytes>, String> {
     let encode = |row: &Row| row::encode(row).map(Bytes::from).map_err(|error| error.to_string());
     rows.iter().map(encode).collect()
+}
+
+/// Rows with a number that is not finite. They are answers like others; who serves the model may want to know.
+fn not_finite(rows: &[Row]) -> u64 {
+    let has_one = |row: &&Row| {
+        let mut tensors = row.iter();
+        tensors.any(|tensor| first_not_finite(tensor.dtype, &tensor.data).is_some())
+    };
+    u64::try_from(rows.iter().filter(has_one).count()).unwrap_or(u64::MAX)
 }

@@ -46,7 +46,7 @@ pub(crate) enum BlobError {
         bytes_max: u64,
         in_use: u64,
     },
-    #[error("failed to access blob {digest}")]
+    #[error("failed to access blob {digest}: {source}")]
     File { digest: Digest, source: io::Error },
 }
 

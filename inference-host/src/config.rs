@@ -10,6 +10,8 @@ use std::{
 use partition::row::ROW_BYTES_MAX;
 use serde::{de, Deserialize, Deserializer};
 
+use crate::onnx::{Device, DEVICE_MEMORY_BYTES_MAX};
+
 /// How a host runs.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +38,16 @@ pub struct Config {
     /// Library of ONNX Runtime, 1.22 or newer. Otherwise `FXN_ONNXRUNTIME`, `ORT_DYLIB_PATH`, then the project's own.
     #[serde(default)]
     pub onnxruntime: Option<PathBuf>,
+    /// What computes: `cpu`, `cuda` or `cuda:N`. A host that cannot compute there does not start.
+    #[serde(default)]
+    pub device: Device,
+    /// Most bytes of a GPU's memory for each stage, its weights included. What needs more waits, then fails.
+    #[serde(default = "default_device_memory_bytes_max")]
+    pub device_memory_bytes_max: u64,
+    /// Whether rows share batches on a GPU. Faster, but there a batch may change the last bits of its rows: for whoever has measured that it
+    /// does not, or whose outputs nobody compares.
+    #[serde(default)]
+    pub device_batches: bool,
     /// Threads of the one pool that all sessions share. 0: one per core.
     #[serde(default)]
     pub threads: usize,
@@ -57,7 +69,8 @@ pub struct Config {
     /// Most pushes received at the same time.
     #[serde(default = "default_pushes_max")]
     pub pushes_max: usize,
-    /// Most items remembered, in work or kept for their evidence and outputs.
+    /// Most pieces of work remembered, in work or kept for their evidence and outputs. As many as the deployments have slots, at least:
+    /// then what the chain has closed always makes room in time.
     #[serde(default = "default_items_max")]
     pub items_max: usize,
     /// Most bytes of rows on disk: acknowledged inputs and outputs that are kept.
@@ -75,6 +88,10 @@ pub struct Config {
     /// Longest wait for a connection, or for the next bytes of a blob or a push.
     #[serde(default = "default_io_timeout_seconds")]
     pub io_timeout_seconds: u64,
+    /// Longest run of one batch, and longest load of one stage. A graph that takes longer hangs: its deployment is not served until it is
+    /// loaded anew.
+    #[serde(default = "default_run_timeout_seconds")]
+    pub run_timeout_seconds: u64,
     /// How often the provider's deployments and the chain's time are looked up.
     #[serde(default = "default_refresh_seconds")]
     pub refresh_seconds: u64,
@@ -98,6 +115,9 @@ impl Config {
             blob_bytes_max: default_blob_bytes_max(),
             serve_blobs: true,
             onnxruntime: None,
+            device: Device::Cpu,
+            device_memory_bytes_max: default_device_memory_bytes_max(),
+            device_batches: false,
             threads: 0,
             spin: false,
             queue_rows_max: default_queue_rows_max(),
@@ -111,6 +131,7 @@ impl Config {
             allow_private_peers: false,
             chain_timeout_seconds: default_chain_timeout_seconds(),
             io_timeout_seconds: default_io_timeout_seconds(),
+            run_timeout_seconds: default_run_timeout_seconds(),
             refresh_seconds: default_refresh_seconds(),
             clock_skew_seconds_max: default_clock_skew_seconds_max(),
             connections_max: default_connections_max(),
@@ -119,7 +140,7 @@ impl Config {
 
     /// Refuses values that cannot work.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let bounds: [(&'static str, u64, u64, u64); 11] = [
+        let bounds: [(&'static str, u64, u64, u64); 13] = [
             ("queue_rows_max", as_u64(self.queue_rows_max), 1, 1 << 20),
             ("batch_positions_max", self.batch_positions_max, 1, 1 << 24),
             ("rows_bytes_max", self.rows_bytes_max, 1 << 16, u64::from(u32::MAX) << 4),
@@ -129,10 +150,17 @@ impl Config {
                 1 << 10,
                 as_u64(FRAME_BYTES_CEILING),
             ),
+            (
+                "device_memory_bytes_max",
+                self.device_memory_bytes_max,
+                64 << 20,
+                1 << 40,
+            ),
             ("pushes_max", as_u64(self.pushes_max), 1, 1 << 12),
             ("items_max", as_u64(self.items_max), 1, 1 << 20),
             ("chain_timeout_seconds", self.chain_timeout_seconds, 1, 300),
             ("io_timeout_seconds", self.io_timeout_seconds, 1, 300),
+            ("run_timeout_seconds", self.run_timeout_seconds, 1, 3600),
             ("refresh_seconds", self.refresh_seconds, 1, 3600),
             (
                 "clock_skew_seconds_max",
@@ -243,6 +271,10 @@ fn default_blob_bytes_max() -> u64 {
     64 << 30
 }
 
+fn default_device_memory_bytes_max() -> u64 {
+    DEVICE_MEMORY_BYTES_MAX
+}
+
 fn default_queue_rows_max() -> usize {
     8192
 }
@@ -281,6 +313,10 @@ fn default_chain_timeout_seconds() -> u64 {
 
 fn default_io_timeout_seconds() -> u64 {
     30
+}
+
+fn default_run_timeout_seconds() -> u64 {
+    300
 }
 
 fn default_refresh_seconds() -> u64 {
@@ -323,6 +359,20 @@ mod tests {
         let error = config.check().unwrap_err().to_string();
         assert_eq!(error, "pushes_max is 0, 1 to 4096 are allowed");
         assert_eq!(Config::new("h", "").check(), Err(ConfigError::NoProvider));
+    }
+
+    #[test]
+    fn a_device_is_read_by_its_name_and_another_word_is_refused() {
+        let read = |device: &str| {
+            let text = format!(r#"{{"home":"h","provider":"p","device":"{device}"}}"#);
+            serde_json::from_str::<Config>(&text)
+        };
+        assert_eq!(read("cuda:2").unwrap().device, Device::Cuda(2));
+        let error = read("gpu").unwrap_err().to_string();
+        assert!(
+            error.starts_with("\"gpu\" is no device: write cpu, cuda or cuda:N"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -34,6 +34,7 @@ use crate::{
     queue::Ticket,
     refusal::Refusal,
     request::Format,
+    room::Room,
     serving::Serving,
     span::Pushed,
     work::{Entry, Record, Work, WorkKey},
@@ -59,6 +60,7 @@ pub(crate) struct Host {
     pub(crate) pushes: Semaphore,
     /// Room for inputs that are being fetched and tokenised.
     pub(crate) begins: Semaphore,
+    pub(crate) room: Room,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stop: CancellationToken,
@@ -160,6 +162,7 @@ impl Host {
             return Err(self.not_assigned(item));
         }
         self.in_time(&assignment)?;
+        self.make_places(spans.len()).await;
         for span in spans {
             self.work.learn(&assignment, span, self.clock.now())?;
         }
@@ -250,6 +253,7 @@ impl Host {
         let serving = self.serving(&record)?;
         serving.room_for(usize::try_from(pushed.rows).unwrap_or(usize::MAX))?;
         let units = pushed.links.last().map_or(0, |link| link.receipt.receipt.units_in);
+        Refusal::check_size("bytes", pushed.bytes, self.config.work_bytes_max, "work_bytes_max")?;
         self.work.room_for(pushed.bytes)?;
         let memory = self.reserve(pushed.bytes.saturating_add(sent_bytes(&serving, expected, units)))?;
         Ok(Expected::Wanted(Box::new(Wanted {
@@ -323,6 +327,9 @@ impl Host {
         let deployment = record.pinned().ok_or_else(|| self.not_assigned(item))?.deployment;
         let serving = self.models.find(deployment)?;
         let (job, served) = (record.assignment.manifest, serving.manifest);
+        if serving.is_short_of_memory() {
+            return Err(Refusal::DeviceMemory { deployment });
+        }
         match job == served {
             true => Ok(serving),
             false => Err(Refusal::OtherManifest {
@@ -361,6 +368,7 @@ impl Host {
     fn reserve(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Refusal> {
         let free = count(self.memory.available_permits()).saturating_mul(KIB);
         let max = self.config.rows_bytes_max;
+        Refusal::check_size("bytes", bytes, max, "rows_bytes_max")?;
         let refuse = || Refusal::Memory { bytes, free, max };
         let permits = u32::try_from(bytes.div_ceil(KIB)).map_err(|_| refuse())?;
         Arc::clone(&self.memory)

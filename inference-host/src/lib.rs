@@ -33,6 +33,7 @@ mod peers;
 mod queue;
 mod refusal;
 pub mod request;
+mod room;
 mod rows;
 mod running;
 mod server;

@@ -21,9 +21,11 @@ const STAGES_MAX: usize = 256;
 /// Why work or a push was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
+    TooLarge,
     Queue,
     Work,
     Memory,
+    DeviceMemory,
     Busy,
     Disk,
     Clock,
@@ -38,10 +40,12 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    const ALL: [(Self, &'static str); 14] = [
+    const ALL: [(Self, &'static str); 16] = [
+        (Self::TooLarge, "too_large"),
         (Self::Queue, "queue"),
         (Self::Work, "work"),
         (Self::Memory, "memory"),
+        (Self::DeviceMemory, "device_memory"),
         (Self::Busy, "busy"),
         (Self::Disk, "disk"),
         (Self::Clock, "clock"),
@@ -83,7 +87,10 @@ counters! {
     items_started("items_started", "Pieces of work whose computation was begun.");
     items_done("items_done", "Pieces of work finished: acknowledged by the next host, or kept as output.");
     items_failed("items_failed", "Pieces of work given up.");
+    items_let_go("items_let_go", "Finished pieces of work that gave way to new ones because the chain had closed their attempt.");
+    device_memory_exhausted("device_memory_exhausted", "Runs of a row alone for which the device had no memory.");
     rows_computed("rows_computed", "Rows that went through all stages of their span.");
+    rows_not_finite("rows_not_finite", "Rows of the last stage that have a NaN or an infinity among their numbers.");
     units_computed("units_computed", "Positions (units) of those rows.");
     pushes_sent("pushes_sent", "Pushes that the next host acknowledged.");
     push_retries("push_retries", "Pushes tried again.");

@@ -6,21 +6,27 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak,
+    },
     time::{Duration, Instant},
 };
 
-use partition::{self_test, Bundle, BundleError, Manifest, Runtime, RuntimeError, SelfTestError, Standing};
-use schema::{staking::DeploymentResponse, Digest};
+use partition::{self_test, Batching, Bundle, BundleError, Manifest, Runtime, RuntimeError, SelfTestError, Standing};
+use schema::{
+    staking::{DeploymentResponse, DeploymentTerms},
+    Digest, INLINE_BYTES_MAX,
+};
 use serde::Serialize;
 use tokio::{sync::Notify, task::JoinSet};
 
 use crate::{
     blobs::Pinned,
     chain::{Chain, ChainError},
-    engine::{Engine, Health},
+    engine::{Engine, Given, Health, Hung},
     metrics::Metrics,
-    queue::Queue,
+    queue::{Limits, Queue},
     request::RowReader,
     serving::{Parts, Proven, Serving},
     sources::{Length, SourceError, Sources},
@@ -34,6 +40,8 @@ pub(crate) const MANIFEST_BYTES_MAX: u64 = 16 << 20;
 /// First and longest pause before a refused deployment is tried again.
 const RETRY_FIRST: Duration = Duration::from_secs(5);
 const RETRY_LONGEST: Duration = Duration::from_secs(300);
+/// Threads that may hang before nothing is loaded any more: each keeps its session in memory.
+const HUNG_MAX: usize = 2;
 
 /// Why a deployment is not served.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +72,10 @@ pub(crate) enum LoadError {
     Thread { stage: usize, source: std::io::Error },
     #[error("stage {stage}: the runtime panicked while it loaded or tested the graph")]
     Panicked { stage: usize },
+    #[error("stage {stage}: the runtime took longer than {seconds} s to load and test the graph")]
+    Slow { stage: usize, seconds: u64 },
+    #[error("{threads} threads of this host hang in graphs, so it loads no more: restart it")]
+    Hung { threads: usize },
 }
 
 /// The sentence of an error that keeps the interesting part in its source.
@@ -81,6 +93,29 @@ pub(crate) struct Policy {
     pub queue_rows_max: usize,
     /// Most positions in a batch.
     pub batch_positions_max: u64,
+    /// Whether rows share batches where that may change their bits.
+    pub device_batches: bool,
+    /// Longest run of a batch, and longest load of a stage.
+    pub patience: Duration,
+    /// Most pieces of work that are remembered.
+    pub items_max: usize,
+    /// Most bytes of rows in memory.
+    pub rows_bytes_max: u64,
+}
+
+impl Policy {
+    /// Which limit of this host refuses work that the terms allow for, if any does. A row counts one unit at least.
+    pub(crate) fn shortage(&self, terms: &DeploymentTerms, serving: &Serving) -> Option<String> {
+        let units = terms.sla.units_max;
+        let rows = units.min(u64::try_from(INLINE_BYTES_MAX).unwrap_or(u64::MAX));
+        let (queue, memory) = (self.queue_rows_max, self.rows_bytes_max);
+        let bytes = serving.sent_bytes(units);
+        if rows > u64::try_from(queue).unwrap_or(u64::MAX) {
+            return Some(format!("an item may have {rows} rows, queue_rows_max is {queue}"));
+        }
+        (bytes > memory)
+            .then(|| format!("an item of {units} units becomes {bytes} bytes of rows, rows_bytes_max is {memory}"))
+    }
 }
 
 /// All deployments of the provider.
@@ -96,8 +131,11 @@ pub(crate) struct Models {
     loaded: Mutex<HashMap<Digest, Weak<Proven>>>,
     /// Held while a stage is loaded: they take turns, so that two deployments of one stage share it.
     proving: tokio::sync::Mutex<()>,
+    hung: Hung,
     /// Deployments that a task is loading.
     loading: Mutex<HashSet<u64>>,
+    /// As they were when somebody was last told that they are too many.
+    slots_promised: AtomicUsize,
     changed: Notify,
     chain_trouble: Mutex<Option<String>>,
 }
@@ -150,6 +188,9 @@ pub(crate) struct DeploymentStatus {
     /// Why it is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Which limit of this host refuses work that the terms allow for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shortage: Option<String>,
     /// Relative error against the reference, where the manifest does not list the engine class.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub newcomer_error_ppb: Option<u64>,
@@ -176,7 +217,9 @@ impl Models {
             slots: RwLock::default(),
             loaded: Mutex::default(),
             proving: tokio::sync::Mutex::default(),
+            hung: Hung::default(),
             loading: Mutex::default(),
+            slots_promised: AtomicUsize::new(0),
             changed: Notify::new(),
             chain_trouble: Mutex::new(Some("the chain has not answered yet".to_owned())),
         }
@@ -189,7 +232,10 @@ impl Models {
     /// The deployment, if it is ready. If it is not known at all, the chain is asked soon.
     pub(crate) fn find(&self, deployment: u64) -> Result<Arc<Serving>, NotServing> {
         let reason = match self.slots().get(&deployment).map(|slot| &slot.state) {
-            Some(State::Ready(serving)) => return Ok(Arc::clone(serving)),
+            Some(State::Ready(serving)) => match serving.health() {
+                Health::Ready => return Ok(Arc::clone(serving)),
+                Health::Stopped { reason } => reason,
+            },
             Some(State::Loading) => "it is still loading".to_owned(),
             Some(State::Refused { reason, .. }) => reason.clone(),
             None => {
@@ -200,10 +246,15 @@ impl Models {
         Err(NotServing { deployment, reason })
     }
 
+    /// Threads that hang in a graph.
+    pub(crate) fn hung_threads(&self) -> usize {
+        self.hung.threads()
+    }
+
     /// Every deployment, by number.
     pub(crate) fn status(&self) -> Vec<DeploymentStatus> {
         let slots = self.slots();
-        let mut all: Vec<DeploymentStatus> = slots.values().map(Slot::status).collect();
+        let mut all: Vec<DeploymentStatus> = slots.values().map(|slot| slot.status(&self.policy)).collect();
         all.sort_by_key(|status| status.deployment);
         all
     }
@@ -243,6 +294,16 @@ impl Models {
     fn refresh(self: &Arc<Self>, found: Vec<DeploymentResponse>, loads: &mut JoinSet<()>) {
         let listed: Vec<u64> = found.iter().map(|deployment| deployment.deployment).collect();
         self.slots_mut().retain(|deployment, _| listed.contains(deployment));
+        let slots = found.iter().map(|deployment| usize::from(deployment.terms.slots));
+        let slots = slots.fold(0, usize::saturating_add);
+        let items_max = self.policy.items_max;
+        if slots > items_max && self.slots_promised.swap(slots, Ordering::Relaxed) != slots {
+            tracing::warn!(
+                slots,
+                items_max,
+                "the deployments have more slots than this host remembers pieces of work"
+            );
+        }
         for response in found {
             let deployment = response.deployment;
             let Some(failures) = self.due(&response) else { continue };
@@ -254,6 +315,13 @@ impl Models {
                 let state = match models.load(&response).await {
                     Ok(serving) => {
                         tracing::info!(deployment, model = %response.terms.model, "deployment is served");
+                        if let Some(shortage) = models.policy.shortage(&response.terms, &serving) {
+                            tracing::warn!(
+                                deployment,
+                                shortage,
+                                "the deployment promises more than this host takes"
+                            );
+                        }
                         State::Ready(Arc::new(serving))
                     }
                     Err(error) => refused(deployment, error.to_string(), failures),
@@ -328,7 +396,15 @@ impl Models {
             metrics: Arc::clone(&self.metrics),
         };
         let queue = Queue::new(self.policy.queue_rows_max);
-        Ok(Serving::start(parts, queue, self.policy.batch_positions_max))
+        let share = self.policy.device_batches || self.runtime.batches_keep_bits();
+        let limits = Limits {
+            positions_max: self.policy.batch_positions_max,
+            batching: match share {
+                true => parts.bundle.manifest().batching,
+                false => Batching::Single,
+            },
+        };
+        Ok(Serving::start(parts, queue, limits))
     }
 
     /// What reads a developer's rows. A model without a tokenizer is served like any other, but takes no texts.
@@ -357,9 +433,23 @@ impl Models {
         if let Some(proven) = shared.filter(|proven| proven.engine.health() == Health::Ready) {
             return Ok(proven);
         }
+        let threads = self.hung.threads();
+        if threads >= HUNG_MAX {
+            return Err(LoadError::Hung { threads });
+        }
         let (bundle, runtime) = (bundle.clone(), Arc::clone(&self.runtime));
-        let work = tokio::task::spawn_blocking(move || load_and_test(&bundle, stage, runtime.as_ref()));
-        let proven = Arc::new(work.await.map_err(|_| LoadError::Panicked { stage })??);
+        let (patience, hung) = (self.policy.patience, self.hung.clone());
+        let work = move || load_and_test(&bundle, stage, runtime.as_ref(), patience, hung);
+        let given = |given| match given {
+            Given::NoThread(source) => LoadError::Thread { stage, source },
+            Given::Panicked => LoadError::Panicked { stage },
+            Given::Up => LoadError::Slow {
+                stage,
+                seconds: patience.as_secs(),
+            },
+        };
+        let proven = self.hung.on_thread("load-stage", patience, work).await;
+        let proven = Arc::new(proven.map_err(given)??);
         let mut loaded = lock(&self.loaded);
         loaded.retain(|_, proven| proven.strong_count() > 0);
         loaded.insert(digest, Arc::downgrade(&proven));
@@ -376,7 +466,7 @@ impl Models {
 }
 
 impl Slot {
-    fn status(&self) -> DeploymentStatus {
+    fn status(&self, policy: &Policy) -> DeploymentStatus {
         let terms = &self.response.terms;
         let (state, reason, serving) = match &self.state {
             State::Loading => ("loading", None, None),
@@ -395,6 +485,7 @@ impl Slot {
             engine_class: terms.engine_class.clone(),
             state,
             reason,
+            shortage: serving.and_then(|serving| policy.shortage(terms, serving)),
             newcomer_error_ppb: serving.and_then(|serving| serving.newcomer_error_ppb()),
             queued_rows: serving.map_or(0, |serving| serving.queued()),
         }
@@ -428,7 +519,13 @@ fn check_stages(manifest: &Manifest, chain: &[Digest], first: u8, last: u8) -> R
     Ok(())
 }
 
-fn load_and_test(bundle: &Bundle, stage: usize, runtime: &dyn Runtime) -> Result<Proven, LoadError> {
+fn load_and_test(
+    bundle: &Bundle,
+    stage: usize,
+    runtime: &dyn Runtime,
+    patience: Duration,
+    hung: Hung,
+) -> Result<Proven, LoadError> {
     let graph = bundle.verify_stage(stage)?;
     let mut loaded = runtime
         .load(&graph)
@@ -445,8 +542,14 @@ fn load_and_test(bundle: &Bundle, stage: usize, runtime: &dyn Runtime) -> Result
             "the manifest does not list this engine class; it is within the tolerance"
         );
     }
-    let engine = Engine::start(bundle.stage(stage)?.clone(), loaded, manifest.max_positions)
-        .map_err(|source| LoadError::Thread { stage, source })?;
+    let engine = Engine::start(
+        bundle.stage(stage)?.clone(),
+        loaded,
+        manifest.max_positions,
+        patience,
+        hung,
+    )
+    .map_err(|source| LoadError::Thread { stage, source })?;
     Ok(Proven { engine, standing })
 }
 

@@ -1,8 +1,9 @@
 //! Rows wait here, and leave in batches.
 //!
 //! Guarantees: the queue never grows beyond its bound (one row too many is refused at once, all or nothing for an item); the row that has
-//! waited longest is in the next batch, so none starves; rows that nobody waits for any more leave without costing a run. Batch mates do
-//! not change a bit, so rows of several items share batches freely; which may be padded to one length is the manifest's to say.
+//! waited longest is in the next batch, so none starves; rows that nobody waits for any more leave without costing a run. Where batch
+//! mates do not change a bit, rows of several items share batches freely (on a GPU they may, and each runs alone: ADR 0017); which may be padded to
+//! one length is the manifest's to say.
 
 use std::{
     collections::VecDeque,

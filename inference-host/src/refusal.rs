@@ -57,12 +57,21 @@ pub enum Refusal {
     // What this host can do now.
     #[error(transparent)]
     NotServing(#[from] NotServing),
+    #[error("{found} {what} came at once, and this host never takes more than {max}: {limit} of its configuration")]
+    TooLarge {
+        what: &'static str,
+        found: u64,
+        max: u64,
+        limit: &'static str,
+    },
     #[error(transparent)]
-    Queue(#[from] Overloaded),
+    Queue(Overloaded),
     #[error(transparent)]
     Work(#[from] WorkFull),
     #[error("{bytes} bytes of rows came, {free} of {max} are free")]
     Memory { bytes: u64, free: u64, max: u64 },
+    #[error("deployment {deployment} waits for memory of its device")]
+    DeviceMemory { deployment: u64 },
     #[error("{max} pushes are being received already")]
     Pushes { max: usize },
     #[error(transparent)]
@@ -109,6 +118,17 @@ impl Refusal {
         }
     }
 
+    /// Refuses what would not fit into an empty host either: to come back later is of no use.
+    pub(crate) fn check_size(what: &'static str, found: u64, max: u64, limit: &'static str) -> Result<(), Self> {
+        let refuse = || Self::TooLarge {
+            what,
+            found,
+            max,
+            limit,
+        };
+        (found <= max).then_some(()).ok_or_else(refuse)
+    }
+
     /// Whether there is only too much of it: the same is taken a moment later.
     pub(crate) fn is_overload(&self) -> bool {
         matches!(
@@ -116,6 +136,7 @@ impl Refusal {
             Self::Queue(_)
                 | Self::Work(_)
                 | Self::Memory { .. }
+                | Self::DeviceMemory { .. }
                 | Self::Pushes { .. }
                 | Self::Begins { .. }
                 | Self::Headers { .. }
@@ -124,7 +145,10 @@ impl Refusal {
 
     /// Whether asking again would not change what is wrong: it is in the rows themselves, or what was kept is lost.
     pub(crate) fn is_final(&self) -> bool {
-        matches!(self, Self::Journal(JournalError::Corrupt { .. })) || self.http() == StatusCode::UNPROCESSABLE_ENTITY
+        matches!(
+            self,
+            Self::TooLarge { .. } | Self::Journal(JournalError::Corrupt { .. })
+        ) || self.http() == StatusCode::UNPROCESSABLE_ENTITY
     }
 
     /// When it is worth another try, where it is: the queue knows how fast it empties, work gives way when its window ends.
@@ -143,9 +167,11 @@ impl Refusal {
     /// One word for the metrics.
     pub(crate) fn reason(&self) -> Reason {
         match self {
+            Self::TooLarge { .. } => Reason::TooLarge,
             Self::Queue(_) => Reason::Queue,
             Self::Work(_) => Reason::Work,
             Self::Memory { .. } => Reason::Memory,
+            Self::DeviceMemory { .. } => Reason::DeviceMemory,
             Self::Pushes { .. } | Self::Begins { .. } | Self::Headers { .. } => Reason::Busy,
             Self::Journal(_) => Reason::Disk,
             Self::Clock(_) => Reason::Clock,
@@ -181,6 +207,7 @@ impl Refusal {
             | Self::Unknown { .. }
             | Self::NotBegun { .. } => StatusCode::NOT_FOUND,
             Self::Address { .. } => StatusCode::BAD_REQUEST,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Past { .. } | Self::Ended { .. } | Self::Late { .. } => StatusCode::CONFLICT,
             _ if self.is_overload() => StatusCode::TOO_MANY_REQUESTS,
             Self::NotYet { .. }
@@ -207,9 +234,11 @@ impl Refusal {
             Self::Queue(_)
             | Self::Work(_)
             | Self::Memory { .. }
+            | Self::DeviceMemory { .. }
             | Self::Pushes { .. }
             | Self::Begins { .. }
             | Self::Headers { .. } => Code::ResourceExhausted,
+            Self::TooLarge { .. } => Code::OutOfRange,
             Self::NotAssigned { .. } | Self::NotOurSpan { .. } | Self::Links(_) => Code::PermissionDenied,
             Self::HostKey { .. } | Self::OtherManifest { .. } => Code::FailedPrecondition,
             Self::Past { .. } | Self::Ended { .. } | Self::Conflict { .. } => Code::Aborted,
@@ -236,5 +265,16 @@ impl From<Refusal> for Status {
             status.metadata_mut().insert(RETRY_AFTER, seconds.into());
         }
         status
+    }
+}
+
+impl From<Overloaded> for Refusal {
+    fn from(overloaded: Overloaded) -> Self {
+        let count = |rows: usize| u64::try_from(rows).unwrap_or(u64::MAX);
+        let (rows, rows_max) = (count(overloaded.rows), count(overloaded.rows_max));
+        match Self::check_size("rows", rows, rows_max, "queue_rows_max") {
+            Err(refusal) => refusal,
+            Ok(()) => Self::Queue(overloaded),
+        }
     }
 }

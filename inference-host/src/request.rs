@@ -4,10 +4,13 @@
 //! inputs of the graph. A row is one request, so its tensors have no batch axis, as everywhere between hosts.
 //!
 //! Guarantees: bytes become a row that fits the model's inputs, or an error that names what is wrong; nothing is read beyond the bytes
-//! given, and nothing is allocated beyond a small multiple of them.
+//! given, and nothing is allocated beyond a small multiple of them. A developer's numbers are finite: a NaN has many encodings, which no two
+//! machines need treat alike, so nothing computed from one could be compared. What a graph makes of finite rows is only bytes, whatever it is
+//! (masks between stages are often infinite), and is signed as it came.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use half::{bf16, f16};
 use partition::{
     row::{self, RowError, ROW_BYTES_MAX},
     DType, Dim, Manifest, Row, Tensor, TensorError, TensorSpec,
@@ -76,6 +79,12 @@ pub enum TensorsError {
     },
     #[error("tensor {input} is boolean and has the byte {byte}, only 0 and 1 are allowed")]
     Bool { input: String, byte: u8 },
+    #[error("tensor {input} is {value} at index {index}: numbers must be finite")]
+    NotFinite {
+        input: String,
+        index: usize,
+        value: &'static str,
+    },
     #[error(transparent)]
     Row(#[from] RowError),
     #[error(transparent)]
@@ -249,7 +258,34 @@ fn tensor(input: &TensorSpec, view: &TensorView<'_>) -> Result<Tensor, TensorsEr
         let input = input.name.clone();
         return Err(TensorsError::Bool { input, byte });
     }
+    if let Some((index, value)) = first_not_finite(input.dtype, view.data()) {
+        let input = input.name.clone();
+        return Err(TensorsError::NotFinite { input, index, value });
+    }
     Ok(Tensor::new(input.dtype, shape, view.data().to_vec())?)
+}
+
+/// The first number of a tensor that is not finite, if its type has such numbers.
+pub(crate) fn first_not_finite(dtype: DType, data: &[u8]) -> Option<(usize, &'static str)> {
+    match dtype {
+        DType::Float16 => find(data, |bytes| f16::from_le_bytes(bytes).to_f64()),
+        DType::Bfloat16 => find(data, |bytes| bf16::from_le_bytes(bytes).to_f64()),
+        DType::Float32 => find(data, |bytes| f32::from_le_bytes(bytes).into()),
+        DType::Float64 => find(data, f64::from_le_bytes),
+        _ => None,
+    }
+}
+
+fn find<const WIDTH: usize>(data: &[u8], number: fn([u8; WIDTH]) -> f64) -> Option<(usize, &'static str)> {
+    let (numbers, _) = data.as_chunks::<WIDTH>();
+    let mut numbers = numbers.iter().map(|bytes| number(*bytes)).enumerate();
+    let (index, found) = numbers.find(|(_, number)| !number.is_finite())?;
+    let value = match () {
+        () if found.is_nan() => "NaN",
+        () if found > 0.0 => "infinity",
+        () => "-infinity",
+    };
+    Some((index, value))
 }
 
 /// Whether lengths are those of fixed axes; symbolic ones are checked together, for the whole row.
@@ -432,6 +468,30 @@ mod tests {
             refusal(&detection(2, 65), &specs),
             "axis 2 of tensor image has 65 positions, 1 to 64 are allowed"
         );
+    }
+
+    #[test]
+    fn a_number_that_is_not_finite_is_refused_by_its_tensor_and_place() {
+        let put = |bits: &[u8], width: usize| [vec![0; 3 * width], bits.to_vec(), bits.to_vec()].concat();
+        let cases = [
+            (DType::Float16, put(&[0x00, 0x7c], 2), "infinity"),
+            (DType::Bfloat16, put(&[0x81, 0xff], 2), "NaN"),
+            (DType::Float32, put(&f32::NEG_INFINITY.to_le_bytes(), 4), "-infinity"),
+            (DType::Float32, put(&[0x01, 0x00, 0x80, 0x7f], 4), "NaN"),
+            (DType::Float64, put(&f64::NAN.to_le_bytes(), 8), "NaN"),
+        ];
+        for (dtype, data, value) in cases {
+            let specs = [spec("x", dtype, &[symbol("n")])];
+            let row = [Tensor::new(dtype, vec![5], data).unwrap()];
+            let expected = format!("tensor x is {value} at index 3: numbers must be finite");
+            let blob = encode_tensors(&row, &specs).unwrap();
+            assert_eq!(decode_tensors(&blob, &specs, 8).unwrap_err().to_string(), expected);
+        }
+        // The largest and the smallest are numbers like others, and integers have no such thing.
+        for number in [f32::MAX, f32::MIN_POSITIVE / 2.0, -0.0] {
+            assert_eq!(first_not_finite(DType::Float32, &number.to_le_bytes()), None);
+        }
+        assert_eq!(first_not_finite(DType::Int64, &[0xff; 8]), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use axum::Router;
-use client::{Client, Network, Wallet};
+use client::{Client, ClientError, Network, Wallet};
 use partition::Runtime;
 use schema::work::HostFile;
 use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
@@ -26,6 +26,7 @@ use crate::{
     model::{Models, Policy},
     onnx::{find_library, OnnxRuntime, Threads},
     peers::Peers,
+    room::Room,
     server,
     sources::Sources,
     status::{self, Ports},
@@ -52,6 +53,8 @@ pub async fn run(
         spin: config.spin,
     };
     let runtime = OnnxRuntime::load_with(&library, threads).context("failed to start ONNX Runtime")?;
+    let on_device = runtime.on(config.device, config.device_memory_bytes_max);
+    let runtime = on_device.with_context(|| format!("stages cannot run on {}", config.device))?;
     tokio::pin!(shutdown);
     let client = tokio::select! {
         client = connect(network, config.chain_timeout()) => client?,
@@ -67,7 +70,7 @@ pub async fn run(
 async fn connect(network: Network, timeout: Duration) -> Result<Client> {
     let until = Instant::now().checked_add(CONNECT_PATIENCE);
     loop {
-        match Client::connect_with(network.clone(), timeout).await {
+        match connect_once(network.clone(), timeout).await {
             Ok(client) => return Ok(client),
             Err(error) if error.is_transient() && until.is_some_and(|until| Instant::now() < until) => {
                 tracing::warn!(%error, "waiting for the chain");
@@ -76,6 +79,13 @@ async fn connect(network: Network, timeout: Duration) -> Result<Client> {
             Err(error) => return Err(error).context("failed to connect to the chain"),
         }
     }
+}
+
+/// A client of the right chain, whose contracts are what the network file says that they are: nothing is signed for any other.
+async fn connect_once(network: Network, timeout: Duration) -> Result<Client, ClientError> {
+    let client = Client::connect_with(network, timeout).await?;
+    client.check_contracts().await?;
+    Ok(client)
 }
 
 /// A host that runs in this process.
@@ -205,6 +215,10 @@ fn build(
     let policy = Policy {
         queue_rows_max: config.queue_rows_max,
         batch_positions_max: config.batch_positions_max,
+        device_batches: config.device_batches,
+        patience: Duration::from_secs(config.run_timeout_seconds),
+        items_max: config.items_max,
+        rows_bytes_max: config.rows_bytes_max,
     };
     let models = Models::new(
         config.provider.clone(),
@@ -224,6 +238,7 @@ fn build(
         memory: Arc::new(Semaphore::new(Host::memory_permits(config.rows_bytes_max))),
         pushes: Semaphore::new(config.pushes_max),
         begins: Semaphore::new(BEGINS_MAX),
+        room: Room::default(),
         clock: Clock::new(config.clock_skew_seconds_max),
         config,
         host_key,

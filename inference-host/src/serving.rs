@@ -3,7 +3,13 @@
 //! Guarantees: batches go through the stages in order, one at a time; a row that a graph refuses fails alone, not its batch mates; the
 //! lane ends when nobody holds the deployment any more, so work in progress outlives a deployment that is taken off the list.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        Arc,
+    },
+    time::Duration,
+};
 
 use partition::{
     row::{self, RowError},
@@ -23,6 +29,15 @@ use crate::{
 
 /// Most rows of fixed size in a batch. How large they become inside a graph is in no length, and an image easily becomes megabytes.
 const FIXED_ROWS_MAX: u64 = 16;
+
+/// How long a row waits for memory of the device before it is tried again, and in the end given up.
+const MEMORY_PAUSES: [Duration; 5] = [
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
 
 /// The length at which a row of fixed size counts in a batch.
 fn fixed_length(positions_max: u64) -> u64 {
@@ -70,6 +85,8 @@ struct Lane {
     limits: Limits,
     /// Each with where its runs are counted.
     stages: Vec<(Arc<Proven>, Arc<Histogram>)>,
+    /// A row waits for memory of the device.
+    short_of_memory: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
@@ -82,16 +99,13 @@ pub(crate) struct Proven {
 
 impl Serving {
     /// Starts the lane of a deployment.
-    pub(crate) fn start(parts: Parts, queue: Queue, positions_max: u64) -> Self {
-        let limits = Limits {
-            positions_max,
-            batching: parts.bundle.manifest().batching,
-        };
+    pub(crate) fn start(parts: Parts, queue: Queue, limits: Limits) -> Self {
         let counted = |(stage, proven)| (proven, parts.metrics.compute(parts.deployment, stage));
         let lane = Arc::new(Lane {
             queue,
             limits,
             stages: (parts.span.0..).zip(parts.stages).map(counted).collect(),
+            short_of_memory: AtomicBool::new(false),
             metrics: Arc::clone(&parts.metrics),
         });
         Self {
@@ -162,6 +176,11 @@ impl Serving {
         self.lane.queue.room_for(rows)
     }
 
+    /// Whether a row waits for memory of the device: until it has it, more work would only wait too.
+    pub(crate) fn is_short_of_memory(&self) -> bool {
+        self.lane.short_of_memory.load(Ordering::Relaxed)
+    }
+
     /// Rows waiting now.
     pub(crate) fn queued(&self) -> usize {
         self.lane.queue.rows()
@@ -193,7 +212,9 @@ impl Lane {
             match self.run(rows).await {
                 Ok(rows) => finish(batch, rows),
                 // One bad row must not fail its batch mates: each runs alone and answers for itself.
-                Err(EngineError::Rows(_)) if batch.len() > 1 => self.serve_alone(batch).await,
+                Err(error @ EngineError::Rows(_)) if batch.len() > 1 || error.is_out_of_memory() => {
+                    self.serve_alone(batch).await;
+                }
                 Err(error) => {
                     let reason = error.to_string();
                     batch
@@ -206,9 +227,29 @@ impl Lane {
 
     async fn serve_alone(&self, batch: Vec<Pending>) {
         for pending in batch {
-            let result = self.run(vec![pending.row.clone()]).await;
+            let result = self.run_one(&pending).await;
             let row = result.map_err(|error| error.to_string());
             pending.finish(row.map(|rows| rows.into_iter().next().unwrap_or_default()));
+        }
+        self.short_of_memory.store(false, Ordering::Relaxed);
+    }
+
+    /// A row alone needs the least memory that anything can. Where even that is not there, others have it, and are waited for.
+    async fn run_one(&self, pending: &Pending) -> Result<Vec<Row>, EngineError> {
+        let mut pauses = MEMORY_PAUSES.iter();
+        loop {
+            match self.run(vec![pending.row.clone()]).await {
+                Err(error) if error.is_out_of_memory() && !pending.cancelled() => {
+                    self.metrics.device_memory_exhausted(1);
+                    self.short_of_memory.store(true, Ordering::Relaxed);
+                    let Some(pause) = pauses.next() else {
+                        return Err(error);
+                    };
+                    tracing::warn!(%error, "the device has no memory left; a row waits for it");
+                    tokio::time::sleep(*pause).await;
+                }
+                other => return other,
+            }
         }
     }
 

@@ -283,6 +283,11 @@ fn gauges(private: &Private) -> Vec<Gauge> {
             "Pushes whose rows are being received.",
             count(receiving),
         ),
+        gauge(
+            "engine_threads_hung",
+            "Threads that were given up because their graph hangs.",
+            count(host.models.hung_threads()),
+        ),
         gauge("row_memory_free_bytes", "Memory for rows that is free.", free),
         gauge("blob_bytes", "Bytes of blobs on disk.", bytes(private.blobs.bytes())),
         gauge("work_bytes", "Bytes of rows on disk.", bytes(host.work.row_bytes())),

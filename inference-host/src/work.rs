@@ -2,8 +2,9 @@
 //!
 //! A piece of work is one span of one attempt at an item: `Known -> Running -> Sending -> Done`, or `Failed` from anywhere.
 //! Guarantees: whatever was promised to others (an acknowledgement, a receipt) is on disk before it is promised; every change reaches
-//! whoever waits for it; the number of pieces and the bytes of their rows are bounded; a piece is forgotten only after its evidence window, and
-//! after the retention period unless its room is needed, so that what can be proven stays provable.
+//! whoever waits for it; the number of pieces and the bytes of their rows are bounded; a piece is forgotten only after its evidence window, or
+//! once the chain has said that its attempt is over (`room`), and after the retention period unless its room is needed, so that what can be
+//! asked for stays provable.
 
 use std::{
     collections::HashMap,
@@ -152,6 +153,8 @@ pub(crate) struct Entry {
     /// Held by whoever receives rows or starts the work, so that it happens once.
     pub(crate) gate: Arc<tokio::sync::Mutex<()>>,
     row_bytes: AtomicU64,
+    /// When the chain last said that the attempt is open; 0 if it was never asked.
+    open_at: AtomicU64,
 }
 
 impl Entry {
@@ -160,11 +163,17 @@ impl Entry {
             record: watch::Sender::new(record),
             gate: Arc::default(),
             row_bytes: AtomicU64::new(row_bytes),
+            open_at: AtomicU64::new(0),
         })
     }
 
     pub(crate) fn record(&self) -> Record {
         self.record.borrow().clone()
+    }
+
+    /// The chain has just said that the attempt is open, so what is proven about it can be asked for.
+    pub(crate) fn seen_open(&self, now: u64) {
+        self.open_at.store(now, Ordering::Relaxed);
     }
 
     /// Waits until the work is finished one way or the other.
@@ -315,26 +324,54 @@ impl Work {
         Ok(Arc::clone(known.or_insert_with(|| Entry::new(record, 0))))
     }
 
+    /// Whether so many more pieces can be remembered.
+    pub(crate) fn has_places(&self, pieces: usize) -> bool {
+        self.lock().len().saturating_add(pieces) <= self.bounds.items_max
+    }
+
+    /// Pieces that nobody works on: those about which the chain was asked longest ago first, then the oldest.
+    pub(crate) fn idle(&self) -> Vec<Arc<Entry>> {
+        let facts = |(key, entry): (&WorkKey, &Arc<Entry>)| {
+            let record = entry.record.borrow();
+            let idle = !matches!(record.phase, Phase::Running | Phase::Sending);
+            let order = (
+                entry.open_at.load(Ordering::Relaxed),
+                record.assignment.evidence_until,
+                key.item.key(),
+            );
+            idle.then(|| (order, Arc::clone(entry)))
+        };
+        let mut idle: Vec<_> = self.lock().iter().filter_map(facts).collect();
+        idle.sort_unstable_by_key(|(order, _)| *order);
+        idle.into_iter().map(|(_, entry)| entry).collect()
+    }
+
     /// Where there is no room, what is past its evidence window gives way before its retention ends, oldest first.
-    fn make_room(&self, now: u64) {
+    pub(crate) fn make_room(&self, now: u64) {
+        let full = |entries: &HashMap<_, _>| {
+            entries.len() >= self.bounds.items_max || sum_bytes(entries) >= self.bounds.row_bytes_max
+        };
+        let window = |entry: &Entry| entry.record.borrow().assignment.evidence_until;
         let gone: Vec<WorkKey> = {
-            let mut entries = self.lock();
-            let full = entries.len() >= self.bounds.items_max || sum_bytes(&entries) >= self.bounds.row_bytes_max;
-            if !full {
+            let entries = self.lock();
+            if !full(&entries) {
                 return;
             }
-            let window = |entry: &Entry| entry.record.borrow().assignment.evidence_until;
-            let mut past: Vec<(u64, WorkKey)> = entries
-                .iter()
-                .map(|(key, entry)| (window(entry), *key))
-                .filter(|(until, _)| now > *until)
-                .collect();
+            let windows = entries.iter().map(|(key, entry)| (window(entry), *key));
+            let mut past: Vec<(u64, WorkKey)> = windows.filter(|(until, _)| now > *until).collect();
             past.sort_unstable_by_key(|(until, _)| *until);
-            let gone: Vec<WorkKey> = past.into_iter().take(MAKE_ROOM).map(|(_, key)| key).collect();
-            gone.iter().for_each(|key| drop(entries.remove(key)));
-            gone
+            past.into_iter().take(MAKE_ROOM).map(|(_, key)| key).collect()
         };
-        gone.iter().for_each(|key| self.journal.remove(*key));
+        self.let_go(&gone);
+    }
+
+    /// Forgets pieces, in memory first. Waits for the disk.
+    pub(crate) fn let_go(&self, keys: &[WorkKey]) {
+        {
+            let mut entries = self.lock();
+            keys.iter().for_each(|key| drop(entries.remove(key)));
+        }
+        keys.iter().for_each(|key| self.journal.remove(*key));
     }
 
     /// The input of a first span is at hand.
@@ -439,16 +476,11 @@ impl Work {
             now > record.assignment.evidence_until.saturating_add(kept)
         };
         let gone: Vec<WorkKey> = {
-            let mut entries = self.lock();
-            let gone: Vec<WorkKey> = entries
-                .iter()
-                .filter(|(_, entry)| past(entry))
-                .map(|(key, _)| *key)
-                .collect();
-            gone.iter().for_each(|key| drop(entries.remove(key)));
-            gone
+            let entries = self.lock();
+            let past = entries.iter().filter(|(_, entry)| past(entry));
+            past.map(|(key, _)| *key).collect()
         };
-        gone.iter().for_each(|key| self.journal.remove(*key));
+        self.let_go(&gone);
         gone.len()
     }
 

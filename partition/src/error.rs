@@ -90,6 +90,8 @@ pub enum SplitError {
     ExternalData { name: String },
     #[error("initialiser {name}: {location} is a link that leads out of the model's folder; copy the file there")]
     ExternalLink { name: String, location: String },
+    #[error("{path} is a link that leads out of the model's folder; copy the file there")]
+    Link { path: PathBuf },
     #[error("initialiser {name} has {axes} axes, at most {limit} are read")]
     InitializerRank { name: String, axes: usize, limit: usize },
     #[error("{path} has {bytes} bytes, at most {limit} are read")]

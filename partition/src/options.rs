@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{error::SplitError, manifest::Pooling};
+use crate::{error::SplitError, manifest::Pooling, source};
 
 /// How many stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,11 @@ impl SplitOptions {
     /// configuration; another model of texts by `config.json`, without pooling. A model without `tokenizer.json` takes no texts: it is a plain
     /// one, and its `config.json`, if there is any, may tell the longest row.
     pub fn for_export(source_dir: &Path, stages: Stages) -> Result<Self, SplitError> {
-        if !source_dir.join("tokenizer.json").is_file() && !source_dir.join("modules.json").is_file() {
+        let tokenizer = source_dir.join("tokenizer.json");
+        if tokenizer.is_file() {
+            source::inside(source_dir, tokenizer.clone())?;
+        }
+        if !tokenizer.is_file() && !source_dir.join("modules.json").is_file() {
             let config = read_json(source_dir, "config.json")?.unwrap_or_default();
             let max_positions = match config.get(POSITIONS) {
                 Some(_) => number(source_dir, "config.json", &config, POSITIONS)?,
@@ -132,6 +136,7 @@ fn read_json(source_dir: &Path, name: &str) -> Result<Option<Value>, SplitError>
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(SplitError::Read { path, source }),
     };
+    source::inside(source_dir, path)?;
     let parsed = serde_json::from_reader(file.take(CONFIG_BYTES_MAX));
     parsed
         .map(Some)

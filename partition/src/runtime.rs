@@ -13,6 +13,12 @@ pub trait Runtime: Send + Sync {
     /// Names everything that decides bits: library and version, device, instruction set, precision, optimisation level.
     fn engine_class(&self) -> String;
 
+    /// Whether a row has the same bits whatever rows share its batch, as far as the manifest allows sharing. Kernels of a CPU are known to
+    /// keep them; libraries of a GPU choose another kernel for another size.
+    fn batches_keep_bits(&self) -> bool {
+        true
+    }
+
     /// Loads an ONNX file; external data lies beside it.
     fn load(&self, graph: &Path) -> Result<Box<dyn Loaded>, RuntimeError>;
 }
@@ -35,6 +41,9 @@ pub enum RuntimeError {
     Run {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The same may go through when others have given memory back.
+    #[error("the device has no memory left: {reason}")]
+    OutOfMemory { reason: String },
     #[error("tensor {tensor} has element type {code}, which a row cannot carry")]
     DType { tensor: String, code: i32 },
 }

@@ -170,7 +170,7 @@ pub(crate) fn probe(
 fn reason(error: &RuntimeError) -> String {
     let text = match error {
         RuntimeError::Load { source, .. } | RuntimeError::Run { source } => source.to_string(),
-        RuntimeError::DType { .. } => error.to_string(),
+        RuntimeError::OutOfMemory { .. } | RuntimeError::DType { .. } => error.to_string(),
     };
     let words: Vec<&str> = text.split_whitespace().collect();
     words.join(" ").chars().take(REASON_CHARS_MAX).collect()

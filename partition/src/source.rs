@@ -1,7 +1,7 @@
 //! Reads an export directory: the protobuf, and where each initialiser's bytes lie.
 //!
-//! Guarantees: nothing outside the directory's own names is opened (absolute locations and `..` are refused), every initialiser has exactly
-//! the bytes that its shape asks for, and no file however truncated or hostile makes it panic.
+//! Guarantees: nothing outside the directory is opened (absolute locations, `..` and links that lead out of it are refused: whoever packed the
+//! export may have linked to somebody's secrets, and a bundle is published), every initialiser has exactly the bytes that its shape asks for, and no file however truncated or hostile makes it panic.
 
 use std::{
     fs::File,
@@ -42,7 +42,7 @@ enum Place {
 pub(crate) fn model_path(directory: &Path) -> Result<PathBuf, SplitError> {
     let named = directory.join("model.onnx");
     if named.is_file() {
-        return Ok(named);
+        return inside(directory, named);
     }
     let read = |source| SplitError::Read {
         path: directory.to_owned(),
@@ -56,7 +56,7 @@ pub(crate) fn model_path(directory: &Path) -> Result<PathBuf, SplitError> {
         }
     }
     match (found.pop(), found.len()) {
-        (Some(path), 0) => Ok(path),
+        (Some(path), 0) => inside(directory, path),
         (last, others) => {
             let found = others.saturating_add(usize::from(last.is_some()));
             Err(SplitError::NoModel {
@@ -65,6 +65,24 @@ pub(crate) fn model_path(directory: &Path) -> Result<PathBuf, SplitError> {
             })
         }
     }
+}
+
+/// The path of a file that is there, unless it is a link that leads out of the directory.
+pub(crate) fn inside(directory: &Path, path: PathBuf) -> Result<PathBuf, SplitError> {
+    match is_inside(directory, &path)? {
+        true => Ok(path),
+        false => Err(SplitError::Link { path }),
+    }
+}
+
+fn is_inside(directory: &Path, path: &Path) -> Result<bool, SplitError> {
+    let resolved = |path: &Path| {
+        path.canonicalize().map_err(|source| SplitError::Read {
+            path: path.to_owned(),
+            source,
+        })
+    };
+    Ok(resolved(path)?.starts_with(resolved(directory)?))
 }
 
 /// Reads and decodes the protobuf; weights inside it stay slices of one buffer.
@@ -254,14 +272,7 @@ fn external(
         path: path.clone(),
         source,
     })?;
-    // Whoever packed the export may have put a link to somebody's secrets there, and the bundle is published.
-    let resolved = |path: &Path| {
-        path.canonicalize().map_err(|source| SplitError::Read {
-            path: path.to_owned(),
-            source,
-        })
-    };
-    if !resolved(&path)?.starts_with(resolved(directory)?) {
+    if !is_inside(directory, &path)? {
         return Err(SplitError::ExternalLink {
             name: name.to_owned(),
             location,

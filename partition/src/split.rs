@@ -364,6 +364,7 @@ impl Splitter<'_> {
             }
             Ok(_) => {}
         }
+        let path = source::inside(self.source_dir, path)?;
         let bytes = std::fs::read(&path).map_err(|source| SplitError::Read { path, source })?;
         write_blob(&self.blobs, &bytes).map(Some)
     }

@@ -8,7 +8,7 @@ pub mod live;
 use std::{future::Future, time::Duration};
 
 use client::events::Block;
-pub use client::TxHash;
+pub use client::{Endpoint, Standing, TxHash};
 use futures::Stream;
 use schema::{
     orchestrator::{ExecuteMsg, ItemResponse},
@@ -140,6 +140,9 @@ pub enum Failure {
     /// costs a multiple of one that does not. Simulated anew it may pass.
     #[error("out of gas: {0}")]
     OutOfGas(String),
+    /// It came too late, or another transaction with its sequence was first. Signed anew it may pass.
+    #[error("it can be in no further block: {0}")]
+    Outdated(String),
     /// A contract or the chain said no.
     #[error("{0}")]
     Refused(String),
@@ -151,8 +154,8 @@ pub enum ChainError {
     /// No answer, or none that makes sense.
     #[error("the chain is not available: {0}")]
     Unavailable(String),
-    /// Signed for another sequence than the account's next one: these bytes can be in no further block.
-    #[error("wrong sequence: {0}")]
+    /// Signed for another sequence than the account's next one, or for blocks that have gone by: these bytes can be in no further block.
+    #[error("wrong sequence or too late: {0}")]
     Sequence(String),
     /// In no block so far. It may still get into one.
     #[error("{0}")]
@@ -160,6 +163,12 @@ pub enum ChainError {
     /// The account does not exist, has too little gas coin, or offers too low a price. Somebody may mend that while we wait.
     #[error("gas cannot be paid: {0}")]
     Gas(String),
+    /// It would cost more than may be paid. Nothing was signed.
+    #[error("too dear: {0}")]
+    TooDear(String),
+    /// The nodes no longer have the blocks that come next.
+    #[error("the nodes have forgotten blocks: {0}")]
+    Pruned(String),
     /// The contract or the chain said no, in these words.
     #[error("{0}")]
     Refused(String),
@@ -173,7 +182,7 @@ impl ChainError {
     pub fn decision(&self) -> Decision {
         match self {
             Self::Unavailable(_) | Self::Sequence(_) | Self::NotConfirmed(_) | Self::Gas(_) => Decision::Retry,
-            Self::Refused(_) => Decision::Skip,
+            Self::Refused(_) | Self::TooDear(_) | Self::Pruned(_) => Decision::Skip,
             Self::Fatal(_) => Decision::Stop,
         }
     }
@@ -208,8 +217,12 @@ pub trait Chain: Clone + Send + Sync + 'static {
     fn prepare(&self, batch: &Batch) -> impl Future<Output = ChainResult<Signed>> + Send;
     /// Sends. `Unavailable` leaves open whether the node has it.
     fn broadcast(&self, signed: Signed) -> impl Future<Output = ChainResult<()>> + Send;
-    /// Sends bytes again. Harmless where the node already has them.
+    /// Sends bytes again, to every node. Harmless where a node already has them.
     fn rebroadcast(&self, bytes: &[u8]) -> impl Future<Output = ChainResult<()>> + Send;
+    /// Height of the last block that may hold these bytes; None: any may.
+    fn last_height(&self, bytes: &[u8]) -> Option<u64>;
+    /// What is known of each node.
+    fn endpoints(&self) -> Vec<Endpoint>;
     /// Waits until the transaction is in a block.
     fn confirm(&self, hash: TxHash, timeout: Duration) -> impl Future<Output = ChainResult<Outcome>> + Send;
     /// The transaction, if it is in a block.

@@ -234,7 +234,13 @@ impl Store {
         crash::pass(Point::Locked);
         let (state, set_aside) = match read(&*disk, &path)? {
             None => (State::default(), None),
-            Some(Ok((found, state))) if found == owner => (state, None),
+            Some(Ok((found, state))) if found == owner => {
+                // The last process may have been killed between writing it and making it safe; from here on somebody acts on it.
+                disk.sync(&path)
+                    .and_then(|()| disk.sync_folder(home))
+                    .map_err(|source| failed(&path, source))?;
+                (state, None)
+            }
             Some(Ok((found, _))) => {
                 let (found, expected) = (Box::new(found), Box::new(owner));
                 return Err(CheckpointError::Foreign { path, found, expected });

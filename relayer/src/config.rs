@@ -9,6 +9,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+/// More than these are a mistake; each is asked in turn when the others fail.
+const NODES_MAX: usize = 16;
+
 /// Configuration of one relayer. `config.example.toml` holds the defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -17,9 +20,12 @@ pub struct Config {
     pub home: PathBuf,
     /// The network file: which chain, which contracts.
     pub network: PathBuf,
-    /// RPC of the node, instead of the one in the network file: `http://host:port`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
+    /// RPCs of nodes, instead of the one in the network file: `http://host:port`, at most 16. The healthiest is used; one on another chain never.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rpc: Vec<String>,
+    /// Longest wait for an answer of the chain; where there are several nodes, all of them together. 100 ms to 1 min.
+    #[serde(with = "humantime_serde")]
+    pub rpc_timeout: Duration,
     /// Address of the provider whose deployments are served. Absent: the address of the wallet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
@@ -45,6 +51,14 @@ pub struct Config {
     /// How long a transaction may be in no block before the same bytes are sent again. 1 s to 10 min.
     #[serde(with = "humantime_serde")]
     pub confirm_timeout: Duration,
+    /// Blocks after which a transaction that is in none is made anew; until then nobody can tell that it will not count. 5 to 10000.
+    pub stuck_blocks: u64,
+    /// Gas limit of a transaction in percent of the gas that its simulation used. 100 to 1000.
+    pub gas_percent: u64,
+    /// Highest fee of one transaction, in the gas coin's smallest unit. What would cost more is not sent. At least 1.
+    pub fee_max: u64,
+    /// Balance of the account that pays below which an alarm is raised, in the gas coin's smallest unit. 0: none.
+    pub balance_low: u64,
     /// How long the first of a batch waits for company: gas is cheaper together. At most 10 s.
     #[serde(with = "humantime_serde")]
     pub batch_wait: Duration,
@@ -65,7 +79,8 @@ impl Default for Config {
         Config {
             home: ".".into(),
             network: "network.json".into(),
-            node: None,
+            rpc: vec![],
+            rpc_timeout: Duration::from_secs(10),
             provider: None,
             host_home: ".".into(),
             host: None,
@@ -75,6 +90,10 @@ impl Default for Config {
             retry_pause: Duration::from_millis(250),
             start_timeout: Duration::from_secs(60),
             confirm_timeout: Duration::from_secs(30),
+            stuck_blocks: 60,
+            gas_percent: 130,
+            fee_max: 10_000_000,
+            balance_low: 1_000_000,
             batch_wait: Duration::from_millis(100),
             overdue_interval: Duration::from_secs(2),
             expiry_blocks_max: 3,
@@ -133,7 +152,14 @@ impl Config {
         within("expiry_blocks_max", self.expiry_blocks_max, 0, 100)?;
         within("items_max", self.items_max, 1, 4096)?;
         within("shutdown_timeout", self.shutdown_timeout, s(0), s(600))?;
-        is_url("node", self.node.as_deref())?;
+        within("rpc_timeout", self.rpc_timeout, ms(100), s(60))?;
+        within("stuck_blocks", self.stuck_blocks, 5, 10_000)?;
+        within("gas_percent", self.gas_percent, 100, 1_000)?;
+        within("fee_max", self.fee_max, 1, u64::MAX)?;
+        within("the number of rpc", self.rpc.len(), 0, NODES_MAX)?;
+        for node in &self.rpc {
+            is_url("rpc", Some(node))?;
+        }
         is_url("host", self.host.as_deref())
     }
 }
@@ -199,6 +225,10 @@ mod tests {
                 "expiry_blocks_max is 101, it must be 0 to 100",
             ),
             ("host = \"127.0.0.1:7071\"", "host must be an URL"),
+            ("rpc = [\"http://a:1\", \"a:2\"]", "rpc must be an URL"),
+            ("gas_percent = 99", "gas_percent is 99, it must be 100 to 1000"),
+            ("stuck_blocks = 4", "stuck_blocks is 4, it must be 5 to 10000"),
+            ("fee_max = 0", "fee_max is 0, it must be 1 to"),
         ] {
             let message = Config::load(write(text).path()).unwrap_err().to_string();
             assert!(message.contains(words), "{message}");

@@ -99,24 +99,43 @@ points! {
 #[inline(always)]
 pub(crate) const fn pass(_: Point) {}
 
+/// The system has said that a file or folder is safe. Only a test that cuts the power wants to know.
+#[cfg(not(feature = "crash-points"))]
+#[inline(always)]
+pub(crate) const fn synced(_: &std::path::Path) {}
+
 #[cfg(feature = "crash-points")]
-pub use self::armed::arm;
+pub use self::armed::{arm, arm_sync};
 #[cfg(feature = "crash-points")]
-pub(crate) use self::armed::pass;
+pub(crate) use self::armed::{pass, synced};
 
 #[cfg(feature = "crash-points")]
 mod armed {
-    use std::sync::OnceLock;
+    use std::{path::Path, sync::OnceLock};
 
     use super::Point;
 
     type Hook = Box<dyn Fn(Point) + Send + Sync>;
 
+    type SyncHook = Box<dyn Fn(&Path) + Send + Sync>;
+
     static HOOK: OnceLock<Hook> = OnceLock::new();
+    static SYNC_HOOK: OnceLock<SyncHook> = OnceLock::new();
 
     /// Calls the hook at every pass from now on. Only the first hook of a process counts.
     pub fn arm(hook: impl Fn(Point) + Send + Sync + 'static) {
         let _ = HOOK.set(Box::new(hook));
+    }
+
+    /// Calls the hook after every sync of a file or folder from now on. Only the first hook of a process counts.
+    pub fn arm_sync(hook: impl Fn(&Path) + Send + Sync + 'static) {
+        let _ = SYNC_HOOK.set(Box::new(hook));
+    }
+
+    pub(crate) fn synced(path: &Path) {
+        if let Some(hook) = SYNC_HOOK.get() {
+            hook(path);
+        }
     }
 
     pub(crate) fn pass(point: Point) {

@@ -6,7 +6,7 @@
 //! - [`keep_aside`]: the bytes are kept under a name that nobody had before, and are never overwritten, whatever the clock says.
 //!
 //! A process that is killed loses nothing that it wrote; a machine that loses power loses whatever was not synced. Only a disk that is made up
-//! can show the second, which is why there is a trait: `tests/it/disk.rs`.
+//! can show the second, which is why there is a trait: `tests/it/disk.rs` and `tests/it/power.rs`.
 
 use std::{
     fmt::Debug,
@@ -52,7 +52,8 @@ impl Disk for SystemDisk {
     }
 
     fn sync(&self, path: &Path) -> io::Result<()> {
-        OpenOptions::new().write(true).open(path)?.sync_all()
+        let synced = OpenOptions::new().write(true).open(path)?.sync_all();
+        synced.inspect(|()| crash::synced(path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -60,7 +61,8 @@ impl Disk for SystemDisk {
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        File::open(folder)?.sync_all()
+        let synced = File::open(folder)?.sync_all();
+        synced.inspect(|()| crash::synced(folder))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

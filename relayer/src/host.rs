@@ -49,6 +49,9 @@ pub enum HostError {
     /// 409: a later attempt runs, or the item is over.
     #[error("the attempt is over for the host: {0}")]
     Past(String),
+    /// 413, 422: not now and not later, as the host is set up.
+    #[error("the host will never do it: {0}")]
+    Never(String),
     /// 401, 403: the token is not the one it was started with. It may have been restarted this moment.
     #[error("the host does not accept the token of {path}", path = path.display())]
     Token { path: PathBuf },
@@ -64,7 +67,7 @@ impl HostError {
     /// What to do about it.
     pub fn decision(&self) -> Decision {
         match self {
-            Self::Past(_) => Decision::Skip,
+            Self::Past(_) | Self::Never(_) => Decision::Skip,
             Self::OtherProvider { .. } => Decision::Stop,
             _ => Decision::Retry,
         }
@@ -160,6 +163,7 @@ impl Host {
             }
             StatusCode::NOT_FOUND => Err(HostError::UnknownItem(words())),
             StatusCode::CONFLICT => Err(HostError::Past(words())),
+            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => Err(HostError::Never(words())),
             StatusCode::TOO_MANY_REQUESTS => Err(HostError::Busy { after: retry_after }),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(HostError::Token { path: token_path }),
             code if code.is_server_error() => Err(HostError::NotReady(format!("{code} {}", words()))),

@@ -14,8 +14,12 @@
 //! - [`keeper`]: expires what is overdue, after a random wait and a second look.
 //! - [`submitter`], behind [`queue`]: the only way on chain; batches, and writes down what it sends before it sends it.
 //! - [`checkpoint`]: what survives a crash, on a [`disk`]; [`book`]: how the tasks change it. [`chain`] and [`host`]: the two ends. [`status`]: what it says about itself.
-//! - [`pulse`]: height, clock and gas money, for the status. [`crash`]: where tests kill the process, and nothing in any other build.
+//! - [`pulse`]: height, clock, nodes and gas money, for the status. [`crash`]: where tests kill the process, and nothing in any other build.
 //! - [`relayer`]: owns the tasks. [`config`], [`retry`]: what an operator sets; how often and how soon.
+//!
+//! The chain may be behind several nodes (`rpc` in the configuration). The client asks the healthiest, never one of another chain, and takes no
+//! answer that is older than one before; the relayer sees one chain that sometimes is slow. How a transaction that gets stuck, a fee that is too
+//! high and two relayers of one provider are dealt with: docs/adr/0016.
 //!
 //! Nothing is trusted because a relayer says it: whatever it carries is signed by hosts and checked by contracts. Losing one loses nothing.
 
@@ -36,15 +40,16 @@ pub mod status;
 pub mod submitter;
 pub mod tracker;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
-use client::{Account, Client, ClientError, Network, NetworkError, Wallet};
+use client::{Account, Client, ClientError, Limits, Network, NetworkError, Wallet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     chain::{live::LiveChain, ChainError},
     checkpoint::CheckpointError,
+    disk::{Disk, SystemDisk},
     host::HostError,
 };
 pub use crate::{
@@ -88,15 +93,27 @@ pub enum RelayerError {
 /// Relays for the provider of the configuration, signing with `wallet`, until `shutdown`. Everything else is the caller's: arguments,
 /// logs, signals, exit codes.
 pub async fn run(config: Config, wallet: Wallet, shutdown: CancellationToken) -> Result<(), RelayerError> {
+    run_on(Arc::new(SystemDisk), config, wallet, shutdown).await
+}
+
+/// The same with its files on another disk.
+pub async fn run_on(
+    disk: Arc<dyn Disk>,
+    config: Config,
+    wallet: Wallet,
+    shutdown: CancellationToken,
+) -> Result<(), RelayerError> {
     config.check()?;
-    let mut network = Network::load(&config.network)?;
-    if let Some(node) = &config.node {
-        network.rpc.clone_from(node);
-    }
+    let network = Network::load(&config.network)?;
+    let limits = Limits {
+        gas_percent: config.gas_percent,
+        fee_max: Some(config.fee_max.into()),
+        blocks_max: Some(config.stuck_blocks),
+    };
     let starting = async {
-        let account = Account::new(connect(&config, network).await?, wallet);
+        let account = Account::new(connect(&config, network).await?, wallet).with_limits(limits);
         let provider = config.provider.clone().unwrap_or_else(|| account.address().to_owned());
-        Relayer::start(config, LiveChain::new(account), &provider).await
+        Relayer::start_on(disk, config, LiveChain::new(account), &provider).await
     };
     match shutdown.run_until_cancelled(starting).await {
         Some(relayer) => relayer?.run(shutdown).await,
@@ -104,11 +121,16 @@ pub async fn run(config: Config, wallet: Wallet, shutdown: CancellationToken) ->
     }
 }
 
+/// A node that answers nonsense can be mended while we wait.
+fn may_pass(error: &ClientError) -> bool {
+    error.is_transient() || matches!(error, ClientError::BadAnswer { .. })
+}
+
 async fn connect(config: &Config, network: Network) -> Result<Client, ClientError> {
     let since = Instant::now();
     loop {
-        match Client::connect(network.clone()).await {
-            Err(error) if error.is_transient() && since.elapsed() < config.start_timeout => {
+        match Client::connect_to(network.clone(), &config.rpc, config.rpc_timeout).await {
+            Err(error) if may_pass(&error) && since.elapsed() < config.start_timeout => {
                 tracing::debug!(%error, "waiting for the node");
                 tokio::time::sleep(config.retry_pause).await;
             }

@@ -206,12 +206,14 @@ impl<C: Chain> Relayer<C> {
                 .await
                 .map_err(RelayerError::Status)
         });
-        services.add_inflow("pulse", pulse::run(self.chain.clone(), self.book.board.clone()));
+        let looks = pulse::run(self.chain.clone(), self.book.board.clone(), self.config.balance_low);
+        services.add_inflow("pulse", looks);
         let state = self.book.store.state();
         self.book.board.state(&state);
         let lookups = lookups(&self.config);
-        let behind = state.height.unwrap_or(0);
-        until_the_node_has(behind, &self.chain, &self.book.board, lookups).await?;
+        let height = state.height.unwrap_or(0);
+        self.book.board.begin_at(height);
+        until_the_node_has(height, &self.chain, &self.book.board, lookups).await?;
         let source = patiently(lookups, || Source::new(self.chain.clone(), &self.provider, lookups)).await?;
         let (clock_sender, clock) = watch::channel(source.head().moment);
         let (overdue_sender, overdue) = mpsc::channel(OVERDUE);

@@ -2,14 +2,19 @@
 //!
 //! Guarantees:
 //! - Every block after the checkpoint's height comes once, in order, none left out.
-//! - Resumable: what was assigned while the relayer was down is found by reading those blocks. Where there is no checkpoint, or the node
-//!   has forgotten blocks after it, the open items of all jobs that can still pay are read from the contract first, up to [`JOBS_MAX`] jobs.
+//! - Resumable: what was assigned while the relayer was down is found by reading those blocks, however many, a few at a time. Where there is no
+//!   checkpoint, or no node has the blocks after it any more, the open items of all jobs that can still pay are read from the contract, up to
+//!   [`JOBS_MAX`] jobs, and reading goes on after the block whose state they were read from. The same when blocks disappear later on.
 //! - Only what still counts: an assignment that the chain has moved past is no work, so a block may be read twice without harm.
 //! - Ours is what has a span on a deployment of our provider; deployments listed later are noticed.
 //!
-//! It does not decide what to do about an item, and it remembers nothing: the checkpoint does.
+//! It does not decide what to do about an item, and nothing of it outlives the process: the checkpoint does.
 
-use std::{collections::BTreeSet, future::Future};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    time::Duration,
+};
 
 use client::events::Block;
 use futures::StreamExt;
@@ -17,7 +22,7 @@ use schema::{
     orchestrator::{ItemResponse, ItemStatus},
     Event, ItemId,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     chain::{Chain, ChainError, ChainResult, Head, Moment},
@@ -28,6 +33,9 @@ use crate::{
 /// Jobs read at most when there is no checkpoint to go on from; usually it ends earlier, at jobs whose hold has expired. With fewer pages a
 /// busy market would hide open items behind newer jobs.
 pub const JOBS_MAX: u32 = 9_000;
+
+/// How often a long way is reported.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// Something that happened to an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +64,10 @@ pub struct Source<C> {
     policy: Policy,
     deployments: BTreeSet<u64>,
     grace_seconds: u64,
-    /// Where the chain was at the start.
+    /// Where the chain was at the start, or when blocks were found to be missing.
     head: Head,
+    /// Attempts that are ours and open, for when the blocks that end them are missing.
+    open: BTreeMap<ItemId, u8>,
 }
 
 impl<C: Chain> Source<C> {
@@ -74,6 +84,7 @@ impl<C: Chain> Source<C> {
             deployments: deployments.into_iter().collect(),
             grace_seconds,
             head,
+            open: BTreeMap::new(),
         })
     }
 
@@ -84,36 +95,72 @@ impl<C: Chain> Source<C> {
 
     /// Sends step after step until nobody listens, or until reading cannot go on.
     pub async fn run(mut self, state: State, steps: mpsc::Sender<Step>) -> ChainResult<()> {
-        let head = self.head;
-        let from = match state.height {
-            Some(height) if height.saturating_add(1) >= head.earliest => height.saturating_add(1),
-            known => {
-                if let Some(height) = known {
-                    tracing::warn!(
-                        height,
-                        earliest = head.earliest,
-                        "the node has forgotten blocks, reading the open items instead"
-                    );
+        self.open = state.entries().map(|entry| (entry.item, entry.attempt)).collect();
+        let mut next = state.height.map(|height| height.saturating_add(1));
+        loop {
+            let from = match next {
+                Some(next) => next,
+                None => {
+                    let changes = self.survey().await?;
+                    let step = self.step(self.head.moment, changes);
+                    if steps.send(step).await.is_err() {
+                        return Ok(());
+                    }
+                    self.head.moment.height.saturating_add(1)
                 }
-                let changes = self.survey(&state).await?;
-                let step = self.step(head.moment, changes);
-                if steps.send(step).await.is_err() {
-                    return Ok(());
-                }
-                head.moment.height.saturating_add(1)
-            }
-        };
-        let mut blocks = self.chain.blocks(from);
-        while let Some(block) = blocks.next().await {
-            let step = self.read(block?).await?;
-            if steps.send(step).await.is_err() {
+            };
+            let Some(reason) = self.follow(from, &steps).await? else {
                 return Ok(());
+            };
+            self.look_around().await?;
+            tracing::warn!(%reason, earliest = self.head.earliest, "the node has forgotten blocks, reading the open items instead");
+            tokio::time::sleep(self.policy.first).await;
+            next = None;
+        }
+    }
+
+    /// Reads block after block. None: nobody listens any more. Otherwise why the next block cannot be had from anybody.
+    async fn follow(&mut self, from: u64, steps: &mpsc::Sender<Step>) -> ChainResult<Option<String>> {
+        let mut blocks = self.chain.blocks(from);
+        let mut told = Instant::now();
+        while let Some(block) = blocks.next().await {
+            let block = match block {
+                Err(ChainError::Pruned(reason)) => return Ok(Some(reason)),
+                block => block?,
+            };
+            let step = self.read(block).await?;
+            if !step.caught_up && told.elapsed() >= PROGRESS_EVERY {
+                let behind = self.head.moment.height.saturating_sub(step.moment.height);
+                tracing::info!(height = step.moment.height, behind, "catching up");
+                told = Instant::now();
+            }
+            if steps.send(step).await.is_err() {
+                return Ok(None);
             }
         }
         Err(ChainError::Unavailable("the stream of blocks has ended".into()))
     }
 
-    fn step(&self, moment: Moment, changes: Vec<Change>) -> Step {
+    /// Reads anew what blocks alone do not tell: those that told of changes may be among the forgotten ones.
+    async fn look_around(&mut self) -> ChainResult<()> {
+        let (chain, policy) = (self.chain.clone(), self.policy);
+        self.head = patiently(policy, || chain.head()).await?;
+        let deployments = patiently(policy, || chain.deployments(&self.provider)).await?;
+        self.deployments = deployments.into_iter().collect();
+        self.grace_seconds = patiently(policy, || chain.grace_seconds()).await?;
+        Ok(())
+    }
+
+    fn step(&mut self, moment: Moment, changes: Vec<Change>) -> Step {
+        for change in &changes {
+            match change {
+                Change::Assigned(entry) => drop(self.open.insert(entry.item, entry.attempt)),
+                Change::Ended { item, attempt } if self.open.get(item).is_some_and(|open| open <= attempt) => {
+                    self.open.remove(item);
+                }
+                Change::Ended { .. } => {}
+            }
+        }
         Step {
             moment,
             changes,
@@ -191,15 +238,15 @@ impl<C: Chain> Source<C> {
         })
     }
 
-    /// What is ours now, and what the checkpoint still has although it is over.
-    async fn survey(&self, state: &State) -> ChainResult<Vec<Change>> {
+    /// What is ours now, and what was ours and is over.
+    async fn survey(&self) -> ChainResult<Vec<Change>> {
         let items = patiently(self.policy, || self.chain.running(self.head.moment.seconds, JOBS_MAX)).await?;
         let mut changes: Vec<Change> = items
             .iter()
             .filter_map(|item| self.entry(item))
             .map(Change::Assigned)
             .collect();
-        for Entry { item, attempt, .. } in state.entries().copied() {
+        for (item, attempt) in self.open.clone() {
             let is_over = match patiently(self.policy, || self.chain.item(item)).await {
                 Ok(now) => now.attempt > attempt || !matches!(now.status, ItemStatus::Assigned {}),
                 Err(ChainError::Refused(_)) => true,

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::metrics::Latency;
 use crate::{
-    chain::{Head, Moment},
+    chain::{Endpoint, Head, Moment},
     checkpoint::{Stage, State},
 };
 
@@ -34,8 +34,12 @@ pub struct Snapshot {
     pub height: u64,
     /// Its block time in seconds.
     pub block_seconds: u64,
-    /// The chain's own height when it was last asked.
+    /// The chain's own height, the highest that was told.
     pub chain_height: u64,
+    /// Blocks of the chain that were not taken in yet.
+    pub blocks_behind: u64,
+    /// What is known of each node.
+    pub endpoints: Vec<Endpoint>,
     /// Whether the chain has been read up to where it was at the start.
     pub caught_up: bool,
     /// Whether the host answered when it was last asked. None: it was not asked yet.
@@ -68,8 +72,14 @@ pub struct Snapshot {
 pub enum Subject {
     /// The node does not answer, answers nonsense, or is behind.
     Node,
+    /// A node belongs to another chain and is not used.
+    Endpoint,
     /// The account cannot pay for transactions.
     Gas,
+    /// The account that pays has less than the operator wants it to have.
+    Balance,
+    /// A transaction would cost more than the operator allows.
+    Fee,
     /// The host does not answer, cannot be found, or does not know us.
     Host,
     /// There is no room to write the checkpoint.
@@ -80,9 +90,12 @@ pub enum Subject {
 
 impl Subject {
     /// All of them, with their names in labels.
-    pub const ALL: [(Subject, &'static str); 5] = [
+    pub const ALL: [(Subject, &'static str); 8] = [
         (Subject::Node, "node"),
+        (Subject::Endpoint, "endpoint"),
         (Subject::Gas, "gas"),
+        (Subject::Balance, "balance"),
+        (Subject::Fee, "fee"),
         (Subject::Host, "host"),
         (Subject::Disk, "disk"),
         (Subject::Clock, "clock"),
@@ -114,6 +127,8 @@ pub struct Totals {
     pub transactions_refused: u64,
     /// Sent, and given up because they can be in no block any more.
     pub transactions_dropped: u64,
+    /// Not sent, because they would cost too much.
+    pub transactions_too_dear: u64,
     pub host_errors: u64,
     pub chain_errors: u64,
 }
@@ -153,14 +168,22 @@ impl Board {
         self.note(|snapshot| {
             snapshot.height = moment.height;
             snapshot.block_seconds = moment.seconds;
-            snapshot.chain_height = snapshot.chain_height.max(moment.height);
+            snapshot.sees(moment.height);
             snapshot.caught_up |= caught_up;
         });
     }
 
     pub(crate) fn chain(&self, head: Head) {
-        self.note(|snapshot| snapshot.chain_height = head.moment.height);
+        self.note(|snapshot| snapshot.sees(head.moment.height));
         self.well(Subject::Node);
+    }
+
+    /// Where the last run has come to.
+    pub(crate) fn begin_at(&self, height: u64) {
+        self.note(|snapshot| {
+            snapshot.height = height;
+            snapshot.sees(height);
+        });
     }
 
     pub(crate) fn state(&self, state: &State) {
@@ -239,6 +262,12 @@ impl Board {
 }
 
 impl Snapshot {
+    /// The chain has come as far as this, at least.
+    fn sees(&mut self, height: u64) {
+        self.chain_height = self.chain_height.max(height);
+        self.blocks_behind = self.chain_height.saturating_sub(self.height);
+    }
+
     /// Ready: it has caught up with the chain, the host answers if it was asked, and what must be written can be.
     pub fn is_ready(&self) -> bool {
         self.caught_up && self.host_answers != Some(false) && !self.trouble.contains_key(&Subject::Disk)

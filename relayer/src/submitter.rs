@@ -3,12 +3,14 @@
 //! Guarantees:
 //! - Nothing is sent before its hash and bytes are in the checkpoint.
 //! - What was written before a crash is settled first: looked up, sent again as the same bytes, or given up only when the chain says that
-//!   these bytes can be in no block any more, and still says so a block later.
+//!   these bytes can be in no block any more, and still says so a block later. Every transaction is signed for a limited number of
+//!   blocks, so the chain comes to say so of each that gets stuck.
 //! - An attestation that is confirmed is never sent again, and one that the contract refused is not either.
 //! - A bad entry does not hold up the others: a refused batch is sent again in halves, down to the one.
 //! - An account that cannot pay is no fault of any entry: nothing is cut up or refused for it, and it is tried again.
-//! - Bounded: the queue, the batch by number and by bytes, the tries. Only one wait has no end of its own, the one for a transaction that
-//!   may still get into a block; it costs one look-up per `confirm_timeout` and ends with the process.
+//! - No transaction costs more than the operator allows: one that would is cut up, down to the one, and that one is not sent.
+//! - Bounded: the queue, the batch by number and by bytes, the tries, and the life of a transaction by blocks. A chain that stands still is
+//!   waited for; that costs one look-up per `confirm_timeout` and ends with the process.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,7 +34,7 @@ use crate::{
 pub struct Manner {
     /// How long the first of a batch waits for company.
     pub batch_wait: Duration,
-    /// How long a transaction may be in no block before it is sent again.
+    /// How long a transaction may be in no block before it is looked for and sent again.
     pub confirm_timeout: Duration,
     /// How often a transaction is made anew that the chain did not take.
     pub policy: Policy,
@@ -55,6 +57,8 @@ enum Attempt {
     Refused(String),
     /// Not in a block, and it never will be.
     Again(String),
+    /// Not sent: it would cost too much.
+    TooDear(String),
 }
 
 impl<C: Chain> Submitter<C> {
@@ -111,7 +115,7 @@ impl<C: Chain> Submitter<C> {
         tracing::info!(%tx_hash, "settling the transaction of the last run");
         match self.settle(tx_hash, &bytes, false).await? {
             Attempt::InBlock(..) => tracing::info!(%tx_hash, "it is in a block"),
-            Attempt::Refused(reason) | Attempt::Again(reason) => {
+            Attempt::Refused(reason) | Attempt::Again(reason) | Attempt::TooDear(reason) => {
                 tracing::info!(%tx_hash, %reason, "it counts for nothing")
             }
         }
@@ -146,12 +150,17 @@ impl<C: Chain> Submitter<C> {
                     self.answer(batch, hash, &events);
                     return Ok(vec![]);
                 }
-                Attempt::Refused(_) if batch.len() > 1 => {
+                Attempt::Refused(_) | Attempt::TooDear(_) if batch.len() > 1 => {
                     let second = batch.split_off(batch.len() / 2);
                     return Ok(vec![second, batch]);
                 }
                 Attempt::Refused(reason) if matches!(content, Batch::Attest(_)) => break Verdict::Failed(reason),
                 Attempt::Refused(reason) => break Verdict::Refused(reason),
+                Attempt::TooDear(reason) => {
+                    self.book.board.count(|totals| &mut totals.transactions_too_dear, 1);
+                    self.book.board.trouble(Subject::Fee, &reason);
+                    break Verdict::Failed(reason);
+                }
                 Attempt::Again(reason) => reason,
             };
             self.book.board.chain_failed(&reason);
@@ -229,6 +238,7 @@ impl<C: Chain> Submitter<C> {
             Ok(()) => {
                 crash::pass(Point::Sent);
                 self.book.board.well(Subject::Gas);
+                self.book.board.well(Subject::Fee);
                 self.settle(tx_hash, &bytes, true).await
             }
             // It may have arrived all the same; a sequence may be used up by this very transaction.
@@ -278,12 +288,17 @@ impl<C: Chain> Submitter<C> {
             Err(error) if error.decision() == Decision::Stop => return Err(error.into()),
             Err(_) => return Ok(None),
         }
-        let handed_over = self.chain.rebroadcast(bytes).await;
-        crash::pass(Point::SentAgain);
-        let refusal = match handed_over {
-            Ok(()) | Err(ChainError::Unavailable(_)) => return Ok(None),
-            Err(error) if error.decision() == Decision::Stop => return Err(error.into()),
-            Err(error) => error,
+        let refusal = match self.is_outdated(bytes).await? {
+            Some(outdated) => outdated,
+            None => {
+                let handed_over = self.chain.rebroadcast(bytes).await;
+                crash::pass(Point::SentAgain);
+                match handed_over {
+                    Ok(()) | Err(ChainError::Unavailable(_)) => return Ok(None),
+                    Err(error) if error.decision() == Decision::Stop => return Err(error.into()),
+                    Err(error) => error,
+                }
+            }
         };
         // A node's index lags behind its state, and its mempool may hold what its cache has forgotten: only a look after the next block
         // tells that these bytes are in none and never will be.
@@ -298,6 +313,20 @@ impl<C: Chain> Submitter<C> {
                 Ok(Some(Attempt::Again(refusal.to_string())))
             }
             Err(_) => Ok(None),
+        }
+    }
+
+    /// Whether the blocks that may hold these bytes have gone by, whatever any mempool says.
+    async fn is_outdated(&self, bytes: &[u8]) -> Result<Option<ChainError>, RelayerError> {
+        let Some(last) = self.chain.last_height(bytes) else {
+            return Ok(None);
+        };
+        match self.chain.head().await {
+            Ok(head) if head.moment.height > last => Ok(Some(ChainError::Sequence(format!(
+                "it was in no block up to {last}, the last that could hold it"
+            )))),
+            Err(error) if error.decision() == Decision::Stop => Err(error.into()),
+            Ok(_) | Err(_) => Ok(None),
         }
     }
 
@@ -336,7 +365,7 @@ impl<C: Chain> Submitter<C> {
         crash::pass(Point::Concluded);
         Ok(match outcome.result {
             Ok(events) => Attempt::InBlock(tx_hash, events),
-            Err(failure @ Failure::OutOfGas(_)) => Attempt::Again(failure.to_string()),
+            Err(failure @ (Failure::OutOfGas(_) | Failure::Outdated(_))) => Attempt::Again(failure.to_string()),
             Err(Failure::Refused(reason)) => Attempt::Refused(reason),
         })
     }
@@ -348,6 +377,7 @@ impl<C: Chain> Submitter<C> {
         }
         match error.decision() {
             Decision::Retry => Ok(Attempt::Again(error.to_string())),
+            Decision::Skip if matches!(error, ChainError::TooDear(_)) => Ok(Attempt::TooDear(error.to_string())),
             Decision::Skip => {
                 self.book.board.count(|totals| &mut totals.transactions_refused, 1);
                 Ok(Attempt::Refused(error.to_string()))

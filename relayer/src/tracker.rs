@@ -299,7 +299,7 @@ impl<C: Chain> Life<C> {
     fn noted<T>(&self, result: Result<T, HostError>) -> Result<T, HostError> {
         match &result {
             Ok(_) => self.tools.book.board.host_answered(),
-            Err(HostError::Past(_) | HostError::UnknownItem(_) | HostError::Busy { .. }) => {
+            Err(HostError::Past(_) | HostError::Never(_) | HostError::UnknownItem(_) | HostError::Busy { .. }) => {
                 self.tools.book.board.host_answered()
             }
             Err(error) => self.tools.book.board.host_failed(error),

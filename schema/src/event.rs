@@ -228,6 +228,13 @@ events! {
     AdminProposed = "admin_proposed" { admin: Option<String> }
     AdminChanged = "admin_changed" { admin: String }
     Wired = "wired" { by: String }
+
+    // every contract that can be migrated
+    MigrationProposed = "migration_proposed" { code_id: u64, checksum: Digest, executable_at: u64 }
+    MigrationCancelled = "migration_cancelled" { code_id: u64 }
+    MigrationExecuted = "migration_executed" { code_id: u64, by: String }
+    /// The new code has taken over: versions.
+    Migrated = "migrated" { from: String, to: String }
 }
 
 impl Event {
@@ -310,6 +317,20 @@ mod tests {
                 units_out: 0,
             },
             Event::AdminProposed { admin: None },
+            Event::MigrationProposed {
+                code_id: 7,
+                checksum: Digest([2; 32]),
+                executable_at: 1_800_000_030,
+            },
+            Event::MigrationCancelled { code_id: 7 },
+            Event::MigrationExecuted {
+                code_id: 7,
+                by: "wasm1a".into(),
+            },
+            Event::Migrated {
+                from: "0.1.0".into(),
+                to: "0.2.0".into(),
+            },
         ]
     }
 

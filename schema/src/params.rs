@@ -3,7 +3,12 @@
 use cosmwasm_schema::cw_serde;
 use cosmwasm_std::Uint128;
 
+use thiserror::Error;
+
 use crate::price::FeeBps;
+
+/// Longest notice of a migration that the contracts take: 90 days, as the longest unbonding.
+pub const MIGRATION_NOTICE_SECONDS_MAX: u64 = 90 * 24 * 3_600;
 
 /// All parameters of a network, one table a contract.
 #[cw_serde]
@@ -15,11 +20,48 @@ pub struct Params {
     pub orchestrator: OrchestratorParams,
 }
 
+/// A contract could get new code before somebody who does not want it has got his bond out.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{contract}.migration_notice_seconds is {notice_seconds}, at least {least} = {seconds} is needed")]
+pub struct NoticeTooShort {
+    pub contract: &'static str,
+    pub notice_seconds: u64,
+    pub least: &'static str,
+    pub seconds: u64,
+}
+
+impl Params {
+    /// Refuses a network on which a migration could outrun an unbonding. Unbonding may grow up to staking's notice, so that one is
+    /// the measure of the others.
+    pub fn check_notices(&self) -> Result<(), NoticeTooShort> {
+        let staking = &self.staking;
+        let unbonding = ("staking.unbonding_seconds", staking.unbonding_seconds);
+        let notice = ("staking.migration_notice_seconds", staking.migration_notice_seconds);
+        for (contract, notice_seconds, (least, seconds)) in [
+            ("staking", staking.migration_notice_seconds, unbonding),
+            ("registry", self.registry.migration_notice_seconds, notice),
+            ("orchestrator", self.orchestrator.migration_notice_seconds, notice),
+        ] {
+            if notice_seconds < seconds {
+                return Err(NoticeTooShort {
+                    contract,
+                    notice_seconds,
+                    least,
+                    seconds,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cw_serde]
 #[derive(Eq)]
 pub struct RegistryParams {
     /// Ufunc burnt by the first publisher of a namespace.
     pub namespace_fee: Uint128,
+    /// From `ProposeMigration` to `ExecuteMigration`. Never changes; at least staking's, at most 90 days.
+    pub migration_notice_seconds: u64,
 }
 
 #[cw_serde]
@@ -37,6 +79,9 @@ pub struct StakingParams {
     pub penalty_bps_min: u16,
     /// Longest `base_seconds` and `seconds_per_1k_units` of an SLA.
     pub sla_seconds_max: u64,
+    /// From `ProposeMigration` to `ExecuteMigration`. Never changes; at least `unbonding_seconds`, at most
+    /// 90 days.
+    pub migration_notice_seconds: u64,
 }
 
 #[cw_serde]
@@ -61,4 +106,39 @@ pub struct OrchestratorParams {
     pub attempts_max: u8,
     /// From `SubmitJob` to the date at which whatever is still held may be released by anyone.
     pub job_seconds_max: u64,
+    /// From `ProposeMigration` to `ExecuteMigration`. Never changes; at least staking's, at most 90 days.
+    pub migration_notice_seconds: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_both_profiles_whoever_unbonds_in_time_is_out_before_new_code_runs() {
+        for profile in [
+            include_str!("../../params/local.toml"),
+            include_str!("../../params/public.toml"),
+        ] {
+            let params: Params = toml::from_str(profile).unwrap();
+            assert_eq!(params.check_notices(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_notice_that_is_too_short_is_told_by_its_contract() {
+        let mut params: Params = toml::from_str(include_str!("../../params/public.toml")).unwrap();
+        params.orchestrator.migration_notice_seconds = 2_419_199;
+        let told = params.check_notices().unwrap_err().to_string();
+        assert_eq!(
+            told,
+            "orchestrator.migration_notice_seconds is 2419199, at least staking.migration_notice_seconds = 2419200 is needed"
+        );
+        params.staking.migration_notice_seconds = 1_814_399;
+        let told = params.check_notices().unwrap_err().to_string();
+        assert_eq!(
+            told,
+            "staking.migration_notice_seconds is 1814399, at least staking.unbonding_seconds = 1814400 is needed"
+        );
+    }
 }

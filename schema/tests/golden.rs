@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use cosmwasm_schema::{generate_api, schema_for};
 use expect_test::expect_file;
-use schema::{escrow, event::EVENT_NAMES, orchestrator, receipt::Attestation, registry, staking, token};
+use schema::{
+    escrow, event::EVENT_NAMES, msg::MigrateMsg, orchestrator, receipt::Attestation, registry, staking, token,
+};
 
 fn golden(name: &str, json: String) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -14,12 +16,13 @@ fn golden(name: &str, json: String) {
 }
 
 macro_rules! api {
-    ($name:literal, $module:ident) => {
+    ($name:literal, $module:ident $(, $migrate:ident)?) => {
         let api = generate_api! {
             name: $name,
             instantiate: $module::InstantiateMsg,
             query: $module::QueryMsg,
             execute: $module::ExecuteMsg,
+            $( migrate: $migrate, )?
         };
         golden($name, api.render().to_string().expect("schemas are JSON"));
     };
@@ -30,10 +33,10 @@ fn json_schemas_are_golden() {
     // The token's queries are the cw20 standard's.
     let token = generate_api! { name: "func-token", instantiate: token::InstantiateMsg, execute: token::ExecuteMsg };
     golden("func-token", token.render().to_string().expect("schemas are JSON"));
-    api!("model-registry", registry);
-    api!("provider-staking", staking);
+    api!("model-registry", registry, MigrateMsg);
+    api!("provider-staking", staking, MigrateMsg);
     api!("royalty-escrow", escrow);
-    api!("job-orchestrator", orchestrator);
+    api!("job-orchestrator", orchestrator, MigrateMsg);
 }
 
 #[test]

@@ -403,6 +403,96 @@ fn work(table: &mut Table) {
     );
 }
 
+/// New code that is not there, comes too soon, or is the wrong one.
+fn migrations(table: &mut Table) {
+    let contracts = table.protocol.contracts.clone();
+    let staking = contracts.provider_staking.clone();
+    use staking::ExecuteMsg as Staking;
+    let propose = |code_id, bytes: usize| Staking::ProposeMigration {
+        code_id,
+        msg: vec![b' '; bytes].into(),
+    };
+    let update = |change: fn(&mut schema::params::StakingParams)| {
+        let mut params = Protocol::new().params.staking;
+        change(&mut params);
+        Staking::UpdateParams { params }
+    };
+    let rows = [
+        ("propose_migration", "a code that is not there", propose(99, 2)),
+        ("propose_migration", "code zero", propose(0, 2)),
+        ("propose_migration", "a message of 4097 bytes", propose(1, 4_097)),
+        ("cancel_migration", "nothing proposed", Staking::CancelMigration {}),
+        ("execute_migration", "nothing proposed", Staking::ExecuteMigration {}),
+        (
+            "update_params",
+            "no notice",
+            update(|params| params.migration_notice_seconds = 0),
+        ),
+        (
+            "update_params",
+            "a notice below the unbonding",
+            update(|params| params.migration_notice_seconds = 29),
+        ),
+        (
+            "update_params",
+            "a shorter notice",
+            update(|params| params.migration_notice_seconds = 34),
+        ),
+        (
+            "update_params",
+            "a notice of all seconds",
+            update(|params| params.migration_notice_seconds = u64::MAX),
+        ),
+    ];
+    for (message, wrong, msg) in rows {
+        table.refuses("admin", &staking, message, wrong, &msg);
+    }
+    let own = table.protocol.code_of(&staking);
+    let msg = Staking::ProposeMigration {
+        code_id: own,
+        msg: b"{}".into(),
+    };
+    let admin = table.protocol.addr("admin");
+    table.protocol.execute(&admin, &staking, &msg).unwrap();
+    let longer = update(|params| params.unbonding_seconds = 31);
+    table.refuses("admin", &staking, "propose_migration", "while one is proposed", &msg);
+    table.refuses(
+        "admin",
+        &staking,
+        "update_params",
+        "a longer unbonding meanwhile",
+        &longer,
+    );
+    let execute = Staking::ExecuteMigration {};
+    table.refuses("mallory", &staking, "execute_migration", "before its date", &execute);
+    table.protocol.seconds_pass(35);
+    table.refuses(
+        "mallory",
+        &staking,
+        "execute_migration",
+        "to the same version",
+        &execute,
+    );
+    table
+        .protocol
+        .execute(&admin, &staking, &Staking::CancelMigration {})
+        .unwrap();
+    let code_id = table.protocol.next_codes[&contracts.model_registry];
+    let msg = Staking::ProposeMigration {
+        code_id,
+        msg: b"{}".into(),
+    };
+    table.protocol.execute(&admin, &staking, &msg).unwrap();
+    table.protocol.seconds_pass(35);
+    table.refuses(
+        "mallory",
+        &staking,
+        "execute_migration",
+        "to another contract",
+        &execute,
+    );
+}
+
 /// Every message that has a rightful sender, from somebody else.
 fn roles(table: &mut Table) {
     for row in table_of(&table.protocol) {
@@ -451,5 +541,6 @@ fn whatever_is_wrong_is_named_with_its_numbers_and_changes_nothing() {
     };
     table.protocol.registry("clara", &status).unwrap();
     table.job("a paused model", |_| {});
+    migrations(&mut table);
     expect_file!["bad_input.txt"].assert_eq(&table.golden);
 }

@@ -16,6 +16,7 @@ mod first_light;
 mod garbage;
 mod holds;
 mod laws;
+mod migration;
 mod orders;
 mod parameters;
 mod permissions;

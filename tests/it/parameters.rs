@@ -1,6 +1,7 @@
 //! What the admin may change, within which bounds, and for whom.
 
 use fxn_tests::{refused, Outcome, Protocol, Work, DEVELOPER};
+use governed::GovernedError;
 use job_orchestrator::ContractError;
 use schema::{
     orchestrator::{ConfigResponse, ExecuteMsg, JobStatus, QueryMsg},
@@ -97,14 +98,15 @@ fn the_admin_is_handed_over_in_two_steps() {
         admin: Some(heir.clone()),
     };
     let sender = |protocol: &Protocol, name| protocol.addr(name).into_string();
-    let not_admin = |sender| ContractError::NotAdmin { sender };
+    let not_admin = |sender| ContractError::from(GovernedError::NotAdmin { sender });
     let refusal = not_admin(sender(&protocol, "heir"));
     refused(protocol.orchestrator("heir", &offer), refusal);
     protocol.orchestrator("admin", &offer).unwrap();
-    let refusal = ContractError::NotProposedAdmin {
+    let refusal = GovernedError::NotProposedAdmin {
         sender: sender(&protocol, "stranger"),
     };
-    refused(protocol.orchestrator("stranger", &ExecuteMsg::AcceptAdmin {}), refusal);
+    let outcome = protocol.orchestrator("stranger", &ExecuteMsg::AcceptAdmin {});
+    refused(outcome, ContractError::from(refusal));
     protocol.orchestrator("heir", &ExecuteMsg::AcceptAdmin {}).unwrap();
     let refusal = not_admin(sender(&protocol, "admin"));
     refused(update(&mut protocol, |_| {}), refusal);

@@ -38,6 +38,10 @@ pub(crate) fn world() -> Protocol {
     ] {
         protocol.execute(&admin, contract, &offer).unwrap();
     }
+    for contract in protocol.migratable() {
+        let next = protocol.next_codes[&contract];
+        protocol.proposes_code("admin", &contract, next).unwrap();
+    }
     let allow = Cw20ExecuteMsg::IncreaseAllowance {
         spender: protocol.addr("heir").into_string(),
         amount: Uint128::new(2_000 * FUNC),

@@ -78,6 +78,28 @@ fn a_machine_with_nothing_set_up_is_told_what_to_do_and_left_as_it_is() {
 }
 
 #[test]
+fn a_gpu_that_cannot_compute_is_a_failure_that_names_what_is_missing() {
+    let home = tempfile::tempdir().unwrap();
+    let library = root().join(".runtime/onnxruntime/libonnxruntime.so");
+    let library = library.display().to_string();
+    let (report, code) = diagnosed(doctor(home.path(), &["--device", "cuda:1", "--onnxruntime", &library]));
+    assert_eq!((status(&report, "device"), code), ("fail", Some(1)));
+    let told = finding(&report, "device")["told"].as_str().unwrap();
+    assert!(
+        told.starts_with("cuda:1: ") && told.contains("computes on the CPU only"),
+        "{told}"
+    );
+    assert!(finding(&report, "device")["fix"]
+        .as_str()
+        .unwrap()
+        .contains("LD_LIBRARY_PATH"));
+    // What works without a GPU is not blamed for it.
+    assert_eq!(status(&report, "onnxruntime"), "ok");
+    let output = finished(doctor(home.path(), &["--device", "gpu"]));
+    assert!(said(&output.stderr).contains("\"gpu\" is no device: write cpu, cuda or cuda:N"));
+}
+
+#[test]
 fn a_network_at_work_is_found_fit_and_every_failure_has_its_fix() {
     let market = Market::open();
     let library = root().join(".runtime/onnxruntime/libonnxruntime.so");

@@ -1,12 +1,17 @@
 //! The simulated chain with the five contracts on it.
 
-use std::fmt::{Debug, Display};
+use std::{
+    collections::BTreeMap,
+    fmt::{Debug, Display},
+};
 
-use cosmwasm_std::{to_json_binary, Addr, BlockInfo, Timestamp, Uint128, WasmMsg, WasmQuery};
+use cosmwasm_std::{to_json_binary, Addr, BlockInfo, Empty, Timestamp, Uint128, WasmMsg, WasmQuery};
 use cw20::{BalanceResponse, Cw20Coin, Cw20ExecuteMsg, Cw20QueryMsg, TokenInfoResponse};
-use cw_multi_test::{App, AppBuilder, AppResponse, BankKeeper, Contract, ContractWrapper, Executor, MockApiBech32};
+use cw_multi_test::{App, AppBuilder, AppResponse, BankKeeper, Contract, Executor, MockApiBech32};
 use schema::{escrow, orchestrator, params::Params, receipt::Domain, registry, staking, token, Event, TOTAL_SUPPLY};
 use serde::{de::DeserializeOwned, Serialize};
+
+use crate::code;
 
 /// Ufunc of one FUNC.
 pub const FUNC: u128 = schema::UFUNC;
@@ -16,17 +21,18 @@ const GENESIS_SECONDS: u64 = 1_800_000_000;
 /// What a message led to: all events of ours in order, or why it was refused.
 pub type Outcome = anyhow::Result<Vec<Event>>;
 
-type Chain = App<BankKeeper, MockApiBech32>;
+pub(crate) type Chain = App<BankKeeper, MockApiBech32>;
 
 macro_rules! contract {
     ($name:ident) => {
-        ContractWrapper::new(
+        cw_multi_test::ContractWrapper::new(
             $name::contract::execute,
             $name::contract::instantiate,
             $name::contract::query,
         )
     };
 }
+pub(crate) use contract;
 
 /// Where everything is.
 #[derive(Debug, Clone)]
@@ -63,6 +69,8 @@ pub struct Protocol {
     app: Chain,
     pub contracts: Contracts,
     pub params: Params,
+    /// Code of a newer version, by the contract that could have it.
+    pub next_codes: BTreeMap<Addr, u64>,
 }
 
 impl Debug for Protocol {
@@ -97,7 +105,13 @@ impl Protocol {
             .build(|_, _, _| {});
         let params = local_params();
         let contracts = deploy(&mut app, &params);
-        let mut protocol = Self { app, contracts, params };
+        let next_codes = code::store_next(&mut app, &contracts);
+        let mut protocol = Self {
+            app,
+            contracts,
+            params,
+            next_codes,
+        };
         protocol.wire();
         protocol
     }
@@ -159,7 +173,7 @@ impl Protocol {
             }],
             marketing: None,
         };
-        start(&mut self.app, contract!(func_token), &msg)
+        start(&mut self.app, contract!(func_token), &msg, None)
     }
 
     /// Time passes, with a block every second.
@@ -252,15 +266,26 @@ impl Protocol {
         info.total_supply.u128()
     }
 
-    pub(crate) fn chain(&mut self) -> &mut Chain {
-        &mut self.app
+    pub(crate) fn chain(&self) -> &Chain {
+        &self.app
+    }
+
+    pub(crate) fn instantiates(&mut self, code: u64, msg: &impl Serialize) -> anyhow::Result<Addr> {
+        let deployer = self.addr("deployer");
+        self.app.instantiate_contract(code, deployer, msg, &[], "suite", None)
+    }
+
+    /// Anything that an account may ask of the chain itself.
+    pub fn asks_the_chain(&mut self, sender: &Addr, msg: WasmMsg) -> Outcome {
+        let response = self.app.execute(sender.clone(), msg.into())?;
+        Ok(events(&response))
     }
 
     /// Sends a message with native coins, which nothing of ours takes.
     pub fn execute_with_coins(&mut self, sender: &Addr, contract: &Addr, msg: &(impl Serialize + Debug)) -> Outcome {
         let coins = cosmwasm_std::coins(1, "ustake");
         let owner = sender.clone();
-        self.chain()
+        self.app
             .init_modules(|router, _, storage| router.bank.init_balance(storage, &owner, coins.clone()))?;
         let response = self
             .app
@@ -298,20 +323,22 @@ fn deploy(app: &mut Chain, params: &Params) -> Contracts {
         initial_balances,
         marketing: None,
     };
-    let func_token = start(app, contract!(func_token), &msg);
+    let func_token = start(app, contract!(func_token), &msg, None);
     let msg = registry::InstantiateMsg {
         admin: admin.clone(),
         func_token: func_token.to_string(),
         params: params.registry.clone(),
     };
-    let model_registry = start(app, contract!(model_registry), &msg);
+    let code = contract!(model_registry).with_migrate(model_registry::contract::migrate);
+    let model_registry = start_own(app, code, &msg);
     let msg = staking::InstantiateMsg {
         admin: admin.clone(),
         func_token: func_token.to_string(),
         model_registry: model_registry.to_string(),
         params: params.staking.clone(),
     };
-    let provider_staking = start(app, contract!(provider_staking), &msg);
+    let code = contract!(provider_staking).with_migrate(provider_staking::contract::migrate);
+    let provider_staking = start_own(app, code, &msg);
     let msg = escrow::InstantiateMsg {
         admin: admin.clone(),
         func_token: func_token.to_string(),
@@ -319,7 +346,7 @@ fn deploy(app: &mut Chain, params: &Params) -> Contracts {
         treasury,
         params: params.escrow.clone(),
     };
-    let royalty_escrow = start(app, contract!(royalty_escrow), &msg);
+    let royalty_escrow = start(app, contract!(royalty_escrow), &msg, None);
     let msg = orchestrator::InstantiateMsg {
         admin,
         model_registry: model_registry.to_string(),
@@ -328,7 +355,8 @@ fn deploy(app: &mut Chain, params: &Params) -> Contracts {
         params: params.orchestrator.clone(),
     };
     let replying = contract!(job_orchestrator).with_reply(job_orchestrator::contract::reply);
-    let job_orchestrator = start(app, replying, &msg);
+    let code = replying.with_migrate(job_orchestrator::contract::migrate);
+    let job_orchestrator = start_own(app, code, &msg);
     Contracts {
         func_token,
         model_registry,
@@ -338,9 +366,26 @@ fn deploy(app: &mut Chain, params: &Params) -> Contracts {
     }
 }
 
-fn start(app: &mut Chain, contract: impl Contract<cosmwasm_std::Empty> + 'static, msg: &impl Serialize) -> Addr {
+fn start(
+    app: &mut Chain,
+    contract: impl Contract<Empty> + 'static,
+    msg: &impl Serialize,
+    wasm_admin: Option<String>,
+) -> Addr {
     let deployer = app.api().addr_make("deployer");
     let code = app.store_code_with_creator(deployer.clone(), Box::new(contract));
-    app.instantiate_contract(code, deployer, msg, &[], "suite", None)
+    app.instantiate_contract(code, deployer, msg, &[], "suite", wasm_admin)
         .expect("local parameters are inside all bounds")
+}
+
+/// A contract that nobody but itself can migrate.
+fn start_own(app: &mut Chain, contract: impl Contract<Empty> + 'static, msg: &impl Serialize) -> Addr {
+    let deployer = app.api().addr_make("deployer");
+    let address = start(app, contract, msg, Some(deployer.to_string()));
+    let own = WasmMsg::UpdateAdmin {
+        contract_addr: address.to_string(),
+        admin: address.to_string(),
+    };
+    app.execute(deployer, own.into()).expect("the deployer gives it away");
+    address
 }

@@ -11,7 +11,10 @@
 
 mod books;
 mod chain;
+mod code;
+pub mod deployer;
 mod host;
+pub mod localnet;
 mod market;
 pub mod program;
 mod work;
@@ -19,6 +22,7 @@ mod work;
 pub use crate::{
     books::Books,
     chain::{refused, Contracts, Outcome, Protocol, FUNC},
+    code::NEXT_VERSION,
     host::Host,
     market::{Creation, Serving, DEVELOPER, MODEL, PARENT, PROVIDERS},
     work::{found, Work},

@@ -2,6 +2,7 @@
 
 mod dependencies;
 mod licences;
+mod localnet;
 mod observability;
 mod readmes;
 mod sources;

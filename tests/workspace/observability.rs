@@ -9,6 +9,7 @@ fn sources(service: &str) -> String {
         "host" => "inference-host/src",
         "relayer" => "relayer/src",
         "devnet" => "devnet/src",
+        "client" => "client/src",
         other => panic!("no service {other}"),
     };
     let files = rust_files(&root().join(folder));

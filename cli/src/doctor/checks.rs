@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
+use inference_host::onnx::Device;
 use serde::Serialize;
 
 use super::facts::{Disk, Head, KeyFact, Limits, PortFact, Probed};
@@ -110,6 +111,20 @@ pub(crate) fn processor(instructions: &str, probed: &Probed) -> Finding {
             "inference is several times faster where avx2 and fma exist; in a virtual machine pass the host's processor through",
         ),
         _ => Finding::ok(CHECK, format!("{instructions}; {class}")),
+    }
+}
+
+/// Whether stages can run on a device of this machine.
+pub(crate) fn device(device: Device, probed: &Probed) -> Finding {
+    const CHECK: &str = "device";
+    const FIX: &str = "needed are a driver of NVIDIA, the libraries of CUDA and cuDNN where LD_LIBRARY_PATH names them, and an ONNX Runtime \
+                       that is built for CUDA: FXN_ONNXRUNTIME or --onnxruntime name its folder (the package onnxruntime-gpu has it)";
+    match probed {
+        Probed::Class(class) => Finding::ok(CHECK, format!("{device} computes; engine class {class}")),
+        Probed::Refused(reason) => Finding::fail(CHECK, format!("{device}: {reason}"), FIX),
+        Probed::Crashed(how) => Finding::fail(CHECK, format!("trying {device} ended the process: {how}"), FIX),
+        Probed::Hung(seconds) => Finding::fail(CHECK, format!("{device} did not answer within {seconds} s"), FIX),
+        Probed::NotTried => Finding::fail(CHECK, format!("{device} cannot be tried without ONNX Runtime"), FIX),
     }
 }
 

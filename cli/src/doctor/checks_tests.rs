@@ -76,6 +76,7 @@ fn a_machine_that_is_fit_is_told_so() {
     let mut findings = vec![
         library(&found, &good),
         processor("avx2+fma", &good),
+        device(Device::Cuda(0), &class("ort-1.31.1/cuda/nvidia-l4/sm_89")),
         chain("http://n:1", Some("fxn-1"), &first),
         chain("http://n:1", None, &first),
         head(&first, &later, Duration::from_millis(500), NOW),
@@ -134,6 +135,18 @@ fn every_failure_tells_its_fact_and_what_mends_it() {
         (library(&found, &refused), "failed to load", "--onnxruntime FILE"),
         (library(&found, &crashed), "SIGSEGV", "FXN_ONNXRUNTIME"),
         (library(&found, &Probed::Hung(20)), "20 s", "scripts/models.sh"),
+        (
+            device(Device::Cuda(1), &refused),
+            "cuda:1: failed to load",
+            "onnxruntime-gpu",
+        ),
+        (device(Device::Cuda(0), &crashed), "SIGSEGV", "LD_LIBRARY_PATH"),
+        (device(Device::Cuda(0), &Probed::Hung(120)), "120 s", "driver"),
+        (
+            device(Device::Cuda(0), &Probed::NotTried),
+            "without ONNX Runtime",
+            "FXN_ONNXRUNTIME",
+        ),
         (chain("http://n:1", Some("fxn-1"), &elsewhere), "\"other\"", "--network"),
         (head(&old, &old, waited, NOW), "no new block for 3600 s", "--node"),
         (

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use inference_host::onnx::Device;
 use rustix::{
     fs::{access, statvfs, Access},
     process::{getrlimit, Resource},
@@ -20,6 +21,8 @@ use crate::keys::{KeyName, KeyStore, PASSPHRASE_VARIABLE};
 
 /// Longest look at a library.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest look at a device: CUDA's libraries are large, and a driver takes its time.
+const DEVICE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What became of the process that loaded the library.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,19 +39,24 @@ pub(crate) enum Probed {
 }
 
 /// Loads the library in a process of its own: a file that is no library may do anything to the one that loads it.
-pub(crate) async fn probe(library: &Path) -> Probed {
-    match timeout(PROBE_TIMEOUT, run_probe(library)).await {
+pub(crate) async fn probe(library: &Path, device: Device) -> Probed {
+    let patience = match device {
+        Device::Cpu => PROBE_TIMEOUT,
+        Device::Cuda(_) => DEVICE_TIMEOUT,
+    };
+    match timeout(patience, run_probe(library, device)).await {
         Ok(Ok(probed)) => probed,
         Ok(Err(error)) => Probed::Refused(format!("{error:#}")),
-        Err(_) => Probed::Hung(PROBE_TIMEOUT.as_secs()),
+        Err(_) => Probed::Hung(patience.as_secs()),
     }
 }
 
-async fn run_probe(library: &Path) -> anyhow::Result<Probed> {
+async fn run_probe(library: &Path, device: Device) -> anyhow::Result<Probed> {
     let own = std::env::current_exe().context("failed to find this program's own file")?;
     let output = Command::new(own)
         .args(["doctor", "--probe-library"])
         .arg(library)
+        .args(["--device", &device.to_string()])
         .env_remove(PASSPHRASE_VARIABLE)
         .env_remove("RUST_LOG")
         .stdin(Stdio::null())

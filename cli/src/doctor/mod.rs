@@ -15,7 +15,7 @@ use std::{
 use anyhow::bail;
 use clap::Args;
 use client::{node_status, Client, Network};
-use inference_host::onnx::{find_library, instruction_set};
+use inference_host::onnx::{find_library, instruction_set, Device};
 use serde::Serialize;
 use tokio::time::{sleep, timeout, Instant};
 
@@ -40,11 +40,14 @@ const CONTRACTS_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  fxn doctor\n  fxn doctor --node http://127.0.0.1:26657 --output json\n\nNothing is made or changed. Exit code 0 if nothing fails, 1 otherwise."
+    after_help = "Examples:\n  fxn doctor\n  fxn doctor --device cuda\n  fxn doctor --node http://127.0.0.1:26657 --output json\n\nNothing is made or changed. Exit code 0 if nothing fails, 1 otherwise."
 )]
 pub(crate) struct Doctor {
     #[command(flatten)]
     library: Library,
+    /// Also look whether stages can run on this device: cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: Device,
     /// Only load this library and tell its engine class: the process may not survive it
     #[arg(long, value_name = "FILE", hide = true)]
     probe_library: Option<PathBuf>,
@@ -79,7 +82,7 @@ pub(crate) async fn run(globals: Globals, doctor: &Doctor) -> anyhow::Result<()>
         let class = Library {
             onnxruntime: Some(library.clone()),
         };
-        return write_out(format!("{}\n", class.engine_class()?).as_bytes());
+        return write_out(format!("{}\n", class.engine_class(doctor.device)?).as_bytes());
     }
     let (library, network) = tokio::join!(library(doctor), network(&globals));
     let mut checks = library;
@@ -106,17 +109,24 @@ pub(crate) async fn run(globals: Globals, doctor: &Doctor) -> anyhow::Result<()>
 
 async fn library(doctor: &Doctor) -> Vec<Finding> {
     let found = find_library(doctor.library.onnxruntime.as_deref());
-    let probed = match &found {
-        Ok(path) => facts::probe(path).await,
+    let probe = async |device: Device| match &found {
+        Ok(path) => facts::probe(path, device).await,
         Err(_) => Probed::NotTried,
+    };
+    let probed = probe(Device::Cpu).await;
+    let on_device = match doctor.device {
+        Device::Cpu => None,
+        device => Some(checks::device(device, &probe(device).await)),
     };
     let found = found
         .map(|path| path.display().to_string())
         .map_err(|error| error.to_string());
-    vec![
+    let mut findings = vec![
         checks::library(&found, &probed),
         checks::processor(&instruction_set(), &probed),
-    ]
+    ];
+    findings.extend(on_device);
+    findings
 }
 
 async fn network(globals: &Globals) -> Vec<Finding> {

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, str::FromStr};
 use anyhow::{bail, ensure, Context as _};
 use clap::Args;
 use client::{Call, Client, ClientError};
+use inference_host::onnx::Device;
 use schema::{
     price::Ask,
     staking::{self, DeploymentTerms, ExecuteMsg, ReceiveMsg, Sla},
@@ -38,6 +39,9 @@ pub(crate) struct Deploy {
     /// What decides the bits [default: the class of this machine, asked of ONNX Runtime]
     #[arg(long, value_name = "CLASS")]
     engine_class: Option<String>,
+    /// Device of this machine whose class is asked for: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", conflicts_with = "engine_class")]
+    device: Device,
     #[command(flatten)]
     library: Library,
 }
@@ -122,7 +126,7 @@ struct Listed {
 pub(crate) async fn deploy(context: &Context, deploy: Deploy) -> anyhow::Result<()> {
     let engine_class = match &deploy.engine_class {
         Some(class) => class.clone(),
-        None => deploy.library.engine_class()?,
+        None => deploy.library.engine_class(deploy.device)?,
     };
     let account = context.account().await?;
     let client = account.client();

@@ -85,7 +85,8 @@ fn configure(args: &Options) -> anyhow::Result<Config> {
     layers.finish()
 }
 
-fn params(path: Option<&Path>) -> anyhow::Result<Params> {
+/// Parameters of a file, else the local profile.
+pub(crate) fn params(path: Option<&Path>) -> anyhow::Result<Params> {
     let Some(path) = path else {
         return toml::from_str(LOCAL).context("the local profile cannot be read");
     };

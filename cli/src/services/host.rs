@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use inference_host::Config;
+use inference_host::{onnx::Device, Config};
 
 use super::{layers::Layers, stop};
 use crate::{context::Context, engine::Library, wallet::check_address};
@@ -37,6 +37,9 @@ pub(crate) struct HostFlags {
     /// Where weights may be fetched, a URL or a folder; may be given several times
     #[arg(long = "source", value_name = "URL|DIR")]
     sources: Vec<String>,
+    /// What computes: cpu, cuda or cuda:N [default: cpu]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<Device>,
     /// Threads of the engine [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<u16>,
@@ -60,6 +63,7 @@ pub(crate) fn configure(
     layers.flag("listen", flags.listen.map(|listen| listen.to_string()));
     layers.flag("status", flags.status.map(|status| status.to_string()));
     layers.flag("sources", (!flags.sources.is_empty()).then(|| flags.sources.clone()));
+    layers.flag("device", flags.device.map(|device| device.to_string()));
     layers.flag("threads", flags.threads.map(i64::from));
     layers.flag("allow_private_peers", flags.allow_private_peers.then_some(true));
     layers.flag(

@@ -42,11 +42,11 @@ pub(crate) fn configure(
     flags: &RelayerFlags,
     provider: Option<&str>,
 ) -> anyhow::Result<Config> {
-    let mut layers = Layers::new("relayer", &[], file)?;
+    let mut layers = Layers::new("relayer", &["rpc"], file)?;
     layers.default("home", context.home.display().to_string());
     layers.default("host_home", context.home.display().to_string());
     layers.default("network", context.network_path().display().to_string());
-    layers.flag("node", context.node());
+    layers.flag("rpc", context.node().map(|node| vec![node]));
     layers.flag("provider", provider);
     layers.flag(
         "host_home",

@@ -6,9 +6,12 @@ use cosmwasm_std::{
     entry_point, from_json, to_json_binary, Addr, Api, Binary, CosmosMsg, Deps, DepsMut, Env, MessageInfo, Reply,
     Response, StdError, SubMsg, WasmMsg,
 };
+use governed::{admin, migration};
 use schema::{
     escrow::{self, WorkTerms},
+    msg::MigrateMsg,
     orchestrator::{ExecuteMsg, InstantiateMsg, NewJob, QueryMsg},
+    params::OrchestratorParams,
     receipt::Attestation,
     registry::{self, OfferResponse},
     staking::{self, DrawRequest, DrawResponse, DrawShard},
@@ -16,7 +19,6 @@ use schema::{
 };
 
 use crate::{
-    admin,
     course::Course,
     effects::{Effects, Redraw},
     order::Order,
@@ -40,13 +42,20 @@ pub fn instantiate(
     refuse_funds(&info)?;
     check_params(&msg.params)?;
     cw2::set_contract_version(deps.storage, env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))?;
-    admin::start(deps.storage, deps.api.addr_validate(&msg.admin)?)?;
+    admin::appoint(deps.storage, deps.api.addr_validate(&msg.admin)?)?;
     let config = Config {
         model_registry: deps.api.addr_validate(&msg.model_registry)?,
         provider_staking: deps.api.addr_validate(&msg.provider_staking)?,
         royalty_escrow: deps.api.addr_validate(&msg.royalty_escrow)?,
         params: msg.params,
     };
+    let staking: staking::ConfigResponse = deps
+        .querier
+        .query_wasm_smart(&config.provider_staking, &staking::QueryMsg::Config {})?;
+    migration::check_notice(
+        config.params.migration_notice_seconds,
+        staking.params.migration_notice_seconds,
+    )?;
     CONFIG.save(deps.storage, &config)?;
     LAST_JOB.save(deps.storage, &0)?;
     Ok(Response::new())
@@ -70,22 +79,42 @@ pub fn execute(deps: DepsMut<'_>, env: Env, info: MessageInfo, msg: ExecuteMsg) 
             let effects = course.finish();
             respond(deps.as_ref(), effects)
         }
-        ExecuteMsg::UpdateParams { params } => {
-            admin::assert(deps.storage, &info.sender)?;
-            check_params(&params)?;
-            let mut config = CONFIG.load(deps.storage)?;
-            config.params = params;
-            CONFIG.save(deps.storage, &config)?;
-            Ok(announce([Event::ParamsUpdated {
-                admin: info.sender.into_string(),
-            }]))
-        }
+        ExecuteMsg::UpdateParams { params } => update_params(deps, info.sender, params),
         ExecuteMsg::ProposeAdmin { admin } => {
             let admin = admin.map(|admin| deps.api.addr_validate(&admin)).transpose()?;
             Ok(announce([admin::propose(deps.storage, &info.sender, admin)?]))
         }
         ExecuteMsg::AcceptAdmin {} => Ok(announce([admin::accept(deps.storage, &info.sender)?])),
+        ExecuteMsg::ProposeMigration { code_id, msg } => {
+            let notice = CONFIG.load(deps.storage)?.params.migration_notice_seconds;
+            let clock = (env.block.time.seconds(), notice);
+            let event = migration::propose(deps.storage, deps.querier, &info.sender, code_id, msg, clock)?;
+            Ok(announce([event]))
+        }
+        ExecuteMsg::CancelMigration {} => Ok(announce([migration::cancel(deps.storage, &info.sender)?])),
+        ExecuteMsg::ExecuteMigration {} => {
+            let now = env.block.time.seconds();
+            let (proposal, event) = migration::execute(deps.storage, &info.sender, now)?;
+            Ok(announce([event]).add_message(proposal.into_message(&env.contract.address)))
+        }
     }
+}
+
+fn update_params(deps: DepsMut<'_>, sender: Addr, params: OrchestratorParams) -> Result<Response, ContractError> {
+    admin::require(deps.storage, &sender)?;
+    check_params(&params)?;
+    let mut config = CONFIG.load(deps.storage)?;
+    migration::check_notice_is_fixed(config.params.migration_notice_seconds, params.migration_notice_seconds)?;
+    config.params = params;
+    CONFIG.save(deps.storage, &config)?;
+    Ok(announce([Event::ParamsUpdated { admin: sender.into() }]))
+}
+
+/// Only the contract itself can have it migrated, and does so for a proposal whose notice has passed.
+#[entry_point]
+pub fn migrate(deps: DepsMut<'_>, _env: Env, _msg: MigrateMsg) -> Result<Response, ContractError> {
+    let event = migration::complete(deps.storage, env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))?;
+    Ok(announce([event]))
 }
 
 /// The slots of a failed attempt are free: now its item can be drawn anew, and they count.
@@ -107,6 +136,7 @@ pub fn reply(deps: DepsMut<'_>, env: Env, reply: Reply) -> Result<Response, Cont
 pub fn query(deps: Deps<'_>, env: Env, msg: QueryMsg) -> Result<Binary, ContractError> {
     let answer = match msg {
         QueryMsg::Config {} => to_json_binary(&query::config(deps, &env)?),
+        QueryMsg::Migration {} => to_json_binary(&query::migration(deps.storage)?),
         QueryMsg::Job { job } => to_json_binary(&query::job(deps, job)?),
         QueryMsg::Jobs {
             developer,

@@ -1,4 +1,5 @@
 use cosmwasm_std::{OverflowError, StdError, Uint128};
+use governed::GovernedError;
 use schema::{price::PriceOverflow, text::TextError, ItemId, ModelId};
 use thiserror::Error;
 
@@ -6,6 +7,8 @@ use crate::proof::Refusal;
 
 #[derive(Debug, PartialEq, Error)]
 pub enum ContractError {
+    #[error(transparent)]
+    Governed(#[from] GovernedError),
     #[error(transparent)]
     Std(#[from] StdError),
     #[error(transparent)]
@@ -19,10 +22,6 @@ pub enum ContractError {
 
     #[error("no native coins are taken, found {kinds} kinds of them")]
     FundsAttached { kinds: usize },
-    #[error("{sender} is not the admin")]
-    NotAdmin { sender: String },
-    #[error("the role of admin was not offered to {sender}")]
-    NotProposedAdmin { sender: String },
     #[error("there is no job {job}")]
     NoJob { job: u64 },
     #[error("there is no item {item}")]

@@ -2,7 +2,6 @@
 
 pub mod contract;
 
-mod admin;
 mod blame;
 mod compare;
 mod conclusion;

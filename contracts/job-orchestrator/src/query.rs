@@ -1,6 +1,8 @@
 use cosmwasm_std::{Deps, Env, Order, StdResult, Storage};
 use cw_storage_plus::Bound;
+use governed::admin;
 use schema::{
+    msg::MigrationResponse,
     orchestrator::{
         ConfigResponse, InputResponse, ItemResponse, ItemsResponse, JobResponse, JobStatus, JobsResponse,
         LinksResponse, OverdueResponse, ShardInfo,
@@ -10,7 +12,6 @@ use schema::{
 };
 
 use crate::{
-    admin,
     state::{
         load_item, load_links, ItemKey, Progress, CONFIG, DEVELOPER_JOBS, DUE, INPUTS, ITEMS, JOBS, PROGRESS, SHARDS,
     },
@@ -36,13 +37,18 @@ pub(crate) fn domain(env: &Env) -> Domain {
 pub(crate) fn config(deps: Deps<'_>, env: &Env) -> Result<ConfigResponse, ContractError> {
     let config = CONFIG.load(deps.storage)?;
     Ok(ConfigResponse {
-        admin: admin::query(deps.storage)?,
+        admin: admin::response(deps.storage)?,
         model_registry: config.model_registry.into_string(),
         provider_staking: config.provider_staking.into_string(),
         royalty_escrow: config.royalty_escrow.into_string(),
         params: config.params,
         domain: domain(env),
     })
+}
+
+pub(crate) fn migration(storage: &dyn Storage) -> StdResult<MigrationResponse> {
+    let notice_seconds = CONFIG.load(storage)?.params.migration_notice_seconds;
+    governed::migration::response(storage, notice_seconds)
 }
 
 pub(crate) fn job(deps: Deps<'_>, id: u64) -> Result<JobResponse, ContractError> {

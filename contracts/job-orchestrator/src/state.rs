@@ -197,7 +197,9 @@ pub(crate) fn check_params(params: &OrchestratorParams) -> Result<(), ContractEr
         evidence_seconds,
         attempts_max,
         job_seconds_max,
+        migration_notice_seconds,
     } = *params;
+    governed::migration::check_notice(migration_notice_seconds, 1)?;
     if attempts_max == 0 || attempts_max > ATTEMPTS_MAX {
         return Err(ContractError::AttemptsOutOfBounds {
             attempts: attempts_max,

@@ -1,20 +1,22 @@
 //! Entry points: who may, what is checked, which one call of the domain answers it, which events and messages follow.
 
 use cosmwasm_std::{
-    entry_point, from_json, to_json_binary, Addr, Api, Binary, CosmosMsg, Deps, DepsMut, Env, MessageInfo, Response,
-    StdResult, Storage, Uint128, WasmMsg,
+    entry_point, from_json, to_json_binary, Addr, Api, Binary, CosmosMsg, Deps, DepsMut, Env, MessageInfo,
+    QuerierWrapper, Response, StdResult, Storage, Uint128, WasmMsg,
 };
 use cw20::{Cw20ExecuteMsg, Cw20ReceiveMsg};
 use cw_utils::nonpayable;
+use governed::{admin, migration};
 use schema::{
     escrow,
+    msg::MigrateMsg,
     params::RegistryParams,
     registry::{ExecuteMsg, InstantiateMsg, Metadata, ModelStatus, Parent, QueryMsg, ReceiveMsg, Share, Usage},
     Event, ModelId, Namespace,
 };
 
 use crate::{
-    admin, model, query,
+    model, query,
     state::{Config, Recipient, CONFIG, NAMESPACE_FEE_MAX},
     version, ContractError,
 };
@@ -44,7 +46,7 @@ pub fn execute(deps: DepsMut, env: Env, info: MessageInfo, msg: ExecuteMsg) -> R
     nonpayable(&info)?;
     let now = env.block.time.seconds();
     let sender = info.sender;
-    let DepsMut { storage, api, .. } = deps;
+    let DepsMut { storage, api, querier } = deps;
     match msg {
         ExecuteMsg::Receive(hook) => receive(storage, api, &sender, hook),
         ExecuteMsg::PublishModel {
@@ -95,14 +97,17 @@ pub fn execute(deps: DepsMut, env: Env, info: MessageInfo, msg: ExecuteMsg) -> R
         ExecuteMsg::Wire { royalty_escrow } => wire(storage, api, &sender, &royalty_escrow),
         ExecuteMsg::UpdateParams { params } => update_params(storage, sender, params),
         ExecuteMsg::ProposeAdmin { admin } => {
-            admin::require(storage, &sender)?;
-            let proposed = validate(api, admin.as_deref())?;
-            admin::propose(storage, proposed)?;
-            announce(Event::AdminProposed { admin })
+            let admin = validate(api, admin.as_deref())?;
+            announce(admin::propose(storage, &sender, admin)?)
         }
-        ExecuteMsg::AcceptAdmin {} => {
-            admin::accept(storage, &sender)?;
-            announce(Event::AdminChanged { admin: sender.into() })
+        ExecuteMsg::AcceptAdmin {} => announce(admin::accept(storage, &sender)?),
+        ExecuteMsg::ProposeMigration { code_id, msg } => {
+            propose_migration(storage, querier, &sender, code_id, msg, now)
+        }
+        ExecuteMsg::CancelMigration {} => announce(migration::cancel(storage, &sender)?),
+        ExecuteMsg::ExecuteMigration {} => {
+            let (proposal, event) = migration::execute(storage, &sender, now)?;
+            Ok(announce(event)?.add_message(proposal.into_message(&env.contract.address)))
         }
     }
 }
@@ -274,12 +279,33 @@ fn update_params(storage: &mut dyn Storage, sender: Addr, params: RegistryParams
     admin::require(storage, &sender)?;
     check_params(&params)?;
     let mut config = CONFIG.load(storage)?;
+    migration::check_notice_is_fixed(config.params.migration_notice_seconds, params.migration_notice_seconds)?;
     config.params = params;
     CONFIG.save(storage, &config)?;
     announce(Event::ParamsUpdated { admin: sender.into() })
 }
 
+fn propose_migration(
+    storage: &mut dyn Storage,
+    querier: QuerierWrapper,
+    sender: &Addr,
+    code_id: u64,
+    msg: Binary,
+    now: u64,
+) -> Result<Response, ContractError> {
+    let notice = CONFIG.load(storage)?.params.migration_notice_seconds;
+    announce(migration::propose(
+        storage,
+        querier,
+        sender,
+        code_id,
+        msg,
+        (now, notice),
+    )?)
+}
+
 fn check_params(params: &RegistryParams) -> Result<(), ContractError> {
+    migration::check_notice(params.migration_notice_seconds, 1)?;
     if params.namespace_fee > NAMESPACE_FEE_MAX {
         return Err(ContractError::ParamOutOfBounds {
             name: "namespace_fee".to_owned(),
@@ -290,10 +316,21 @@ fn check_params(params: &RegistryParams) -> Result<(), ContractError> {
     Ok(())
 }
 
+/// Only the contract itself can have it migrated, and does so for a proposal whose notice has passed.
+#[entry_point]
+pub fn migrate(deps: DepsMut, _env: Env, _msg: MigrateMsg) -> Result<Response, ContractError> {
+    announce(migration::complete(
+        deps.storage,
+        env!("CARGO_PKG_NAME"),
+        env!("CARGO_PKG_VERSION"),
+    )?)
+}
+
 #[entry_point]
 pub fn query(deps: Deps, _env: Env, msg: QueryMsg) -> Result<Binary, ContractError> {
     let answer = match msg {
         QueryMsg::Config {} => to_json_binary(&query::config(deps)?),
+        QueryMsg::Migration {} => to_json_binary(&query::migration(deps.storage)?),
         QueryMsg::Namespace { namespace } => to_json_binary(&query::namespace(deps, &namespace)?),
         QueryMsg::Model { model } => to_json_binary(&query::model(deps, model)?),
         QueryMsg::Models {

@@ -1,15 +1,12 @@
 use cosmwasm_std::{StdError, Uint128};
 use cw_utils::PaymentError;
+use governed::GovernedError;
 use schema::{id::IdError, text::TextError, ModelId, Namespace};
 use thiserror::Error;
 
 #[derive(Debug, PartialEq, Error)]
 pub enum ContractError {
     // Who.
-    #[error("{sender} is not the admin")]
-    NotAdmin { sender: String },
-    #[error("the role of admin was not offered to {sender}")]
-    NotProposedAdmin { sender: String },
     #[error("the siblings are wired already")]
     AlreadyWired,
     #[error("{sender} is not the FUNC token")]
@@ -81,6 +78,8 @@ pub enum ContractError {
     Text(#[from] TextError),
     #[error(transparent)]
     Payment(#[from] PaymentError),
+    #[error(transparent)]
+    Governed(#[from] GovernedError),
     #[error(transparent)]
     Std(#[from] StdError),
 }

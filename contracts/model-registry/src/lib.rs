@@ -5,7 +5,6 @@ pub mod contract;
 mod model;
 mod version;
 
-mod admin;
 mod error;
 mod query;
 mod state;

@@ -1,8 +1,10 @@
 //! Reads. Lists follow the key order and never look at what they do not answer.
 
-use cosmwasm_std::{Addr, Deps, Order, StdResult};
+use cosmwasm_std::{Addr, Deps, Order, StdResult, Storage};
 use cw_storage_plus::Bound;
+use governed::admin;
 use schema::{
+    msg::MigrationResponse,
     registry::{
         ConfigResponse, ModelResponse, ModelStatus, ModelsResponse, NamespaceResponse, OfferResponse, PayoutResponse,
         Share, VersionResponse, VersionsResponse,
@@ -11,7 +13,7 @@ use schema::{
 };
 
 use crate::{
-    admin, model,
+    model,
     state::{Model, Recipient, Version, CONFIG, METADATA, MODELS, NAMESPACES, USAGES, VERSIONS},
     version, ContractError,
 };
@@ -32,6 +34,11 @@ pub(crate) fn config(deps: Deps) -> StdResult<ConfigResponse> {
         royalty_escrow: config.royalty_escrow.map(Addr::into_string),
         params: config.params,
     })
+}
+
+pub(crate) fn migration(storage: &dyn Storage) -> StdResult<MigrationResponse> {
+    let notice_seconds = CONFIG.load(storage)?.params.migration_notice_seconds;
+    governed::migration::response(storage, notice_seconds)
 }
 
 pub(crate) fn namespace(deps: Deps, namespace: &Namespace) -> StdResult<NamespaceResponse> {

@@ -6,10 +6,12 @@ use cosmwasm_std::{
 };
 use cw20::{Cw20ExecuteMsg, Cw20ReceiveMsg};
 use cw_utils::nonpayable;
+use governed::{admin, migration};
 use schema::{
     escrow,
+    msg::MigrateMsg,
     params::StakingParams,
-    registry::{QueryMsg as RegistryQuery, VersionResponse},
+    registry::{ConfigResponse as RegistryConfig, QueryMsg as RegistryQuery, VersionResponse},
     staking::{
         DeploymentTerms, ExecuteMsg, InstantiateMsg, Occupation, Profile, QueryMsg, ReceiveMsg, TotalsResponse, Vacancy,
     },
@@ -17,7 +19,6 @@ use schema::{
 };
 
 use crate::{
-    admin,
     book::{self, Penalised},
     deployment::{check_bounds, Deployment},
     provider, query,
@@ -47,6 +48,14 @@ pub fn instantiate(
         siblings: None,
         params: msg.params,
     };
+    let registry: RegistryConfig = deps
+        .querier
+        .query_wasm_smart(&config.model_registry, &RegistryQuery::Config {})?;
+    migration::check_sibling_notice(
+        &config.model_registry,
+        registry.params.migration_notice_seconds,
+        config.params.migration_notice_seconds,
+    )?;
     CONFIG.save(deps.storage, &config)?;
     NEWEST_DEPLOYMENT.save(deps.storage, &0)?;
     let totals = TotalsResponse {
@@ -97,14 +106,17 @@ pub fn execute(deps: DepsMut, env: Env, info: MessageInfo, msg: ExecuteMsg) -> R
         } => wire(storage, api, &sender, &royalty_escrow, &job_orchestrator),
         ExecuteMsg::UpdateParams { params } => update_params(storage, sender, params),
         ExecuteMsg::ProposeAdmin { admin } => {
-            admin::require(storage, &sender)?;
-            let proposed = admin.as_deref().map(|address| api.addr_validate(address)).transpose()?;
-            admin::propose(storage, proposed)?;
-            announce(Event::AdminProposed { admin })
+            let admin = admin.as_deref().map(|address| api.addr_validate(address)).transpose()?;
+            announce(admin::propose(storage, &sender, admin)?)
         }
-        ExecuteMsg::AcceptAdmin {} => {
-            admin::accept(storage, &sender)?;
-            announce(Event::AdminChanged { admin: sender.into() })
+        ExecuteMsg::AcceptAdmin {} => announce(admin::accept(storage, &sender)?),
+        ExecuteMsg::ProposeMigration { code_id, msg } => {
+            propose_migration(storage, querier, &sender, code_id, msg, now)
+        }
+        ExecuteMsg::CancelMigration {} => announce(migration::cancel(storage, &sender)?),
+        ExecuteMsg::ExecuteMigration {} => {
+            let (proposal, event) = migration::execute(storage, &sender, now)?;
+            Ok(announce(event)?.add_message(proposal.into_message(&env.contract.address)))
         }
     }
 }
@@ -319,9 +331,33 @@ fn update_params(storage: &mut dyn Storage, sender: Addr, params: StakingParams)
     admin::require(storage, &sender)?;
     check_params(&params)?;
     let mut config = CONFIG.load(storage)?;
+    migration::check_notice_is_fixed(config.params.migration_notice_seconds, params.migration_notice_seconds)?;
+    let (from, to) = (config.params.unbonding_seconds, params.unbonding_seconds);
+    if to > from && migration::is_pending(storage) {
+        return Err(ContractError::UnbondingRaised { from, to });
+    }
     config.params = params;
     CONFIG.save(storage, &config)?;
     announce(Event::ParamsUpdated { admin: sender.into() })
+}
+
+fn propose_migration(
+    storage: &mut dyn Storage,
+    querier: QuerierWrapper,
+    sender: &Addr,
+    code_id: u64,
+    msg: Binary,
+    now: u64,
+) -> Result<Response, ContractError> {
+    let notice = CONFIG.load(storage)?.params.migration_notice_seconds;
+    announce(migration::propose(
+        storage,
+        querier,
+        sender,
+        code_id,
+        msg,
+        (now, notice),
+    )?)
 }
 
 /// No parameter can make a bond unreachable or a penalty larger than what backs a slot.
@@ -331,13 +367,29 @@ fn check_params(params: &StakingParams) -> Result<(), ContractError> {
     check_bounds("miss_min", params.miss_min.u128(), 0, params.bond_per_slot.u128())?;
     check_bounds("unbonding_seconds", params.unbonding_seconds, 1, UNBONDING_SECONDS_MAX)?;
     check_bounds("penalty_bps_min", params.penalty_bps_min, 0, BPS)?;
-    check_bounds("sla_seconds_max", params.sla_seconds_max, 1, SLA_SECONDS_MAX)
+    check_bounds("sla_seconds_max", params.sla_seconds_max, 1, SLA_SECONDS_MAX)?;
+    // Who starts to unbond when new code is proposed must be out before it runs.
+    Ok(migration::check_notice(
+        params.migration_notice_seconds,
+        params.unbonding_seconds,
+    )?)
+}
+
+/// Only the contract itself can have it migrated, and does so for a proposal whose notice has passed.
+#[entry_point]
+pub fn migrate(deps: DepsMut, _env: Env, _msg: MigrateMsg) -> Result<Response, ContractError> {
+    announce(migration::complete(
+        deps.storage,
+        env!("CARGO_PKG_NAME"),
+        env!("CARGO_PKG_VERSION"),
+    )?)
 }
 
 #[entry_point]
 pub fn query(deps: Deps, _env: Env, msg: QueryMsg) -> Result<Binary, ContractError> {
     let answer = match msg {
         QueryMsg::Config {} => to_json_binary(&query::config(deps)?),
+        QueryMsg::Migration {} => to_json_binary(&query::migration(deps.storage)?),
         QueryMsg::Provider { provider } => to_json_binary(&query::provider(deps, &provider)?),
         QueryMsg::Providers { start_after, limit } => {
             to_json_binary(&query::providers(deps, start_after.as_deref(), limit)?)

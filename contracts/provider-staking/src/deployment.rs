@@ -198,6 +198,7 @@ pub(crate) mod tests {
             miss_min: 50u128.into(),
             penalty_bps_min: 1_000,
             sla_seconds_max: 600,
+            migration_notice_seconds: 100,
         }
     }
 

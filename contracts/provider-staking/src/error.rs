@@ -1,5 +1,6 @@
 use cosmwasm_std::{StdError, Uint128};
 use cw_utils::PaymentError;
+use governed::GovernedError;
 use schema::{text::TextError, ModelId};
 use thiserror::Error;
 
@@ -8,10 +9,6 @@ use crate::draw::DrawError;
 #[derive(Debug, PartialEq, Error)]
 pub enum ContractError {
     // Who.
-    #[error("{sender} is not the admin")]
-    NotAdmin { sender: String },
-    #[error("the role of admin was not offered to {sender}")]
-    NotProposedAdmin { sender: String },
     #[error("the siblings are wired already")]
     AlreadyWired,
     #[error("{sender} is not the FUNC token")]
@@ -86,6 +83,11 @@ pub enum ContractError {
     Text(#[from] TextError),
     #[error(transparent)]
     Payment(#[from] PaymentError),
+    #[error("while new code is proposed, unbonding never takes longer: {from} seconds, found {to}")]
+    UnbondingRaised { from: u64, to: u64 },
+
+    #[error(transparent)]
+    Governed(#[from] GovernedError),
     #[error(transparent)]
     Std(#[from] StdError),
 }

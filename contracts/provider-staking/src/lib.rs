@@ -11,7 +11,6 @@ mod deployment;
 mod draw;
 mod index;
 
-mod admin;
 mod error;
 mod query;
 mod state;

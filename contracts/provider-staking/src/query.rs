@@ -1,8 +1,10 @@
 //! Reads. Lists follow the key order and never look at what they do not answer.
 
-use cosmwasm_std::{Addr, Deps, Order, StdResult};
+use cosmwasm_std::{Addr, Deps, Order, StdResult, Storage};
 use cw_storage_plus::Bound;
+use governed::admin;
 use schema::{
+    msg::MigrationResponse,
     staking::{
         Chain, ConfigResponse, DeploymentResponse, DeploymentsResponse, DrawRequest, DrawResponse, Profile,
         ProviderResponse, ProvidersResponse, Span,
@@ -11,7 +13,7 @@ use schema::{
 };
 
 use crate::{
-    admin, book,
+    book,
     deployment::Deployment,
     draw::{self, DrawnChain, DrawnSpan},
     index::{market_key, StoredMarket},
@@ -42,6 +44,11 @@ pub(crate) fn config(deps: Deps) -> StdResult<ConfigResponse> {
         job_orchestrator: job_orchestrator.map(Addr::into_string),
         params: config.params,
     })
+}
+
+pub(crate) fn migration(storage: &dyn Storage) -> StdResult<MigrationResponse> {
+    let notice_seconds = CONFIG.load(storage)?.params.migration_notice_seconds;
+    governed::migration::response(storage, notice_seconds)
 }
 
 pub(crate) fn provider(deps: Deps, owner: &str) -> Result<ProviderResponse, ContractError> {

@@ -7,6 +7,7 @@ use cosmwasm_std::{
     QuerierWrapper, Response, Storage, Uint128, WasmMsg,
 };
 use cw20::{Cw20ExecuteMsg, Cw20ReceiveMsg};
+use governed::admin;
 use schema::{
     escrow::{ExecuteMsg, Holder, InstantiateMsg, QueryMsg, Reason, ReceiveMsg, Settlement, WorkTerms},
     price::GATEWAY_BPS_MAX,
@@ -15,7 +16,6 @@ use schema::{
 };
 
 use crate::{
-    admin,
     distribution::distribute,
     ledger::{About, Ledger},
     query,
@@ -34,7 +34,7 @@ pub fn instantiate(
     refuse_funds(&info)?;
     check_params(&msg.params)?;
     cw2::set_contract_version(deps.storage, env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))?;
-    admin::start(deps.storage, deps.api.addr_validate(&msg.admin)?)?;
+    admin::appoint(deps.storage, deps.api.addr_validate(&msg.admin)?)?;
     let config = Config {
         func_token: deps.api.addr_validate(&msg.func_token)?,
         model_registry: deps.api.addr_validate(&msg.model_registry)?,
@@ -54,7 +54,7 @@ pub fn execute(deps: DepsMut<'_>, env: Env, info: MessageInfo, msg: ExecuteMsg) 
             job_orchestrator,
             provider_staking,
         } => {
-            admin::assert(deps.storage, sender)?;
+            admin::require(deps.storage, sender)?;
             let siblings = Siblings {
                 job_orchestrator: deps.api.addr_validate(&job_orchestrator)?,
                 provider_staking: deps.api.addr_validate(&provider_staking)?,
@@ -97,7 +97,7 @@ pub fn execute(deps: DepsMut<'_>, env: Env, info: MessageInfo, msg: ExecuteMsg) 
             Ok(pass_on(deps.storage, &model, &rule)?.unwrap_or_default())
         }
         ExecuteMsg::UpdateParams { params } => {
-            admin::assert(deps.storage, sender)?;
+            admin::require(deps.storage, sender)?;
             check_params(&params)?;
             let mut config = CONFIG.load(deps.storage)?;
             config.params = params;

@@ -1,9 +1,12 @@
 use cosmwasm_std::{OverflowError, StdError, Uint128};
+use governed::GovernedError;
 use schema::{id::IdError, price::PriceOverflow, ModelId};
 use thiserror::Error;
 
 #[derive(Debug, PartialEq, Error)]
 pub enum ContractError {
+    #[error(transparent)]
+    Governed(#[from] GovernedError),
     #[error(transparent)]
     Std(#[from] StdError),
     #[error(transparent)]
@@ -15,10 +18,6 @@ pub enum ContractError {
 
     #[error("no native coins are taken, found {kinds} kinds of them")]
     FundsAttached { kinds: usize },
-    #[error("{sender} is not the admin")]
-    NotAdmin { sender: String },
-    #[error("the role of admin was not offered to {sender}")]
-    NotProposedAdmin { sender: String },
     #[error("{sender} is not the {sibling}")]
     NotSibling { sender: String, sibling: String },
     #[error("the siblings are known already")]

@@ -2,7 +2,6 @@
 
 pub mod contract;
 
-mod admin;
 mod distribution;
 mod error;
 mod ledger;

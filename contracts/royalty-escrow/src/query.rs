@@ -1,12 +1,12 @@
 use cosmwasm_std::{Deps, Order, StdResult};
 use cw_storage_plus::Bound;
+use governed::admin;
 use schema::escrow::{
     ConfigResponse, Credit, EarningsResponse, HoldResponse, Holder, LedgerEntry, LedgerResponse, MoneyResponse, Reason,
     TotalsResponse,
 };
 
 use crate::{
-    admin,
     state::{ACCOUNTS, ACCOUNT_HOLDS, CONFIG, CREDITS, HOLDS, SIBLINGS, TOTALS},
     ContractError,
 };
@@ -23,7 +23,7 @@ pub(crate) fn config(deps: Deps<'_>) -> Result<ConfigResponse, ContractError> {
     let config = CONFIG.load(deps.storage)?;
     let siblings = SIBLINGS.may_load(deps.storage)?;
     Ok(ConfigResponse {
-        admin: admin::query(deps.storage)?,
+        admin: admin::response(deps.storage)?,
         func_token: config.func_token.into_string(),
         model_registry: config.model_registry.into_string(),
         treasury: config.treasury.into_string(),

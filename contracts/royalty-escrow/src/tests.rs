@@ -12,6 +12,7 @@ use cosmwasm_std::{
     WasmQuery,
 };
 use cw20::{Cw20ExecuteMsg, Cw20ReceiveMsg};
+use governed::GovernedError;
 use schema::{
     escrow::{
         ConfigResponse, Credit, EarningsResponse, ExecuteMsg, Gateway, Holder, InstantiateMsg, LedgerResponse,
@@ -251,12 +252,12 @@ fn hold_of(name: &str, job: u64, amount: u128, terms: WorkTerms, expires_at: u64
 
 fn not_admin(name: &str) -> ContractError {
     let sender = addr(name).into_string();
-    ContractError::NotAdmin { sender }
+    GovernedError::NotAdmin { sender }.into()
 }
 
 fn not_heir(name: &str) -> ContractError {
     let sender = addr(name).into_string();
-    ContractError::NotProposedAdmin { sender }
+    GovernedError::NotProposedAdmin { sender }.into()
 }
 
 fn not_sibling(name: &str, sibling: &str) -> ContractError {

@@ -6,7 +6,9 @@ use cosmrs::proto::{
         base::v1beta1::Coin,
         tx::v1beta1::{AuthInfo, TxBody},
     },
-    cosmwasm::wasm::v1::{MsgExecuteContract, MsgInstantiateContract},
+    cosmwasm::wasm::v1::{
+        MsgClearAdmin, MsgExecuteContract, MsgInstantiateContract, MsgMigrateContract, MsgUpdateAdmin,
+    },
     traits::{Message as _, Name},
 };
 use cosmrs::Any;
@@ -81,6 +83,23 @@ fn message(any: &Any) -> Option<Value> {
             "from_address": message.from_address, "to_address": message.to_address, "amount": coins(&message.amount),
         });
         ("cosmos-sdk/MsgSend", value)
+    } else if any.type_url == MsgMigrateContract::type_url() {
+        let message = MsgMigrateContract::decode(bytes).ok()?;
+        let msg: Value = serde_json::from_slice(&message.msg).ok()?;
+        let value = json!({
+            "sender": message.sender, "contract": message.contract, "code_id": message.code_id.to_string(), "msg": msg,
+        });
+        ("wasm/MsgMigrateContract", value)
+    } else if any.type_url == MsgUpdateAdmin::type_url() {
+        let message = MsgUpdateAdmin::decode(bytes).ok()?;
+        let value = json!({ "sender": message.sender, "contract": message.contract, "new_admin": message.new_admin });
+        ("wasm/MsgUpdateAdmin", value)
+    } else if any.type_url == MsgClearAdmin::type_url() {
+        let message = MsgClearAdmin::decode(bytes).ok()?;
+        (
+            "wasm/MsgClearAdmin",
+            json!({ "sender": message.sender, "contract": message.contract }),
+        )
     } else {
         return None;
     };

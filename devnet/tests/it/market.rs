@@ -181,3 +181,83 @@ async fn models_and_providers_are_listed() {
     );
     assert!(market.client.orchestrator().overdue(None).await.unwrap().is_empty());
 }
+
+/// The next version of the registry, as far as it says so.
+fn next_registry() -> Box<dyn cw_multi_test::Contract<cosmwasm_std::Empty>> {
+    use cosmwasm_std::{DepsMut, Env, Response, StdResult};
+    use model_registry::contract::{execute, instantiate, query};
+    fn migrate(deps: DepsMut<'_>, _: Env, _: schema::msg::MigrateMsg) -> StdResult<Response> {
+        cw2::set_contract_version(deps.storage, "model-registry", "999.0.0")?;
+        Ok(Response::new())
+    }
+    Box::new(cw_multi_test::ContractWrapper::new(execute, instantiate, query).with_migrate(migrate))
+}
+
+#[tokio::test]
+async fn contracts_own_themselves_and_are_migrated_by_their_own_hand() {
+    let mut params = params();
+    params.staking.unbonding_seconds = 1;
+    for notice in [
+        &mut params.registry.migration_notice_seconds,
+        &mut params.staking.migration_notice_seconds,
+        &mut params.orchestrator.migration_notice_seconds,
+    ] {
+        *notice = 1;
+    }
+    let config = Config {
+        rpc: ([127, 0, 0, 1], 0).into(),
+        block_time: Duration::from_millis(40),
+        market: Some(params),
+        codes: vec![next_registry],
+        ..Config::default()
+    };
+    let running = Devnet::start(config).await.unwrap();
+    let network: Network = serde_json::from_value(running.network().clone()).unwrap();
+    let client = Client::connect(network).await.unwrap();
+    let market = Market { running, client };
+    let contracts = market.client.contracts().clone();
+    for (name, address) in contracts.by_name() {
+        let own = !["func-token", "royalty-escrow"].contains(&name);
+        let info = market.client.contract_info(address).await.unwrap();
+        assert_eq!(info.admin, own.then(|| address.to_owned()), "{name}");
+    }
+    let (admin, stranger) = (market.account("admin"), market.account("developer"));
+    let contract = contracts.model_registry.clone();
+    for (new, words) in [
+        (&stranger, "can not modify contract: unauthorized"),
+        (&admin, "new admin is the same as the old"),
+    ] {
+        let seize = Call::UpdateAdmin {
+            contract: contract.clone(),
+            admin: new.address().to_owned(),
+        };
+        let refusal = admin.execute(&[seize]).await.unwrap_err().to_string();
+        assert!(refusal.contains(words), "{refusal}");
+    }
+    let propose = registry::ExecuteMsg::ProposeMigration {
+        code_id: 6,
+        msg: b"{}".into(),
+    };
+    admin
+        .execute(&[Call::execute(&contract, &propose).unwrap()])
+        .await
+        .unwrap();
+    let execute = Call::execute(&contract, &registry::ExecuteMsg::ExecuteMigration {}).unwrap();
+    let migrated = loop {
+        match stranger.execute(std::slice::from_ref(&execute)).await {
+            Ok(outcome) => break outcome,
+            Err(error) => assert!(error.to_string().contains("can be executed from"), "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let event = migrated.events.iter().find(|event| event.ty == "migrate").unwrap();
+    let keys: Vec<&str> = event
+        .attributes
+        .iter()
+        .map(|attribute| attribute.key.as_str())
+        .collect();
+    assert_eq!(keys, ["code_id", "_contract_address", "msg_index"]);
+    let info = market.client.contract_info(&contract).await.unwrap();
+    assert_eq!((info.code_id, info.admin), (6, Some(contract.clone())));
+    assert_eq!(market.client.cw2(&contract).await.unwrap().version, "999.0.0");
+}

@@ -120,6 +120,7 @@ impl Story {
                 source: source.clone(),
                 error: 0.0,
                 die: None,
+                full: None,
             })
         };
         let mut hosts = [host("first"), host("last")];

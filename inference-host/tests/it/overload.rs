@@ -145,6 +145,79 @@ async fn ten_times_more_begins_than_fit_are_answered_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn work_that_could_never_fit_is_refused_for_good_with_the_limit_that_it_is_beyond() {
+    let market = Market::new();
+    let mut host = market.provider("whole", 1, 0, 2);
+    host.config.queue_rows_max = 3;
+    host.start().await;
+    let promised = &host.status().await["deployments"][0]["shortage"];
+    assert_eq!(promised, "an item may have 8192 rows, queue_rows_max is 3");
+    market.assign(1, &["a"; 4], &[(&host, 1, 0, 2)]);
+    for _ in 0..2 {
+        let (status, body) = host.begin(item(1), 0).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{body}");
+        let sentence =
+            "4 rows came at once, and this host never takes more than 3: queue_rows_max of its configuration";
+        assert_eq!(body, sentence);
+    }
+    assert_eq!(host.metric("refusals_total{reason=\"too_large\"}").await, 2);
+    assert_eq!(host.metric("overloads_total").await, 0, "nobody is told to come back");
+    // One that fits an empty queue is only too early.
+    host.controls.hold();
+    for job in 2..=5 {
+        market.assign(job, &["a"; 3], &[(&host, 1, 0, 2)]);
+        host.begin(item(job), 0).await;
+    }
+    let (status, body) = host.begin(item(5), 0).await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS, "{body}");
+    host.controls.release();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_pushes_what_could_never_fit_is_told_so_and_does_not_try_until_the_deadline() {
+    type Limit = fn(&mut Provider);
+    let limits: [(Limit, &str); 3] = [
+        (
+            |host| host.config.queue_rows_max = 1,
+            "2 rows came at once, and this host never takes more than 1: queue_rows_max",
+        ),
+        (
+            |host| host.config.work_bytes_max = 100,
+            "never takes more than 100: work_bytes_max",
+        ),
+        (
+            |host| host.config.rows_bytes_max = 1 << 16,
+            "never takes more than 65536: rows_bytes_max",
+        ),
+    ];
+    for (limit, words) in limits {
+        let market = Market::new();
+        let mut first = market.provider("first", 1, 0, 0);
+        first.start().await;
+        let mut last = market.provider("last", 2, 1, 2);
+        limit(&mut last);
+        last.start().await;
+        let texts = if words.contains("rows_bytes_max") {
+            vec!["a"; 3000]
+        } else {
+            TEXTS.to_vec()
+        };
+        let assignment = market.assign(1, &texts, &[(&first, 1, 0, 0), (&last, 2, 1, 2)]);
+        first.begin_surely(item(1)).await;
+        let failed = first.ended(item(1)).await;
+        assert_eq!(failed.state, WorkState::Failed);
+        let reason = failed.error.unwrap();
+        assert!(reason.contains(words), "{reason}");
+        assert!(
+            crate::kit::now() < assignment.deadline,
+            "it was tried until the deadline"
+        );
+        assert_eq!(failed.links.len(), 1, "the sender's receipt stays");
+        assert_eq!(first.metric("push_retries_total").await, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn strangers_who_open_pushes_and_say_nothing_are_cut_off_and_honest_senders_get_through() {
     let market = Market::new();
     let [first, last] = two(&market, |host| {

@@ -45,6 +45,8 @@ pub(crate) struct Orders {
     pub(crate) error: f32,
     /// Where to die, and at which of the visits.
     pub(crate) die: Option<(String, u32)>,
+    /// Where the disk is full from the beginning.
+    pub(crate) full: Option<String>,
 }
 
 /// Everything that a host asks the chain.
@@ -155,6 +157,9 @@ fn be_a_host(orders: Orders) {
     for point in POINTS {
         watch(point, &orders, &visits);
     }
+    if let Some(point) = &orders.full {
+        fail::cfg(point, "return").unwrap();
+    }
     let key = Wallet::dev(&orders.key);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let any = "127.0.0.1:0".parse().unwrap();
@@ -174,7 +179,10 @@ fn be_a_host(orders: Orders) {
         ..TinyRuntime::default()
     };
     let chain = Arc::new(ReadChain(orders.chain.clone()));
-    let running = runtime.block_on(start(config, key, chain, Arc::new(engine))).unwrap();
+    let running = match runtime.block_on(start(config, key, chain, Arc::new(engine))) {
+        Ok(running) => running,
+        Err(error) => return fs::write(last_words_path(&orders.home), format!("{error:#}")).unwrap(),
+    };
     // The parent says which places have a full disk, and by hanging up, that it is over.
     for line in std::io::stdin().lock().lines() {
         let line = line.unwrap();
@@ -207,6 +215,10 @@ fn watch(point: &str, orders: &Orders, visits: &Arc<Mutex<BTreeMap<String, u32>>
 
 fn heard_path(home: &Path) -> PathBuf {
     home.with_extension("heard")
+}
+
+fn last_words_path(home: &Path) -> PathBuf {
+    home.with_extension("words")
 }
 
 fn visits_path(home: &Path) -> PathBuf {
@@ -263,6 +275,16 @@ impl Process {
             }
             self.start();
         }
+    }
+
+    /// Why it did not start, once it has given up.
+    pub(crate) fn last_words(&mut self) -> String {
+        let ended = self.child.as_mut().unwrap().wait().unwrap();
+        assert!(ended.success(), "{ended}");
+        let path = last_words_path(&self.orders.home);
+        let words = fs::read_to_string(&path).unwrap();
+        fs::remove_file(path).unwrap();
+        words
     }
 
     /// SIGKILL.

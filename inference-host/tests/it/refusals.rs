@@ -381,13 +381,24 @@ async fn memory_for_rows_is_bounded_and_given_back() {
     let mut greedy = Crafted::new(&market, &assignment, &all[0]);
     greedy.header.bytes = 1 << 30;
     let status = greedy.send(&all[1]).await.unwrap_err();
-    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    // More than there is at all: for good.
+    assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
     assert!(
-        status.message().contains("65536 of 65536 are free"),
+        status.message().contains("never takes more than 65536: rows_bytes_max"),
         "{}",
         status.message()
     );
     assert_eq!(all[1].metric("row_memory_free_bytes").await, free);
+    // As much as there is, while another piece has some of it: for now.
+    all[1].controls.hold();
+    Crafted::new(&market, &assignment, &all[0]).send(&all[1]).await.unwrap();
+    let second = market.assign_three(2, &TEXTS, &all);
+    let mut patient = Crafted::new(&market, &second, &all[0]);
+    patient.header.bytes = 65_000;
+    let status = patient.send(&all[1]).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    assert!(status.message().contains(" of 65536 are free"), "{}", status.message());
+    all[1].controls.release();
 }
 
 #[tokio::test]

@@ -241,6 +241,30 @@ async fn a_model_without_tokenizer_serves_tensors_and_counts_their_longest_axis(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_that_are_not_finite_are_refused_coming_in_and_signed_as_they_are_going_out() {
+    let (market, folder) = (Market::new(), tempfile::tempdir().unwrap());
+    let manifest = counter(folder.path());
+    let host = provider(&market, MODEL, &manifest, folder.path(), Arc::new(Counter)).await;
+    let with = |factor: f32| blob_of(&request(&[[200, 200], [1, 1]], &[1, 1], factor));
+    for (job, factor, value) in [(1, f32::NAN, "NaN"), (2, f32::NEG_INFINITY, "-infinity")] {
+        assign(&market, job, "count", vec![with(1.0), with(factor)], &manifest, &host);
+        host.begin_surely(item(job)).await;
+        let failed = host.ended(item(job)).await;
+        let reason = failed.error.unwrap();
+        let expected = format!("row 1 is not what the stage receives: tensor factor is {value} at index 0");
+        assert!(reason.starts_with(&expected), "{reason}");
+    }
+    assert_eq!(host.metric("rows_not_finite_total").await, 0);
+    // Finite numbers that a graph turns into something else are its answer, and the developer gets it.
+    let assignment = assign(&market, 3, "count", vec![with(f32::MAX), with(2.0)], &manifest, &host);
+    host.begin_surely(item(3)).await;
+    let (rows, _) = outcome(&market, &host, &assignment).await;
+    let sum = |sum: f32| row::encode(&[Tensor::from_f32(vec![1], &[sum]).unwrap()]).unwrap();
+    assert_eq!(rows, [sum(f32::INFINITY), sum(804.0)]);
+    assert_eq!(host.metric("rows_not_finite_total").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_endpoint_does_not_take_fails_with_its_reason_and_the_host_goes_on() {
     let (market, folder) = (Market::new(), tempfile::tempdir().unwrap());
     let manifest = counter(folder.path());

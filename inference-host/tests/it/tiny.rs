@@ -7,7 +7,10 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        Arc, Condvar, Mutex,
+    },
     time::Duration,
 };
 
@@ -31,6 +34,8 @@ pub(crate) const MAX_POSITIONS: u64 = 16;
 pub(crate) struct Controls {
     held: Mutex<bool>,
     released: Condvar,
+    /// Runs that find no memory on the device.
+    starved: AtomicUsize,
     batches: Mutex<Vec<usize>>,
 }
 
@@ -43,6 +48,11 @@ impl Controls {
     pub(crate) fn release(&self) {
         *self.held.lock().unwrap() = false;
         self.released.notify_all();
+    }
+
+    /// So many runs from now on find no memory on the device.
+    pub(crate) fn starve(&self, runs: usize) {
+        self.starved.store(runs, Ordering::SeqCst);
     }
 
     /// Rows of every batch so far.
@@ -124,6 +134,12 @@ impl Loaded for TinyGraph {
         };
         let (rows, positions) = (inputs[0].1.shape[0], inputs[0].1.shape[1]);
         self.controls.enter(rows as usize);
+        let starved = &self.controls.starved;
+        let fewer = |runs: usize| runs.checked_sub(1);
+        if starved.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer).is_ok() {
+            let reason = "Failed to allocate memory for requested buffer of size 4294967296".to_owned();
+            return Err(RuntimeError::OutOfMemory { reason });
+        }
         let spread = |value: f32| (0..WIDTH).map(move |lane| value * 0.37 + lane as f32);
         let (name, shape, values): (&str, Vec<u64>, Vec<f32>) = match self.stage {
             0 => {

@@ -338,6 +338,42 @@ fn a_link_that_leads_out_of_the_folder_is_not_followed() {
     split(&source, &target, &options(2), &Interpreter(Quirk::None), &samples()).unwrap();
 }
 
+#[cfg(unix)]
+#[test]
+fn no_file_of_an_export_is_read_through_a_link_that_leads_out_of_it() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    for name in ["model.onnx", "tokenizer.json", "config.json"] {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, target) = (folder.path().join("export"), folder.path().join("bundle"));
+        export(&encoder(), &source);
+        // What lies behind the link would do.
+        let secret = elsewhere.path().join(name);
+        match name {
+            "model.onnx" => std::fs::rename(source.join(name), &secret).unwrap(),
+            _ => std::fs::write(&secret, r#"{"max_position_embeddings":16}"#).unwrap(),
+        }
+        let _ = std::fs::remove_file(source.join(name));
+        std::os::unix::fs::symlink(&secret, source.join(name)).unwrap();
+        let expected = format!(
+            "{} is a link that leads out of the model's folder; copy the file there",
+            source.join(name).display()
+        );
+        let attempt = || split(&source, &target, &options(2), &Interpreter(Quirk::None), &samples());
+        assert_eq!(attempt().unwrap_err().to_string(), expected);
+        if name != "model.onnx" {
+            let options = SplitOptions::for_export(&source, Stages::Count(1));
+            assert_eq!(options.unwrap_err().to_string(), expected);
+        }
+        assert!(!target.exists());
+        // A folder of the export's own is as good as a copy.
+        std::fs::remove_file(source.join(name)).unwrap();
+        std::fs::create_dir(source.join("onnx")).unwrap();
+        std::fs::copy(&secret, source.join("onnx").join(name)).unwrap();
+        std::os::unix::fs::symlink(format!("onnx/{name}"), source.join(name)).unwrap();
+        attempt().unwrap();
+    }
+}
+
 #[test]
 fn files_beside_the_model_that_are_no_files_are_refused() {
     let folder = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use client::{events, events::Block, Account, Call, ClientError, TxHash, TxOutcome};
+use client::{events, events::Block, Account, Call, ClientError, Endpoint, TxHash, TxOutcome};
 use futures::{Stream, StreamExt};
 use schema::{
     orchestrator::{ItemResponse, JobStatus},
@@ -16,6 +16,8 @@ use super::{Batch, Chain, ChainError, ChainResult, Failure, Head, Identity, Mome
 const PAGE: u32 = 30;
 /// Codes of the SDK for an account that cannot pay the fee, and for a fee below the node's least.
 const CANNOT_PAY: [u32; 2] = [5, 13];
+/// Codes of the SDK for a transaction that came too late, and for one with a sequence that is not the account's next.
+const OUTDATED: [u32; 2] = [30, 32];
 /// Code of the SDK for a transaction that needed more gas than it had paid for.
 const OUT_OF_GAS: u32 = 11;
 
@@ -50,6 +52,7 @@ impl LiveChain {
                 Ok(emitted.into_iter().map(|emitted| emitted.event).collect())
             }
             OUT_OF_GAS if tx.codespace == "sdk" => Err(Failure::OutOfGas(tx.message())),
+            code if tx.codespace == "sdk" && OUTDATED.contains(&code) => Err(Failure::Outdated(tx.message())),
             _ => Err(Failure::Refused(tx.message())),
         };
         Ok(Outcome { height, result })
@@ -175,13 +178,26 @@ impl Chain for LiveChain {
     }
 
     async fn rebroadcast(&self, bytes: &[u8]) -> ChainResult<()> {
-        self.account.client().broadcast_bytes(bytes).await?;
+        self.account.client().spread_bytes(bytes).await?;
         Ok(())
     }
 
+    fn last_height(&self, bytes: &[u8]) -> Option<u64> {
+        Account::last_height(bytes)
+    }
+
+    fn endpoints(&self) -> Vec<Endpoint> {
+        self.account.client().endpoints()
+    }
+
     async fn confirm(&self, hash: TxHash, timeout: Duration) -> ChainResult<Outcome> {
-        let tx = self.account.client().confirm(hash, timeout).await?;
-        self.outcome(tx)
+        match self.account.client().confirm(hash, timeout).await {
+            Ok(tx) => self.outcome(tx),
+            Err(error) => {
+                self.account.ask_anew().await?;
+                Err(error.into())
+            }
+        }
     }
 
     async fn find(&self, hash: TxHash) -> ChainResult<Option<Outcome>> {
@@ -197,8 +213,14 @@ impl From<ClientError> for ChainError {
             ClientError::SequenceMismatch { .. } => Self::Sequence(text),
             ClientError::NotConfirmed { .. } => Self::NotConfirmed(text),
             // A node that answers nonsense can be mended while we wait.
-            ClientError::Unreachable { .. } | ClientError::Busy { .. } | ClientError::BadAnswer { .. } => {
-                Self::Unavailable(text)
+            ClientError::Unreachable { .. }
+            | ClientError::Behind { .. }
+            | ClientError::Busy { .. }
+            | ClientError::BadAnswer { .. } => Self::Unavailable(text),
+            ClientError::FeeTooHigh { .. } => Self::TooDear(text),
+            ClientError::Pruned { .. } => Self::Pruned(text),
+            ClientError::Refused { code, codespace, .. } if codespace == "sdk" && OUTDATED.contains(&code) => {
+                Self::Sequence(text)
             }
             ClientError::UnknownAccount { .. } => Self::Gas(text),
             ClientError::Refused { code, codespace, .. } if codespace == "sdk" && CANNOT_PAY.contains(&code) => {
@@ -209,8 +231,8 @@ impl From<ClientError> for ChainError {
             }
             ClientError::ChainIdMismatch { .. }
             | ClientError::UnknownContract { .. }
+            | ClientError::WrongChains { .. }
             | ClientError::WrongContract { .. }
-            | ClientError::Pruned { .. }
             | ClientError::ChainWentBack { .. }
             | ClientError::Network(_)
             | ClientError::Wallet(_) => Self::Fatal(text),

@@ -5,6 +5,7 @@ use std::{fmt::Write, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{Items, Snapshot, Subject, Totals};
+use crate::chain::{Endpoint, Standing};
 
 /// Upper bounds of the histogram in milliseconds: from one block of a devnet to the longest wait before bytes are sent again.
 const BOUNDS_MS: [u64; 8] = [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000];
@@ -89,6 +90,7 @@ impl Snapshot {
         let mut page = Page::default();
         self.gauges(&mut page);
         self.families(&mut page);
+        self.nodes(&mut page);
         self.counters(&mut page);
         self.confirm_latency.render(
             &mut page,
@@ -99,7 +101,6 @@ impl Snapshot {
     }
 
     fn gauges(&self, page: &mut Page) {
-        let lag = self.chain_height.saturating_sub(self.height);
         let gauges = [
             ("height", "Last block taken in.", self.height),
             (
@@ -110,7 +111,7 @@ impl Snapshot {
             (
                 "lag_blocks",
                 "Blocks of the chain that were not taken in when it was last asked.",
-                lag,
+                self.chain_height.saturating_sub(self.height),
             ),
             (
                 "ready",
@@ -174,6 +175,54 @@ impl Snapshot {
         );
     }
 
+    fn nodes(&self, page: &mut Page) {
+        let family = |page: &mut Page, kind, name, help, value: fn(&Endpoint) -> String| {
+            page.head(name, kind, help);
+            for node in &self.endpoints {
+                page.line(name, &format!("{{node=\"{}\"}}", node.name), value(node));
+            }
+        };
+        // Before the first look there is nothing to tell, and a family without a value is none.
+        if self.endpoints.is_empty() {
+            return;
+        }
+        family(
+            page,
+            "gauge",
+            "node_usable",
+            "1 when the node answers and is not behind the others.",
+            |node| u8::from(node.standing == Standing::Good).to_string(),
+        );
+        family(
+            page,
+            "gauge",
+            "node_other_chain",
+            "1 when the node is on another chain and never used.",
+            |node| u8::from(node.standing == Standing::OtherChain).to_string(),
+        );
+        family(
+            page,
+            "gauge",
+            "node_height",
+            "Last height that the node told.",
+            |node| node.height.to_string(),
+        );
+        family(
+            page,
+            "gauge",
+            "node_latency_seconds",
+            "How long the node usually takes to answer.",
+            |node| seconds(node.latency_micros),
+        );
+        family(
+            page,
+            "counter",
+            "node_errors_total",
+            "Calls that the node did not answer well.",
+            |node| node.failures.to_string(),
+        );
+    }
+
     fn counters(&self, page: &mut Page) {
         let Totals {
             attested,
@@ -184,6 +233,7 @@ impl Snapshot {
             transactions_failed,
             transactions_refused,
             transactions_dropped,
+            transactions_too_dear,
             host_errors,
             chain_errors,
         } = self.totals;
@@ -192,11 +242,12 @@ impl Snapshot {
             ("failed", transactions_failed),
             ("refused", transactions_refused),
             ("dropped", transactions_dropped),
+            ("too_dear", transactions_too_dear),
         ];
         page.family(
             "counter",
             "transactions_total",
-            "Transactions by outcome: in a block and executed or failed there, refused before any block, or dropped after they were sent.",
+            "Transactions by outcome: in a block and executed or failed there, refused before any block, dropped after they were sent, or too dear to be sent.",
             "outcome",
             outcomes,
         );

@@ -11,7 +11,7 @@ use schema::ItemId;
 
 use crate::{
     fake_chain::{item, ME, OTHER},
-    scene::Scene,
+    scene::{opened, Scene},
 };
 
 fn owner() -> Owner {
@@ -58,7 +58,7 @@ fn fill(state: &mut State) {
 /// A valid file.
 fn content() -> Vec<u8> {
     let home = tempfile::tempdir().unwrap();
-    let (store, _) = Store::open(home.path(), owner()).unwrap();
+    let (store, _) = opened(|| Store::open(home.path(), owner()));
     store.update(fill).unwrap();
     fs::read(home.path().join(FILE)).unwrap()
 }
@@ -71,12 +71,12 @@ fn sealed(body: &str) -> Vec<u8> {
 #[test]
 fn what_was_written_is_what_is_read_and_no_other_file_is_left() {
     let home = tempfile::tempdir().unwrap();
-    let (store, aside) = Store::open(home.path(), owner()).unwrap();
+    let (store, aside) = opened(|| Store::open(home.path(), owner()));
     assert_eq!(aside, None);
     store.update(fill).unwrap();
     let before = store.state();
     drop(store);
-    let (store, aside) = Store::open(home.path(), owner()).unwrap();
+    let (store, aside) = opened(|| Store::open(home.path(), owner()));
     assert_eq!((store.state(), aside), (before.clone(), None));
     let prepared = Stage::Prepared {
         tx_hash: transaction().tx_hash,
@@ -191,7 +191,7 @@ fn content_that_contradicts_itself_is_damage() {
 fn is_kept_aside(bytes: &[u8]) {
     let home = tempfile::tempdir().unwrap();
     fs::write(home.path().join(FILE), bytes).unwrap();
-    let (store, aside) = Store::open(home.path(), owner()).unwrap();
+    let (store, aside) = opened(|| Store::open(home.path(), owner()));
     let aside = aside.unwrap();
     assert_eq!(fs::read(&aside.path).unwrap(), bytes, "{}", aside.damage);
     assert_eq!(store.state(), State::default());
@@ -338,7 +338,7 @@ proptest! {
         claims in prop::collection::vec(any::<prop::sample::Index>(), 0..5),
     ) {
         let home = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(home.path(), owner()).unwrap();
+        let (store, _) = opened(|| Store::open(home.path(), owner()));
         store.update(|state| {
             state.height = height;
             for entry in &entries {
@@ -350,7 +350,7 @@ proptest! {
         }).unwrap();
         let before = store.state();
         drop(store);
-        let (store, aside) = Store::open(home.path(), owner()).unwrap();
+        let (store, aside) = opened(|| Store::open(home.path(), owner()));
         prop_assert_eq!((store.state(), aside), (before, None));
     }
 }

@@ -23,7 +23,7 @@ use relayer::{
 
 use crate::{
     fake_chain::{item, ME, OTHER},
-    scene::Scene,
+    scene::{opened, Scene},
 };
 
 /// What a disk forgets to do.
@@ -251,7 +251,7 @@ fn survives(flaw: Flaw, failures: &[Failure]) -> Result<(), TestCaseError> {
     let home = tempfile::tempdir().unwrap();
     let mut acknowledged = State::default();
     for failure in failures {
-        let (store, aside) = Store::open_on(disk.clone(), home.path(), owner()).unwrap();
+        let (store, aside) = opened(|| Store::open_on(disk.clone(), home.path(), owner()));
         prop_assert_eq!(&aside, &None::<SetAside>, "half a file");
         let found = store.state();
         let mut tried = acknowledged.clone();
@@ -305,13 +305,13 @@ fn a_damaged_file_survives_a_power_failure_at_every_operation_of_being_kept_asid
             disk.sync(&path).unwrap();
             disk.sync_folder(home.path()).unwrap();
             disk.fail_after(operations);
-            let opened = Store::open_on(disk.clone(), home.path(), owner());
-            if let Ok((store, _)) = &opened {
+            let first = Store::open_on(disk.clone(), home.path(), owner());
+            if let Ok((store, _)) = &first {
                 let _ = store.update(step);
             }
-            drop(opened);
+            drop(first);
             disk.restart_with(|pending| if survive { pending } else { 0 }, |_| 0, false);
-            let (_, aside) = Store::open_on(disk.clone(), home.path(), owner()).unwrap();
+            let (_, aside) = opened(|| Store::open_on(disk.clone(), home.path(), owner()));
             let names = disk.names(home.path()).unwrap();
             let kept: Vec<&String> = names.iter().filter(|name| name.contains(".damaged-")).collect();
             assert_eq!(kept.len(), 1, "after {operations}: {names:?}, {aside:?}");

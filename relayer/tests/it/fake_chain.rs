@@ -1,28 +1,29 @@
 //! A chain in memory with the orchestrator's rules for one item, accounts with sequences, a mempool, and points at which it stands still.
 
+mod parts;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
-use client::events::{Block, Emitted, TxEvents};
+use client::events::Block;
 use futures::Stream;
 use relayer::chain::{
-    Batch, Chain, ChainError, ChainResult, Evidence, Failure, Head, Identity, Moment, Outcome, Signed, TxHash,
+    Batch, Chain, ChainError, ChainResult, Endpoint, Evidence, Failure, Head, Identity, Moment, Outcome, Signed, TxHash,
 };
 use schema::{
-    event::DeploymentList,
     orchestrator::{FailureReason, ItemResponse, ItemResult, ItemStatus},
-    price::{Ask, SpanPrice, Units},
-    receipt::{
-        Acknowledgement, Attestation, Domain, Link, Outcome as SpanOutcome, Receipt, SignedAcknowledgement,
-        SignedReceipt,
-    },
-    staking::{Sla, Span},
-    Digest, Event, ItemId, PublicKey, Signature,
+    price::Units,
+    receipt::{Attestation, Link},
+    staking::Span,
+    Digest, Event, ItemId,
 };
 use tokio::sync::watch;
+
+pub use self::parts::{assigned_event, item, link};
+use self::parts::{block, domain, span};
 
 pub const ME: &str = "wasm1me";
 pub const OTHER: &str = "wasm1other";
@@ -75,6 +76,17 @@ pub struct World {
     pub index_lag: bool,
     /// Transactions that came with a wrong sequence.
     pub refusals: u32,
+    /// Height of the last block that may hold the transaction of this number; any block may hold others.
+    pub last_heights: BTreeMap<u32, u64>,
+    /// So many blocks after its signing a transaction can be in no block.
+    pub blocks_max: Option<u64>,
+    /// Whether transactions stay in the mempool, and the node says that it has them.
+    pub is_stuck: bool,
+    /// What a transaction may not cost, by the number of its entries.
+    pub entries_max: Option<usize>,
+    pub endpoints: Vec<Endpoint>,
+    /// Gas coin of every account, if it has any.
+    pub balance: u64,
     /// Whether it answers nobody who asks what it is.
     pub is_down: bool,
     pending_events: Vec<Event>,
@@ -95,6 +107,7 @@ impl FakeChain {
             earliest: 1,
             deployments: BTreeSet::from([7]),
             fee_money: true,
+            balance: 10_000_000,
             ..World::default()
         };
         let mut world = world;
@@ -219,8 +232,15 @@ impl World {
         self.index_lag = false;
         self.seconds += seconds;
         let mut events = std::mem::take(&mut self.pending_events);
-        for bytes in std::mem::take(&mut self.mempool) {
-            let (account, sequence, batch, _): Wire = serde_json::from_slice(&bytes).unwrap();
+        let handed_in = match self.is_stuck {
+            true => vec![],
+            false => std::mem::take(&mut self.mempool),
+        };
+        for bytes in handed_in {
+            let (account, sequence, batch, number): Wire = serde_json::from_slice(&bytes).unwrap();
+            if self.last_heights.get(&number).is_some_and(|last| *last < self.height) {
+                continue;
+            }
             let next = self.sequences.entry(account).or_default();
             if *next != sequence {
                 continue;
@@ -377,7 +397,15 @@ impl Chain for FakeChain {
             state,
             |(chain, mut changed, next)| async move {
                 let found = |chain: &FakeChain| chain.world().blocks.iter().find(|block| block.height == next).cloned();
-                changed.wait_for(|_| found(&chain).is_some()).await.ok()?;
+                let is_gone = |chain: &FakeChain| next < chain.world().earliest;
+                changed
+                    .wait_for(|_| is_gone(&chain) || found(&chain).is_some())
+                    .await
+                    .ok()?;
+                if is_gone(&chain) {
+                    let error = ChainError::Pruned(format!("block {next} is no longer there"));
+                    return Some((Err(error), (chain, changed, next)));
+                }
                 let block = found(&chain)?;
                 Some((Ok(block), (chain, changed, next + 1)))
             },
@@ -416,7 +444,8 @@ impl Chain for FakeChain {
     }
 
     async fn balance(&self) -> ChainResult<u128> {
-        Ok(u128::from(self.world().fee_money))
+        let world = self.world();
+        Ok(if world.fee_money { world.balance.into() } else { 0 })
     }
 
     async fn prepare(&self, batch: &Batch) -> ChainResult<Signed> {
@@ -428,8 +457,19 @@ impl Chain for FakeChain {
             }
             world.clone().execute(batch).map_err(ChainError::Refused)?;
             let sequence = world.sequences.get(&self.account).copied().unwrap_or_default();
+            let entries = batch.messages().len().max(match batch {
+                Batch::Attest(attestations) => attestations.len(),
+                _ => 0,
+            });
+            if world.entries_max.is_some_and(|max| entries > max) {
+                return Err(ChainError::TooDear(format!("{entries} entries")));
+            }
             // Gas and fee differ from one signing to the next, and so do the bytes.
             world.signatures += 1;
+            if let Some(blocks) = world.blocks_max {
+                let (number, last) = (world.signatures, world.height + blocks);
+                world.last_heights.insert(number, last);
+            }
             serde_json::to_vec(&(&self.account, sequence, batch, world.signatures)).unwrap()
         };
         self.pass(Point::Signed).await;
@@ -460,6 +500,15 @@ impl Chain for FakeChain {
         })
     }
 
+    fn last_height(&self, bytes: &[u8]) -> Option<u64> {
+        let (_, _, _, number): Wire = serde_json::from_slice(bytes).unwrap();
+        self.world().last_heights.get(&number).copied()
+    }
+
+    fn endpoints(&self) -> Vec<Endpoint> {
+        self.world().endpoints.clone()
+    }
+
     async fn confirm(&self, hash: TxHash, timeout: Duration) -> ChainResult<Outcome> {
         self.pass(Point::Confirm).await;
         let mut changed = self.changed.subscribe();
@@ -477,109 +526,5 @@ impl Chain for FakeChain {
             return Ok(None);
         }
         Ok(self.world().included.get(&hash).cloned())
-    }
-}
-
-pub fn item(job: u64) -> ItemId {
-    ItemId {
-        job,
-        shard: 0,
-        replica: 0,
-    }
-}
-
-fn block(height: u64, seconds: u64, events: Vec<Event>) -> Block {
-    let emitted = |event| Emitted {
-        contract: "wasm1orchestrator".into(),
-        event,
-    };
-    let txs = TxEvents {
-        hash: TxHash::of(&height.to_be_bytes()),
-        index: 0,
-        events: events.into_iter().map(emitted).collect(),
-    };
-    Block {
-        height,
-        time_nanos: seconds * 1_000_000_000,
-        txs: vec![txs],
-    }
-}
-
-pub fn assigned_event(item: &ItemResponse, deployments: Vec<u64>) -> Event {
-    Event::JobAssigned {
-        item: item.item,
-        attempt: item.attempt,
-        model: "demo/m".parse().unwrap(),
-        version: 1,
-        deployments: DeploymentList(deployments),
-        deadline: item.deadline,
-        evidence_until: item.evidence_until,
-    }
-}
-
-fn span(provider: &str, stage: u8) -> Span {
-    let deployment = if provider == ME { 7 } else { 100 + u64::from(stage) };
-    Span {
-        deployment,
-        provider: provider.into(),
-        host_key: PublicKey([2; 33]),
-        first: stage,
-        last: stage,
-        compute_share_bps: 5_000,
-        ask: Ask {
-            per_1k_in: 1u128.into(),
-            per_1k_out: 1u128.into(),
-            per_request: 1u128.into(),
-        },
-        sla: Sla {
-            base_seconds: 1,
-            seconds_per_1k_units: 1,
-            units_max: 1,
-            penalty_bps: 1,
-        },
-        price_max: SpanPrice::default(),
-    }
-}
-
-fn domain() -> Domain {
-    Domain {
-        chain_id: "fake-1".into(),
-        contract: "wasm1orchestrator".into(),
-    }
-}
-
-/// A link of a stage, with or without the acknowledgement of the next one. Nobody here checks signatures.
-pub fn link(item: ItemId, attempt: u8, stage: u8, is_acknowledged: bool) -> Link {
-    let signature = Signature([0; 64]);
-    let receipt = Receipt {
-        domain: domain(),
-        item,
-        attempt,
-        deployment: 7,
-        first: stage,
-        last: stage,
-        input_digest: Digest([1; 32]),
-        output_digest: Digest([2; 32]),
-        tokens_digest: None,
-        seed: None,
-        units_in: 1,
-        units_out: 0,
-        outcome: SpanOutcome::Done,
-        previous: None,
-    };
-    let acknowledgement = Acknowledgement {
-        domain: domain(),
-        item,
-        attempt,
-        deployment: 8,
-        input_digest: Digest([2; 32]),
-    };
-    let acknowledgement = SignedAcknowledgement {
-        acknowledgement,
-        signature,
-    };
-    Link {
-        receipt: SignedReceipt { receipt, signature },
-        acknowledgement: is_acknowledged.then_some(acknowledgement),
     }
 }

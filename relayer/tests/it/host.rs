@@ -90,10 +90,19 @@ async fn a_host_that_is_not_ready_or_does_not_know_yet_is_asked_again() {
 
 #[tokio::test]
 async fn an_attempt_that_is_over_for_the_host_is_not_asked_for_again() {
+    is_told_once(StatusCode::CONFLICT).await;
+}
+
+#[tokio::test]
+async fn work_that_the_host_can_never_take_is_not_asked_for_again() {
+    is_told_once(StatusCode::PAYLOAD_TOO_LARGE).await;
+    is_told_once(StatusCode::UNPROCESSABLE_ENTITY).await;
+}
+
+/// The host says this of the first item, which then is left alone; the second goes its way.
+async fn is_told_once(says: StatusCode) {
     let scene = Scene::new().await;
-    scene
-        .host
-        .change(|desk| desk.script = [(StatusCode::CONFLICT, None)].into());
+    scene.host.change(|desk| desk.script = [(says, None)].into());
     let mut running = scene.start().await;
     one_item(&scene).await;
     scene.host.until("told", |desk| desk.puts.len() == 1).await;

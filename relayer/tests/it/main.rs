@@ -5,17 +5,22 @@
 
 mod attestation;
 mod batching;
+mod chaos;
 mod checkpoint;
 mod crash;
 mod devnet;
 mod disk;
+mod endpoints;
 mod evidence;
 mod expiry;
 mod fake_chain;
 mod fake_host;
 mod host;
+mod limits;
 mod market;
+mod power;
 mod processes;
+mod proxy;
 mod scene;
 mod source;
 mod status;

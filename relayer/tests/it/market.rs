@@ -70,11 +70,15 @@ impl Plan {
 
 /// A network with a model of one stage, one provider with one deployment, and a developer with money.
 pub struct Market {
-    pub running: RunningDevnet,
+    /// None: it is down at the moment, or the chain is somebody else's.
+    running: Option<RunningDevnet>,
+    /// None: somebody else's.
+    chain: Option<DevnetConfig>,
+    /// What sets its names apart from those of other markets on the same chain.
+    suffix: String,
     pub client: Client,
     pub home: TempDir,
     pub host: FakeHost,
-    plan: Plan,
     host_key: Wallet,
     /// Everything that the orchestrator has announced so far, with the transaction.
     events: Events,
@@ -95,39 +99,111 @@ fn params(plan: Plan) -> schema::params::Params {
 
 impl Market {
     pub async fn open(plan: Plan) -> Market {
-        let config = DevnetConfig {
+        Market::open_in(plan, TempDir::new().unwrap(), None).await
+    }
+
+    /// The same in a home, on a chain that keeps its state in a folder of it and can be restarted.
+    pub async fn open_in(plan: Plan, home: TempDir, state: Option<&str>) -> Market {
+        let mut chain = DevnetConfig {
             rpc: ([127, 0, 0, 1], 0).into(),
             block_time: plan.block_time,
             market: Some(params(plan)),
+            state: state.map(|folder| home.path().join(folder)),
             ..DevnetConfig::default()
         };
-        let running = Devnet::start(config).await.unwrap();
+        let running = Devnet::start(chain.clone()).await.unwrap();
+        chain.rpc = running.address();
         let network: Network = serde_json::from_value(running.network().clone()).unwrap();
-        let home = TempDir::new().unwrap();
+        Market::open_on(plan, home, network, Some((chain, running)), "").await
+    }
+
+    /// The same on a chain of somebody else, with the local parameters. Its faucet pays.
+    pub async fn open_elsewhere(plan: Plan, home: TempDir, network: Network, suffix: &str) -> Market {
+        let client = Client::connect(network.clone()).await.unwrap();
+        let faucet = Account::new(client, Wallet::dev("faucet"));
+        for name in ["creator", "provider-1", "developer", "relayer"] {
+            let address = Wallet::dev(&format!("{name}{suffix}")).address(&network.bech32_prefix);
+            let coins = Call::send(address.clone(), 50_000_000);
+            let tokens = Call::cw20_transfer(&network.contracts.func_token, address, 2 * BOND).unwrap();
+            faucet.execute(&[coins, tokens]).await.unwrap();
+        }
+        Market::open_on(plan, home, network, None, suffix).await
+    }
+
+    async fn open_on(
+        plan: Plan,
+        home: TempDir,
+        network: Network,
+        devnet: Option<(DevnetConfig, RunningDevnet)>,
+        suffix: &str,
+    ) -> Market {
+        let (chain, running) = devnet.unzip();
         network.save(&home.path().join("network.json")).unwrap();
         let client = Client::connect(network).await.unwrap();
-        let provider = Wallet::dev("provider-1").address("wasm");
+        let provider = Wallet::dev(&format!("provider-1{suffix}")).address("wasm");
+        // On a chain of its own everything is its own from the beginning.
+        let height = match &chain {
+            Some(_) => 1,
+            None => client.status().await.unwrap().height,
+        };
         let events = Arc::new(Mutex::new(vec![]));
         let read = Arc::new(AtomicU64::new(0));
         let market = Market {
-            reader: tokio::spawn(listen(client.clone(), events.clone(), read.clone())),
+            reader: tokio::spawn(listen(client.clone(), height.max(1), events.clone(), read.clone())),
             events,
             read,
-            plan,
             running,
+            chain,
+            suffix: suffix.to_owned(),
             host: FakeHost::start(home.path(), &provider).await,
             host_key: Wallet::random(),
             client,
             home,
         };
-        market.publish(&model()).await;
+        let model = market.model("demo");
+        market.publish(&model).await;
         market.register().await;
-        market.deploy(&model(), plan.base_seconds).await;
+        market.deploy(&model, plan.base_seconds).await;
         market
     }
 
+    /// The model of this market in a namespace.
+    pub fn model(&self, namespace: &str) -> ModelId {
+        format!("{namespace}{}/model", self.suffix).parse().unwrap()
+    }
+
+    /// The name of an account of this market.
+    pub fn key(&self, name: &str) -> String {
+        format!("{name}{}", self.suffix)
+    }
+
+    fn address(&self, name: &str) -> String {
+        Wallet::dev(&self.key(name)).address("wasm")
+    }
+
+    /// The chain's node stops dead, loses what is in its mempool, and comes back after a while. False: it is not ours.
+    pub async fn restart_node(&mut self, pause: Duration) -> bool {
+        let Some(chain) = &self.chain else { return false };
+        drop(self.running.take());
+        tokio::time::sleep(pause).await;
+        let since = tokio::time::Instant::now();
+        // The last node lets go of its port and its folder in its own time.
+        while self.running.is_none() {
+            match Devnet::start(chain.clone()).await {
+                Ok(running) => self.running = Some(running),
+                Err(error) => assert!(since.elapsed() < Duration::from_secs(60), "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        true
+    }
+
+    pub fn rpc_url(&self) -> String {
+        self.client.network().rpc.clone()
+    }
+
     pub fn account(&self, name: &str) -> Account {
-        Account::new(self.client.clone(), Wallet::dev(name))
+        Account::new(self.client.clone(), Wallet::dev(&self.key(name)))
     }
 
     pub fn func<M: serde::Serialize>(&self, contract: &str, amount: u128, msg: &M) -> Call {
@@ -195,7 +271,8 @@ impl Market {
                 terms,
             },
         ];
-        let mut calls = vec![self.func(contract, params(self.plan).registry.namespace_fee.u128(), &claim)];
+        let fee = self.client.registry().config().await.unwrap().params.namespace_fee;
+        let mut calls = vec![self.func(contract, fee.u128(), &claim)];
         calls.extend(messages.iter().map(|message| Call::execute(contract, message).unwrap()));
         creator.execute(&calls).await.unwrap();
     }
@@ -207,7 +284,7 @@ impl Market {
             name: "one".into(),
             endpoint: "http://127.0.0.1:7070".into(),
             host_key: PublicKey(self.host_key.public_key()),
-            operator: Some(Wallet::dev("relayer").address("wasm")),
+            operator: Some(self.address("relayer")),
             hardware: String::new(),
         };
         let register = staking::ExecuteMsg::RegisterProvider { profile };
@@ -239,16 +316,17 @@ impl Market {
                 penalty_bps: 2_000,
             },
         };
-        let fee = params(self.plan).staking.listing_fee.u128();
+        let fee = self.client.staking().config().await.unwrap().params.listing_fee.u128();
         let deploy = self.func(contract, fee, &staking::ReceiveMsg::Deploy { terms });
         self.account("provider-1").execute(&[deploy]).await.unwrap();
     }
 
-    pub async fn submit_job(&self, shards: usize) {
-        self.submit_job_for(&model(), shards).await;
+    pub async fn submit_job(&self, shards: usize) -> u64 {
+        self.submit_job_for(&self.model("demo"), shards).await
     }
 
-    pub async fn submit_job_for(&self, model: &ModelId, shards: usize) {
+    /// Submits a job, and tells its number.
+    pub async fn submit_job_for(&self, model: &ModelId, shards: usize) -> u64 {
         let developer = self.account("developer");
         let contracts = self.client.contracts();
         let deposit = escrow::ReceiveMsg::Deposit { beneficiary: None };
@@ -279,8 +357,8 @@ impl Market {
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
                 done => {
-                    done.unwrap();
-                    return;
+                    let done = done.unwrap();
+                    return done.attribute("wasm-job_submitted", "job").unwrap().parse().unwrap();
                 }
             }
         }
@@ -331,7 +409,7 @@ impl Market {
     pub fn config(&self) -> Config {
         Config {
             network: self.home.path().join("network.json"),
-            provider: Some(Wallet::dev("provider-1").address("wasm")),
+            provider: Some(self.address("provider-1")),
             ..crate::scene::config(self.home.path().into())
         }
     }
@@ -364,7 +442,7 @@ impl Market {
 
     /// What the provider has earned so far.
     pub async fn earned(&self) -> u128 {
-        let provider = Wallet::dev("provider-1").address("wasm");
+        let provider = self.address("provider-1");
         self.client.escrow().money(&provider).await.unwrap().available.u128()
     }
 
@@ -375,7 +453,7 @@ impl Market {
     }
 
     pub async fn ended(&self, job: u64) -> JobStatus {
-        let end = tokio::time::Instant::now() + Duration::from_secs(60);
+        let end = tokio::time::Instant::now() + Duration::from_secs(120);
         loop {
             let found = self.client.orchestrator().job(job).await.unwrap();
             if found.status != JobStatus::Running || tokio::time::Instant::now() > end {
@@ -392,9 +470,9 @@ impl Drop for Market {
     }
 }
 
-async fn listen(client: Client, events: Events, read: Arc<AtomicU64>) {
+async fn listen(client: Client, from: u64, events: Events, read: Arc<AtomicU64>) {
     let contracts = vec![client.contracts().job_orchestrator.clone()];
-    let mut blocks = events::follow(client, contracts, 1);
+    let mut blocks = events::follow(client, contracts, from);
     while let Some(Ok(block)) = blocks.next().await {
         for tx in block.txs {
             let announced = tx.events.into_iter().map(|emitted| (tx.hash, emitted.event));
@@ -402,10 +480,6 @@ async fn listen(client: Client, events: Events, read: Arc<AtomicU64>) {
         }
         read.store(block.height, Ordering::SeqCst);
     }
-}
-
-pub fn model() -> ModelId {
-    "demo/model".parse().unwrap()
 }
 
 pub fn item(shard: u16) -> ItemId {

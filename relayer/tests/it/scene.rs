@@ -1,10 +1,14 @@
 //! A home, a chain, a host, and a relayer between them that can be stopped politely or not.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use relayer::{
     chain::Chain,
-    checkpoint::{CheckpointError, Owner, Store},
+    checkpoint::{CheckpointError, Owner, SetAside, Store},
     disk::{Disk, SystemDisk},
     status::Snapshot,
     Config, Relayer, RelayerError,
@@ -81,6 +85,19 @@ impl Scene {
     }
 }
 
+/// A store, also where another test has just started a process: for a moment a child has the lock of every store of this process.
+pub fn opened(open: impl Fn() -> Result<(Store, Option<SetAside>), CheckpointError>) -> (Store, Option<SetAside>) {
+    let since = Instant::now();
+    loop {
+        match open() {
+            Err(CheckpointError::Locked { .. }) if since.elapsed() < Duration::from_secs(10) => {
+                std::thread::yield_now()
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 pub fn config(home: PathBuf) -> Config {
     Config {
         home: home.clone(),
@@ -90,6 +107,8 @@ pub fn config(home: PathBuf) -> Config {
         retry_pause: Duration::from_millis(20),
         batch_wait: Duration::from_millis(50),
         confirm_timeout: Duration::from_secs(1),
+        // Blocks are short here, and machines may be slow.
+        stuck_blocks: 10_000,
         overdue_interval: Duration::from_secs(1),
         expiry_blocks_max: 0,
         shutdown_timeout: Duration::from_secs(5),

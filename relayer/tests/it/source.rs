@@ -104,6 +104,42 @@ async fn where_the_node_has_forgotten_blocks_the_items_are_read_instead() {
 }
 
 #[tokio::test]
+async fn where_blocks_disappear_while_they_are_read_the_items_are_read_instead() {
+    let chain = FakeChain::new();
+    let mut steps = read(&chain, after(10)).await;
+    chain.assign(item(1), 0, [OTHER, ME], 100);
+    chain.mine(0);
+    assert_eq!(steps.recv().await.unwrap().changes, [Change::Assigned(entry(1, 0))]);
+    // Nobody tells that the first item ended and another one began, nor that a deployment of ours was listed.
+    chain.change(|world| {
+        world.items.get_mut(&item(1)).unwrap().attempt = 1;
+        world.earliest = 31;
+        world.deployments.insert(55);
+    });
+    chain.assign(item(2), 0, [OTHER, ME], 100);
+    for _ in 0..20 {
+        chain.mine(0);
+    }
+    chain.change(|world| world.blocks.retain(|block| block.height >= 31));
+    let step = steps.recv().await.unwrap();
+    assert_eq!(step.moment.height, 31);
+    assert_eq!(
+        step.changes[0],
+        Change::Ended {
+            item: item(1),
+            attempt: 0
+        }
+    );
+    assert!(step.changes.contains(&Change::Assigned(entry(1, 1))), "{step:?}");
+    assert!(step.changes.contains(&Change::Assigned(entry(2, 0))), "{step:?}");
+    let found = chain.world().items[&item(2)].clone();
+    chain.announce(assigned_event(&found, vec![55]));
+    chain.mine(0);
+    let step = steps.recv().await.unwrap();
+    assert_eq!((step.moment.height, step.changes.len()), (32, 1));
+}
+
+#[tokio::test]
 async fn an_assignment_that_the_chain_has_moved_past_is_no_work() {
     let chain = FakeChain::new();
     chain.assign(item(1), 0, [OTHER, ME], 100);

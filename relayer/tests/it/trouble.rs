@@ -105,7 +105,7 @@ async fn garbler(node: String) -> (String, Arc<AtomicU8>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_answers_nonsense_is_told_and_waited_out() {
     let market = Market::open(Plan::PATIENT).await;
-    let (node, manner) = garbler(market.running.rpc_url()).await;
+    let (node, manner) = garbler(market.rpc_url()).await;
     let mut network = market.client.network().clone();
     network.rpc = node;
     let client = client::Client::connect(network).await.unwrap();

@@ -41,6 +41,16 @@ pub enum ExecuteMsg {
     ProposeAdmin { admin: Option<String> },
     /// The account to which the role was offered.
     AcceptAdmin {},
+    /// Admin: announces new code, which is on the chain already. Its date comes after `migration_notice_seconds`. One at a time.
+    ProposeMigration {
+        code_id: u64,
+        /// To the new code, at most 4 KiB.
+        msg: Binary,
+    },
+    /// Admin: takes the proposal back.
+    CancelMigration {},
+    /// Anyone, from the date of the proposal on: the contract goes over to the new code.
+    ExecuteMigration {},
 }
 
 #[cw_serde]
@@ -75,6 +85,9 @@ pub struct NewShard {
 pub enum QueryMsg {
     #[returns(ConfigResponse)]
     Config {},
+    /// The new code that is proposed, from when on it may run, and who may do what about it.
+    #[returns(super::MigrationResponse)]
+    Migration {},
     #[returns(JobResponse)]
     Job { job: u64 },
     /// Jobs by number, newest first. `limit` has default 10 and maximum 30, here and below.

@@ -1,7 +1,7 @@
 //! model-registry: models, immutable versions, endpoints with their royalty, payout rules and lineage.
 
 use cosmwasm_schema::{cw_serde, QueryResponses};
-use cosmwasm_std::{Decimal, Uint128};
+use cosmwasm_std::{Binary, Decimal, Uint128};
 use cw20::Cw20ReceiveMsg;
 
 use super::AdminResponse;
@@ -59,6 +59,16 @@ pub enum ExecuteMsg {
     ProposeAdmin { admin: Option<String> },
     /// The account to which the role was offered.
     AcceptAdmin {},
+    /// Admin: announces new code, which is on the chain already. Its date comes after `migration_notice_seconds`. One at a time.
+    ProposeMigration {
+        code_id: u64,
+        /// To the new code, at most 4 KiB.
+        msg: Binary,
+    },
+    /// Admin: takes the proposal back.
+    CancelMigration {},
+    /// Anyone, from the date of the proposal on: the contract goes over to the new code.
+    ExecuteMigration {},
 }
 
 /// What FUNC sent to the registry is for.
@@ -177,6 +187,9 @@ pub struct Usage {
 pub enum QueryMsg {
     #[returns(ConfigResponse)]
     Config {},
+    /// The new code that is proposed, from when on it may run, and who may do what about it.
+    #[returns(super::MigrationResponse)]
+    Migration {},
     /// Owner of a namespace, if it is claimed.
     #[returns(NamespaceResponse)]
     Namespace { namespace: Namespace },

@@ -1,7 +1,7 @@
 //! provider-staking: providers, their bond, their deployments with SLA terms, and the draw.
 
 use cosmwasm_schema::{cw_serde, QueryResponses};
-use cosmwasm_std::Uint128;
+use cosmwasm_std::{Binary, Uint128};
 use cw20::Cw20ReceiveMsg;
 
 use super::AdminResponse;
@@ -50,6 +50,16 @@ pub enum ExecuteMsg {
     ProposeAdmin { admin: Option<String> },
     /// The account to which the role was offered.
     AcceptAdmin {},
+    /// Admin: announces new code, which is on the chain already. Its date comes after `migration_notice_seconds`. One at a time.
+    ProposeMigration {
+        code_id: u64,
+        /// To the new code, at most 4 KiB.
+        msg: Binary,
+    },
+    /// Admin: takes the proposal back.
+    CancelMigration {},
+    /// Anyone, from the date of the proposal on: the contract goes over to the new code.
+    ExecuteMigration {},
 }
 
 /// What FUNC sent to staking is for.
@@ -142,6 +152,9 @@ pub struct Penalty {
 pub enum QueryMsg {
     #[returns(ConfigResponse)]
     Config {},
+    /// The new code that is proposed, from when on it may run, and who may do what about it.
+    #[returns(super::MigrationResponse)]
+    Migration {},
     #[returns(ProviderResponse)]
     Provider { provider: String },
     /// Providers by address. `limit` has default 10 and maximum 30, here and below.

@@ -20,6 +20,7 @@ use super::{
 };
 
 pub(crate) use proofs::front_run;
+pub(crate) use roles::UNKNOWN_CODE;
 
 mod ledger;
 mod market;
@@ -133,6 +134,9 @@ const KINDS: &[(u32, &str, Build)] = &[
     (5, "48", roles::update_params),
     (3, "", roles::propose_admin),
     (3, "", roles::accept_admin),
+    (5, "", roles::propose_migration),
+    (2, "", roles::cancel_migration),
+    (4, "", roles::execute_migration),
     (1, "5", roles::wire),
     (2, "15", roles::receive),
     (30, "23467X", work::submit_job),

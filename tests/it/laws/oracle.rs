@@ -24,8 +24,11 @@ use super::{
     price::{self, Count, Terms},
 };
 
+pub(crate) mod codes;
 mod forecast;
 mod work;
+
+use codes::{Codes, Word};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Held {
@@ -100,6 +103,7 @@ pub(crate) struct Oracle {
     /// Deployments of the current attempt.
     pub(crate) chains: BTreeMap<ItemId, Vec<u64>>,
     pub(crate) counted: BTreeMap<ItemId, Count>,
+    pub(crate) codes: Codes,
 }
 
 pub(crate) fn model_holder(model: &ModelId) -> String {
@@ -140,6 +144,7 @@ impl Oracle {
             jobs: BTreeMap::new(),
             chains: BTreeMap::new(),
             counted: BTreeMap::new(),
+            codes: Codes::of(protocol),
         }
     }
 
@@ -171,7 +176,7 @@ impl Oracle {
         match &act.msg {
             Msg::Token(_) if act.to != self.contracts.func_token => {}
             Msg::Token(msg) => self.token(&act.sender, msg, events),
-            Msg::Registry(msg) => self.registry(&act.sender, msg, events),
+            Msg::Registry(msg) => self.registry(&act.sender, msg, events, now),
             Msg::Staking(msg) => self.staking(act.sender.as_str(), msg, now),
             Msg::Escrow(msg) => self.escrow(act.sender.as_str(), msg),
             Msg::Orchestrator(msg) => self.orchestrator(&act.sender, msg, events, now),
@@ -298,7 +303,7 @@ impl Oracle {
         );
     }
 
-    fn registry(&mut self, sender: &Addr, msg: &registry::ExecuteMsg, events: &[Event]) {
+    fn registry(&mut self, sender: &Addr, msg: &registry::ExecuteMsg, events: &[Event], now: u64) {
         use registry::ExecuteMsg as Registry;
         match msg {
             Registry::PublishModel {
@@ -351,6 +356,12 @@ impl Oracle {
                 let contract = self.contracts.model_registry.clone();
                 self.admins.insert(contract, (sender.clone(), None));
             }
+            Registry::ProposeMigration { code_id, msg } => {
+                self.codes
+                    .follow(&self.contracts.model_registry, &Word::Propose(*code_id, msg), now);
+            }
+            Registry::CancelMigration {} => self.codes.follow(&self.contracts.model_registry, &Word::Cancel, now),
+            Registry::ExecuteMigration {} => self.codes.follow(&self.contracts.model_registry, &Word::Execute, now),
             Registry::Wire { .. } | Registry::Receive(_) | Registry::Record { .. } => {
                 panic!("statement 5: {sender} passed for a sibling: {msg:?}")
             }
@@ -388,6 +399,11 @@ impl Oracle {
             Staking::AcceptAdmin {} => {
                 self.admins.insert(contract, (Addr::unchecked(sender), None));
             }
+            Staking::ProposeMigration { code_id, msg } => {
+                self.codes.follow(&contract, &Word::Propose(*code_id, msg), now);
+            }
+            Staking::CancelMigration {} => self.codes.follow(&contract, &Word::Cancel, now),
+            Staking::ExecuteMigration {} => self.codes.follow(&contract, &Word::Execute, now),
             Staking::Wire { .. } | Staking::Receive(_) | Staking::Occupy { .. } | Staking::Vacate { .. } => {
                 panic!("statement 5: {sender} passed for a sibling: {msg:?}")
             }
@@ -438,6 +454,11 @@ impl Oracle {
             Orchestrator::AcceptAdmin {} => {
                 self.admins.insert(contract, (sender.clone(), None));
             }
+            Orchestrator::ProposeMigration { code_id, msg } => {
+                self.codes.follow(&contract, &Word::Propose(*code_id, msg), now);
+            }
+            Orchestrator::CancelMigration {} => self.codes.follow(&contract, &Word::Cancel, now),
+            Orchestrator::ExecuteMigration {} => self.codes.follow(&contract, &Word::Execute, now),
         }
     }
 

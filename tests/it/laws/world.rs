@@ -289,6 +289,7 @@ impl World {
         let holds = self.oracle.holds.values().map(|hold| hold.expires_at);
         let bonds = self.oracle.stakes.values().flat_map(|stake| &stake.unbonding);
         let all = items.chain(holds).chain(bonds.map(|entry| entry.1));
+        let all = all.chain(self.oracle.codes.dates());
         let mut dates: Vec<u64> = all.filter(|date| *date >= self.protocol.now()).collect();
         dates.sort_unstable();
         dates

@@ -74,6 +74,20 @@ impl Table<'_> {
         self.row("accept_admin", "the one proposed", &heir, &accept);
     }
 
+    /// Messages that every contract has which can be migrated.
+    fn migration_rows(&mut self) {
+        let admin = self.protocol.addr("admin");
+        let propose = registry::ExecuteMsg::ProposeMigration {
+            code_id: self.protocol.next_codes[&self.to],
+            msg: b"{}".into(),
+        };
+        self.row("propose_migration", "admin", &admin, &propose);
+        let cancel = registry::ExecuteMsg::CancelMigration {};
+        self.row("cancel_migration", "admin", &admin, &cancel);
+        let execute = registry::ExecuteMsg::ExecuteMigration {};
+        self.row("execute_migration", "anyone, after its date", &admin, &execute);
+    }
+
     fn receive_row(&mut self, msg: &impl Serialize) {
         let receive = escrow::ExecuteMsg::Receive(Cw20ReceiveMsg {
             sender: self.protocol.addr("stranger").into_string(),
@@ -293,6 +307,7 @@ fn registry_rows_of_owners(table: &mut Table<'_>, known: &registry::ModelRespons
     );
     let params = protocol.params.registry.clone();
     table.admin_rows(&Registry::UpdateParams { params });
+    table.migration_rows();
 }
 
 fn staking_rows(table: &mut Table<'_>) {
@@ -344,6 +359,7 @@ fn staking_rows(table: &mut Table<'_>) {
     table.row("vacate", "job-orchestrator", &orchestrator, &vacate);
     let params = protocol.params.staking.clone();
     table.admin_rows(&Staking::UpdateParams { params });
+    table.migration_rows();
 }
 
 fn escrow_rows(table: &mut Table<'_>) {
@@ -460,4 +476,5 @@ fn orchestrator_rows(table: &mut Table<'_>) {
     table.row("expire", "anyone, when overdue", &dora, &expire);
     let params = protocol.params.orchestrator.clone();
     table.admin_rows(&Orchestrator::UpdateParams { params });
+    table.migration_rows();
 }

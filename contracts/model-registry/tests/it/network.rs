@@ -190,6 +190,7 @@ pub(crate) fn id(model: &str) -> ModelId {
 pub(crate) fn fee(fee: u128) -> RegistryParams {
     RegistryParams {
         namespace_fee: fee.into(),
+        migration_notice_seconds: 1,
     }
 }
 

@@ -1,8 +1,9 @@
 //! Usage, lists and the admin.
 
 use cosmwasm_std::Uint128;
+use governed::GovernedError;
 use model_registry::ContractError;
-use schema::{msg::AdminResponse, price::Units, registry::*, Event, TOTAL_SUPPLY};
+use schema::{msg::AdminResponse, params::RegistryParams, price::Units, registry::*, Event, TOTAL_SUPPLY};
 
 use crate::network::{endpoint, events, fee, id, publish_version, retire, status, Market, FEE};
 
@@ -122,8 +123,16 @@ fn the_admin_rules_parameters_only() {
     let update = ExecuteMsg::UpdateParams { params: fee(3) };
     for msg in [&wire, &propose, &update] {
         let sender = bob.clone();
-        assert_eq!(market.refusal("bob", msg), ContractError::NotAdmin { sender });
+        assert_eq!(market.refusal("bob", msg), GovernedError::NotAdmin { sender }.into());
     }
+    let hasty = ExecuteMsg::UpdateParams {
+        params: RegistryParams {
+            migration_notice_seconds: fee(3).migration_notice_seconds - 1,
+            ..fee(3)
+        },
+    };
+    let refusal = market.refusal("adam", &hasty).to_string();
+    assert_eq!(refusal, "migration_notice_seconds is 0, 1 to 7776000 are allowed");
     let dear = ExecuteMsg::UpdateParams {
         params: fee(TOTAL_SUPPLY + 1),
     };
@@ -158,7 +167,7 @@ fn the_admin_rules_parameters_only() {
     let sender = bob.clone();
     assert_eq!(
         market.refusal("bob", &accept),
-        ContractError::NotProposedAdmin { sender }
+        GovernedError::NotProposedAdmin { sender }.into()
     );
     market.execute("adam", &propose).unwrap();
     let admin = AdminResponse {
@@ -170,12 +179,12 @@ fn the_admin_rules_parameters_only() {
     assert_eq!(events(&done), [Event::AdminChanged { admin: bob.clone() }]);
     assert!(matches!(
         market.refusal("adam", &update),
-        ContractError::NotAdmin { .. }
+        ContractError::Governed(GovernedError::NotAdmin { .. })
     ));
     let retract = ExecuteMsg::ProposeAdmin { admin: None };
     market.execute("bob", &retract).unwrap();
     assert!(matches!(
         market.refusal("bob", &accept),
-        ContractError::NotProposedAdmin { .. }
+        ContractError::Governed(GovernedError::NotProposedAdmin { .. })
     ));
 }

@@ -300,6 +300,7 @@ fn instantiate_registry(app: &mut App, func: &Addr) -> Addr {
         func_token: func.to_string(),
         params: RegistryParams {
             namespace_fee: 0u128.into(),
+            migration_notice_seconds: 100 * UNBONDING,
         },
     };
     let registry = app
@@ -364,6 +365,7 @@ pub(crate) fn params() -> StakingParams {
         miss_min: MISS_MIN.into(),
         penalty_bps_min: 1_000,
         sla_seconds_max: 600,
+        migration_notice_seconds: 100 * UNBONDING,
     }
 }
 

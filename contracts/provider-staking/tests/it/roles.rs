@@ -3,6 +3,7 @@
 use cosmwasm_std::{coins, to_json_binary};
 use cw20::Cw20ReceiveMsg;
 use cw_multi_test::Executor;
+use governed::GovernedError;
 use provider_staking::ContractError;
 use schema::{msg::AdminResponse, params::StakingParams, staking::*, Event, TOTAL_SUPPLY};
 
@@ -64,7 +65,7 @@ fn the_admin_rules_parameters_only() {
     };
     for msg in [&wire, &propose, &update] {
         let sender = bob.clone();
-        assert_eq!(network.refusal("bob", msg), ContractError::NotAdmin { sender });
+        assert_eq!(network.refusal("bob", msg), GovernedError::NotAdmin { sender }.into());
     }
     assert_eq!(
         (config(&network).royalty_escrow, config(&network).job_orchestrator),
@@ -97,7 +98,7 @@ fn the_admin_rules_parameters_only() {
     let sender = bob.clone();
     assert_eq!(
         network.refusal("bob", &accept),
-        ContractError::NotProposedAdmin { sender }
+        GovernedError::NotProposedAdmin { sender }.into()
     );
     let done = network.execute("adam", &propose).unwrap();
     assert_eq!(
@@ -112,7 +113,7 @@ fn the_admin_rules_parameters_only() {
     assert_eq!(events(&done), [Event::AdminChanged { admin: bob }]);
     assert!(matches!(
         network.refusal("adam", &update),
-        ContractError::NotAdmin { .. }
+        ContractError::Governed(GovernedError::NotAdmin { .. })
     ));
 }
 
@@ -145,6 +146,14 @@ fn parameters_have_bounds_that_protect_the_bonded() {
     assert_eq!(
         refused(|p| p.unbonding_seconds = 0),
         "unbonding_seconds is 0, 1 to 7776000 are allowed"
+    );
+    assert_eq!(
+        refused(|p| p.unbonding_seconds = p.migration_notice_seconds + 1),
+        "migration_notice_seconds is 10000, 10001 to 7776000 are allowed"
+    );
+    assert_eq!(
+        refused(|p| p.migration_notice_seconds -= 1),
+        "migration_notice_seconds is 10000 for ever, found 9999"
     );
     assert_eq!(
         refused(|p| p.penalty_bps_min = 10_001),

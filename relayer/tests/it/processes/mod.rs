@@ -7,26 +7,31 @@
 mod files;
 mod moments;
 mod points;
+mod twins;
 
 use std::{
     fs::{self, OpenOptions},
     io::{Read, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        Arc,
+    },
     time::{Duration, Instant},
 };
 
-use client::{Account, Client, Network, Wallet};
+use client::Wallet;
 use relayer::{
-    chain::live::LiveChain,
     checkpoint::{decode, State, FILE},
-    crash, Config, Relayer, RelayerFile,
+    crash,
+    disk::{Disk, SystemDisk},
+    Config, RelayerFile,
 };
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::market::Market;
+use crate::{market::Market, power::PowerDisk};
 
 /// Names the file with the [`Order`]; without it this is no relayer process.
 const ORDER: &str = "FXN_TEST_RELAYER_ORDER";
@@ -43,6 +48,10 @@ struct Order {
     trace: PathBuf,
     /// Is there as soon as it has stopped dead.
     marker: PathBuf,
+    /// Whose account pays.
+    key: String,
+    /// What is safe from a power cut is kept here.
+    platter: Option<PathBuf>,
 }
 
 #[test]
@@ -57,6 +66,11 @@ fn a_relayer_process() {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
+    let wallet = Wallet::dev(&order.key);
+    let disk: Arc<dyn Disk> = match &order.platter {
+        Some(platter) => Arc::new(PowerDisk::install(&config.home, platter)),
+        None => Arc::new(SystemDisk),
+    };
     crash::arm(hook(order));
     let stop = CancellationToken::new();
     let end_of_input = stop.clone();
@@ -69,16 +83,10 @@ fn a_relayer_process() {
         .enable_all()
         .build()
         .unwrap();
-    let ended = runtime.block_on(async {
-        let network = Network::load(&config.network)?;
-        let account = Account::new(Client::connect(network).await?, Wallet::dev("relayer"));
-        let provider = config.provider.clone().unwrap();
-        let relayer = Relayer::start(config, LiveChain::new(account), &provider).await?;
-        relayer.run(stop).await
-    });
+    let ended = runtime.block_on(relayer::run_on(disk, config, wallet, stop));
     let code = match ended {
         Ok(()) => 0,
-        Err::<(), relayer::RelayerError>(error) => {
+        Err(error) => {
             eprintln!("fxn: {error}");
             1
         }
@@ -104,7 +112,7 @@ fn hook(order: Order) -> impl Fn(crash::Point) + Send + Sync {
 }
 
 /// A relayer process. It ends with this.
-struct Process {
+pub struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
     home: PathBuf,
@@ -120,6 +128,11 @@ impl Process {
     }
 
     fn start_with(config: Config, dies_at: Option<(&str, u32)>) -> Process {
+        Process::launch(config, dies_at, "relayer", None)
+    }
+
+    /// One that pays with this key, and whose home is under a power supply that may fail.
+    pub fn launch(config: Config, dies_at: Option<(&str, u32)>, key: &str, platter: Option<&Path>) -> Process {
         static LIVES: AtomicU32 = AtomicU32::new(0);
         let life = LIVES.fetch_add(1, Ordering::SeqCst);
         let folder = config.home.join("lives");
@@ -131,6 +144,8 @@ impl Process {
             trace: beside("trace"),
             marker: beside("marker"),
             config: config.clone(),
+            key: key.to_owned(),
+            platter: platter.map(Path::to_owned),
         };
         fs::write(&order_path, serde_json::to_vec(&order).unwrap()).unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap())
@@ -158,18 +173,18 @@ impl Process {
     }
 
     /// Points that were passed so far, in order.
-    fn passed(&self) -> Vec<String> {
+    pub fn passed(&self) -> Vec<String> {
         let text = fs::read_to_string(&self.trace).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 
     /// What it has logged so far.
-    fn logged(&self) -> String {
+    pub fn logged(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
 
     /// The answer at a path of its private port, as soon as it answers.
-    async fn answer(&self, path: &str) -> String {
+    pub async fn answer(&self, path: &str) -> String {
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let since = Instant::now();
         loop {
@@ -189,7 +204,7 @@ impl Process {
     }
 
     /// Waits until it has ended by itself; gives its exit code.
-    async fn ends(&mut self) -> Option<i32> {
+    pub async fn ends(&mut self) -> Option<i32> {
         let since = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -223,7 +238,7 @@ impl Process {
     }
 
     /// SIGKILL.
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -234,7 +249,7 @@ impl Process {
     }
 
     /// Tells it to stop, and waits for its exit code.
-    async fn stops(&mut self) -> Option<i32> {
+    pub async fn stops(&mut self) -> Option<i32> {
         self.is_told_to_stop();
         self.ends().await
     }
@@ -248,13 +263,13 @@ impl Drop for Process {
 }
 
 /// The checkpoint of a relayer that does not run, as its bytes tell it.
-fn state_in(home: &Path) -> State {
+pub fn state_in(home: &Path) -> State {
     match fs::read(home.join(FILE)) {
         Ok(content) => decode(&content).unwrap().1,
         Err(_) => State::default(),
     }
 }
 
-fn is_empty(state: &State) -> bool {
+pub fn is_empty(state: &State) -> bool {
     state.entries().count() == 0 && state.transaction().is_none()
 }

@@ -1,5 +1,6 @@
 //! What every contract has: an admin with bounded parameters, and siblings that are wired once.
 
+use cosmwasm_std::Addr;
 use fxn_tests::FUNC;
 use schema::{
     escrow::{self, ExecuteMsg as Escrow},
@@ -12,6 +13,9 @@ use schema::{
 
 use super::{hook_of, name_of, person, sender, Act, Msg};
 use crate::laws::{dice::Dice, world::World};
+
+/// On no chain of ours.
+pub(crate) const UNKNOWN_CODE: u64 = 999;
 
 /// The same role in one of the four contracts that have it.
 fn of_one(dice: &mut Dice, msgs: [Msg; 4]) -> Msg {
@@ -38,8 +42,14 @@ pub(super) fn update_params(world: &World, dice: &mut Dice) -> Act {
     let bond = [50, 40, 60][dice.roll(3)] * FUNC;
     staking.bond_per_slot = dice.around(bond).into();
     staking.listing_fee = dice.around(FUNC).into();
-    let unbonding = [30, 7, 3_000][dice.roll(3)];
+    let unbonding = [30, 7, 35][dice.roll(3)];
     staking.unbonding_seconds = dice.near(unbonding);
+    if dice.rarely(15) {
+        let notice = staking.migration_notice_seconds;
+        staking.migration_notice_seconds = dice.near(notice);
+        registry.migration_notice_seconds = dice.near(notice);
+        orchestrator.migration_notice_seconds = dice.near(notice);
+    }
     staking.miss_min = dice.around(100_000).into();
     escrow.fees = FeeBps {
         protocol_bps: [200, 0, 1_500][dice.roll(3)],
@@ -98,6 +108,85 @@ pub(super) fn accept_admin(world: &World, dice: &mut Dice) -> Act {
         _ => (of_one(dice, msgs), "mallory"),
     };
     world.act(sender(dice, heir), msg)
+}
+
+/// Mostly the next version of a contract; else its own code, another contract's, one that cannot migrate, or one that is not there.
+pub(super) fn propose_migration(world: &World, dice: &mut Dice) -> Act {
+    let contracts = world.protocol.migratable();
+    let contract = dice.pick(&contracts).clone();
+    let code_id = match dice.roll(8) {
+        4 => world.oracle.codes.next[dice.pick(&contracts)],
+        5 => 1,
+        6 => UNKNOWN_CODE,
+        7 => world.protocol.code_of(&contract),
+        _ => world.oracle.codes.next[&contract],
+    };
+    let msg = if dice.rarely(12) { &b"[]"[..] } else { &b"{}"[..] };
+    let msg = cosmwasm_std::Binary::from(msg);
+    let msg = to_contract(
+        world,
+        &contract,
+        Registry::ProposeMigration {
+            code_id,
+            msg: msg.clone(),
+        },
+        Staking::ProposeMigration {
+            code_id,
+            msg: msg.clone(),
+        },
+        Orchestrator::ProposeMigration { code_id, msg },
+    );
+    let right = admin(world, dice, &msg);
+    world.act(sender(dice, right), msg)
+}
+
+fn to_contract(
+    world: &World,
+    contract: &Addr,
+    registry: Registry,
+    staking: Staking,
+    orchestrator: Orchestrator,
+) -> Msg {
+    let contracts = &world.oracle.contracts;
+    if *contract == contracts.model_registry {
+        return Msg::Registry(registry);
+    }
+    if *contract == contracts.provider_staking {
+        return Msg::Staking(staking);
+    }
+    Msg::Orchestrator(orchestrator)
+}
+
+/// A contract to which something is proposed, if there is any.
+fn with_proposal(world: &World, dice: &mut Dice) -> Addr {
+    let any = dice.pick(&world.protocol.migratable()).clone();
+    let proposed: Vec<Addr> = world.oracle.codes.pending.keys().cloned().collect();
+    dice.maybe(&proposed).unwrap_or(any)
+}
+
+pub(super) fn cancel_migration(world: &World, dice: &mut Dice) -> Act {
+    let contract = with_proposal(world, dice);
+    let msg = to_contract(
+        world,
+        &contract,
+        Registry::CancelMigration {},
+        Staking::CancelMigration {},
+        Orchestrator::CancelMigration {},
+    );
+    let right = admin(world, dice, &msg);
+    world.act(sender(dice, right), msg)
+}
+
+pub(super) fn execute_migration(world: &World, dice: &mut Dice) -> Act {
+    let contract = with_proposal(world, dice);
+    let msg = to_contract(
+        world,
+        &contract,
+        Registry::ExecuteMigration {},
+        Staking::ExecuteMigration {},
+        Orchestrator::ExecuteMigration {},
+    );
+    world.act(person(dice), msg)
 }
 
 /// Other siblings are to be put in place of ours.

@@ -4,7 +4,7 @@ use cosmwasm_std::{from_json, Uint128};
 use cw20::Cw20ExecuteMsg as Token;
 use schema::{escrow, orchestrator, registry, staking};
 
-use super::{model_holder, Oracle, Role};
+use super::{codes::Word, model_holder, Oracle, Role};
 use crate::laws::acts::{Act, Msg};
 
 /// As many amounts may be unbonding at a time.
@@ -15,10 +15,10 @@ impl Oracle {
     pub(crate) fn forecast(&self, act: &Act, now: u64) -> Option<bool> {
         match &act.msg {
             Msg::Token(msg) => self.of_token(act, msg),
-            Msg::Registry(msg) => self.of_registry(act, msg),
+            Msg::Registry(msg) => self.of_registry(act, msg, now),
             Msg::Staking(msg) => self.of_staking(act, msg, now),
             Msg::Escrow(msg) => self.of_escrow(act, msg, now),
-            Msg::Orchestrator(msg) => self.of_orchestrator(act, msg),
+            Msg::Orchestrator(msg) => self.of_orchestrator(act, msg, now),
         }
     }
 
@@ -74,9 +74,11 @@ impl Oracle {
         }
     }
 
-    fn of_registry(&self, act: &Act, msg: &registry::ExecuteMsg) -> Option<bool> {
+    fn of_registry(&self, act: &Act, msg: &registry::ExecuteMsg, now: u64) -> Option<bool> {
         use registry::ExecuteMsg as Registry;
-        let admin = self.admins.get(&self.contracts.model_registry);
+        let contract = &self.contracts.model_registry;
+        let admin = self.admins.get(contract);
+        let code = |word: Word<'_>| Some(self.codes.forecast(act, contract, admin, &word, now));
         match msg {
             Registry::PublishModel { model, .. } => match self.namespaces.get(&model.namespace()) {
                 Some(owner) if *owner == act.sender => None,
@@ -92,13 +94,18 @@ impl Oracle {
             Registry::AcceptOwner { model } => Self::offered(self.owners.get(model), act),
             Registry::UpdateParams { .. } | Registry::ProposeAdmin { .. } => Self::role(admin, act),
             Registry::AcceptAdmin {} => Self::offered(admin, act),
+            Registry::ProposeMigration { code_id, msg } => code(Word::Propose(*code_id, msg)),
+            Registry::CancelMigration {} => code(Word::Cancel),
+            Registry::ExecuteMigration {} => code(Word::Execute),
             Registry::Wire { .. } | Registry::Receive(_) | Registry::Record { .. } => Some(false),
         }
     }
 
     fn of_staking(&self, act: &Act, msg: &staking::ExecuteMsg, now: u64) -> Option<bool> {
         use staking::ExecuteMsg as Staking;
-        let admin = self.admins.get(&self.contracts.provider_staking);
+        let contract = &self.contracts.provider_staking;
+        let admin = self.admins.get(contract);
+        let code = |word: Word<'_>| Some(self.codes.forecast(act, contract, admin, &word, now));
         let stake = self.stakes.get(act.sender.as_str());
         let own = |deployment: &u64| {
             let listed = self.deployments.get(deployment);
@@ -115,6 +122,9 @@ impl Oracle {
             Staking::Drain { deployment } | Staking::Remove { deployment } => (!own(deployment)).then_some(false),
             Staking::UpdateParams { .. } | Staking::ProposeAdmin { .. } => Self::role(admin, act),
             Staking::AcceptAdmin {} => Self::offered(admin, act),
+            Staking::ProposeMigration { code_id, msg } => code(Word::Propose(*code_id, msg)),
+            Staking::CancelMigration {} => code(Word::Cancel),
+            Staking::ExecuteMigration {} => code(Word::Execute),
             Staking::Wire { .. } | Staking::Receive(_) | Staking::Occupy { .. } | Staking::Vacate { .. } => Some(false),
         }
     }
@@ -144,9 +154,11 @@ impl Oracle {
         }
     }
 
-    fn of_orchestrator(&self, act: &Act, msg: &orchestrator::ExecuteMsg) -> Option<bool> {
+    fn of_orchestrator(&self, act: &Act, msg: &orchestrator::ExecuteMsg, now: u64) -> Option<bool> {
         use orchestrator::ExecuteMsg as Orchestrator;
-        let admin = self.admins.get(&self.contracts.job_orchestrator);
+        let contract = &self.contracts.job_orchestrator;
+        let admin = self.admins.get(contract);
+        let code = |word: Word<'_>| Some(self.codes.forecast(act, contract, admin, &word, now));
         match msg {
             Orchestrator::SubmitJob { job } => {
                 let items = (job.shards.len() as u128 * u128::from(job.replicas)).max(1);
@@ -159,6 +171,9 @@ impl Oracle {
             | Orchestrator::Expire { .. } => None,
             Orchestrator::UpdateParams { .. } | Orchestrator::ProposeAdmin { .. } => Self::role(admin, act),
             Orchestrator::AcceptAdmin {} => Self::offered(admin, act),
+            Orchestrator::ProposeMigration { code_id, msg } => code(Word::Propose(*code_id, msg)),
+            Orchestrator::CancelMigration {} => code(Word::Cancel),
+            Orchestrator::ExecuteMigration {} => code(Word::Execute),
         }
     }
 }

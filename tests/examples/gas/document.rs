@@ -1,0 +1,126 @@
+//! The tables of docs/gas.md.
+
+use std::{collections::BTreeSet, fmt::Write as _};
+
+use anyhow::Context as _;
+
+use crate::{
+    deployment::Made,
+    market::CROWD,
+    meter::Row,
+    story::{attestation_row, BATCHES, SPANS},
+};
+
+/// Most that a message may cost more in the large market, in per cent: numbers there have a digit or two more.
+const CHANGE_MAX: f64 = 2.0;
+
+/// A number with a space between thousands.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// How much more, in per cent.
+fn change(small: u64, large: u64) -> f64 {
+    (large as f64 - small as f64) * 100.0 / small as f64
+}
+
+pub(crate) fn write(version: &str, made: &[Made], small: &[Row], large: &[Row]) -> anyhow::Result<String> {
+    anyhow::ensure!(small.len() == large.len(), "the story was told differently");
+    let mut text = String::new();
+    writeln!(text, "# Gas\n")?;
+    writeln!(
+        text,
+        "Written by `scripts/gas.sh` on wasmd {version}: gas that committed transactions of one message each have used. On the local chain\n\
+         a unit of gas costs 0.025 ustake. Of an empty call 113 000 are wasmd's own, and a further call of the same contract in a\n\
+         transaction pays a tenth of that.\n"
+    )?;
+    writeln!(text, "## Contracts\n")?;
+    writeln!(
+        text,
+        "| contract | artifact, bytes | store | instantiate |\n|---|---:|---:|---:|"
+    )?;
+    for made in made {
+        let bytes = grouped(u64::try_from(made.artifact_bytes)?);
+        let (store, instantiate) = (grouped(made.store_gas), grouped(made.instantiate_gas));
+        writeln!(text, "| `{}` | {bytes} | {store} | {instantiate} |", made.contract)?;
+    }
+    attestations(&mut text, small, large)?;
+    messages(&mut text, small, large)?;
+    Ok(text)
+}
+
+fn attestations(text: &mut String, small: &[Row], large: &[Row]) -> anyhow::Result<()> {
+    writeln!(text, "\n## SubmitAttestations\n")?;
+    writeln!(
+        text,
+        "An item is a sentence that one host has run, or three one after the other. Everything that the message sets off is in it: signatures,\n\
+         settlement, royalties, slots.\n"
+    )?;
+    writeln!(text, "| spans | items | transaction, bytes | gas | an item | with {CROWD} more | |\n|---:|---:|---:|---:|---:|---:|---:|")?;
+    for spans in SPANS {
+        for items in BATCHES {
+            let name = attestation_row(items, spans);
+            let find = |rows: &[Row]| rows.iter().find(|row| row.message == name).cloned();
+            let (before, after) = (find(small).context("a row")?, find(large).context("a row")?);
+            let each = before.gas / u64::try_from(items)?;
+            writeln!(
+                text,
+                "| {spans} | {items} | {} | {} | {} | {} | {:+.1} % |",
+                grouped(u64::try_from(before.bytes)?),
+                grouped(before.gas),
+                grouped(each),
+                grouped(after.gas),
+                change(before.gas, after.gas)
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn messages(text: &mut String, small: &[Row], large: &[Row]) -> anyhow::Result<()> {
+    writeln!(text, "\n## Messages\n")?;
+    writeln!(
+        text,
+        "Each was sent in a market of a few models and ten deployments, and once more by other people when {CROWD} further models, deployments and\n\
+         open jobs were there. `SubmitJob, 8 of 3` is a job of 8 shards that three hosts run one after the other. FUNC that is sent to\n\
+         a contract (`ClaimNamespace`, `Bond`, `Deploy`, `Deposit`) goes through `func-token`. Messages that only contracts send each other\n\
+         are part of what sets them off. Not measured: `ReleaseExpired`, for its date is an hour away.\n"
+    )?;
+    writeln!(
+        text,
+        "| contract | message | transaction, bytes | gas | with {CROWD} more | |\n|---|---|---:|---:|---:|---:|"
+    )?;
+    let mut told = BTreeSet::new();
+    for (before, after) in small.iter().zip(large) {
+        anyhow::ensure!(before.message == after.message, "the story was told differently");
+        let change = change(before.gas, after.gas);
+        anyhow::ensure!(
+            change < CHANGE_MAX,
+            "{} costs {change:.1} % more in a large market",
+            before.message
+        );
+        // Proofs have a table of their own, and a large batch is of two jobs.
+        if before.message.starts_with("SubmitAttestations") || !told.insert((before.contract, &before.message)) {
+            continue;
+        }
+        writeln!(
+            text,
+            "| `{}` | {} | {} | {} | {} | {:+.1} % |",
+            before.contract,
+            before.message,
+            grouped(u64::try_from(before.bytes)?),
+            grouped(before.gas),
+            grouped(after.gas),
+            change
+        )?;
+    }
+    Ok(())
+}

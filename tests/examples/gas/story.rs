@@ -1,0 +1,399 @@
+//! Every message that somebody outside can send, once, in an order in which each succeeds. Told twice, with different people, it shows
+//! whether a message costs more in a larger market. What only contracts send each other is part of what makes them send it.
+
+use client::{Account, Call};
+use cosmwasm_std::Binary;
+use cw20::Cw20ExecuteMsg;
+use fxn_tests::Host;
+use schema::{
+    escrow, orchestrator,
+    params::Params,
+    receipt::Attestation,
+    registry::{self, ModelStatus},
+    staking, ModelId, UFUNC,
+};
+
+use crate::{
+    deployment::{artifact, params},
+    market::{claim, endpoint, job, metadata, model, profile, publish, terms, version},
+    meter::{send, Meter},
+    proof::{attestations, evidence, items, job_of, Hosts},
+};
+
+const TOKEN: &str = "func-token";
+const REGISTRY: &str = "model-registry";
+const STAKING: &str = "provider-staking";
+const ESCROW: &str = "royalty-escrow";
+const ORCHESTRATOR: &str = "job-orchestrator";
+
+/// How many items are proven in one message.
+pub(crate) const BATCHES: [usize; 3] = [1, 8, 32];
+/// Into how many spans an item may be cut.
+pub(crate) const SPANS: [u8; 2] = [1, 3];
+/// Shards of a job, so that three stages of each stay below what a job may have.
+const SHARDS: usize = 16;
+
+pub(crate) fn attestation_row(items: usize, spans: u8) -> String {
+    format!("SubmitAttestations, {items} of {spans}")
+}
+
+struct Story<'a> {
+    meter: &'a mut Meter,
+    namespace: String,
+    admin: Account,
+    creator: Account,
+    developer: Account,
+    hosts: Hosts,
+    params: Params,
+}
+
+impl Story<'_> {
+    fn model(&self, name: &str) -> anyhow::Result<ModelId> {
+        model(&self.namespace, name)
+    }
+}
+
+/// `release` is the version that the registry goes over to, as long as its own.
+pub(crate) async fn tell(meter: &mut Meter, name: &str, release: &str) -> anyhow::Result<()> {
+    let creator = meter.actor(&format!("{name}-creator"), 1_000).await?;
+    let developer = meter.actor(&format!("{name}-developer"), 1_000).await?;
+    let mut story = Story {
+        admin: meter.account(devnet::FAUCET),
+        meter,
+        namespace: name.to_owned(),
+        creator,
+        developer,
+        hosts: Hosts::new(),
+        params: params()?,
+    };
+    story.token().await?;
+    story.publishing().await?;
+    story.providing().await?;
+    story.money().await?;
+    story.working().await?;
+    story.failing().await?;
+    story.leaving().await?;
+    story.governing().await?;
+    story.migrating(release).await
+}
+
+impl Story<'_> {
+    async fn token(&mut self) -> anyhow::Result<()> {
+        let (from, to) = (self.creator.clone(), self.developer.clone());
+        let amount = UFUNC.into();
+        let transfer = Cw20ExecuteMsg::Transfer {
+            recipient: to.address().to_owned(),
+            amount,
+        };
+        self.meter.execute(TOKEN, "Transfer", &from, &transfer).await?;
+        let allow = Cw20ExecuteMsg::IncreaseAllowance {
+            spender: to.address().to_owned(),
+            amount,
+            expires: None,
+        };
+        self.meter.execute(TOKEN, "IncreaseAllowance", &from, &allow).await?;
+        let take = Cw20ExecuteMsg::TransferFrom {
+            owner: from.address().to_owned(),
+            recipient: to.address().to_owned(),
+            amount,
+        };
+        self.meter.execute(TOKEN, "TransferFrom", &to, &take).await?;
+        self.meter
+            .execute(TOKEN, "Burn", &from, &Cw20ExecuteMsg::Burn { amount })
+            .await?;
+        Ok(())
+    }
+
+    async fn publishing(&mut self) -> anyhow::Result<()> {
+        let creator = self.creator.clone();
+        let claim = claim(&self.namespace)?;
+        self.meter
+            .pay(REGISTRY, "ClaimNamespace", &creator, (10, &claim))
+            .await?;
+        let [parent, one, three, late] = ["parent", "one", "three", "late"].map(|name| self.model(name));
+        let (parent, one, three, late) = (parent?, one?, three?, late?);
+        let of_parent = vec![registry::Parent {
+            model: parent.clone(),
+            bps: 2_500,
+        }];
+        let measured = [
+            ("PublishModel", publish(&creator, &parent, vec![])),
+            ("PublishModel, with a parent", publish(&creator, &one, of_parent)),
+            ("PublishVersion, 1 stage", version(&one, 1)),
+            ("SetEndpoint", endpoint(&one)),
+        ];
+        for (message, msg) in measured {
+            self.meter.execute(REGISTRY, message, &creator, &msg).await?;
+        }
+        let calls = [
+            publish(&creator, &three, vec![]),
+            publish(&creator, &late, vec![]),
+            version(&late, 1),
+            endpoint(&late),
+        ];
+        let registry = self.meter.address(REGISTRY)?;
+        let calls: Result<Vec<Call>, _> = calls.iter().map(|msg| Call::execute(registry.clone(), msg)).collect();
+        send(&creator, &calls?).await?;
+        self.meter
+            .execute(REGISTRY, "PublishVersion, 3 stages", &creator, &version(&three, 3))
+            .await?;
+        send(&creator, &[Call::execute(registry, &endpoint(&three))?]).await?;
+        self.keeping(&parent).await
+    }
+
+    async fn keeping(&mut self, model: &ModelId) -> anyhow::Result<()> {
+        let (creator, other, model) = (self.creator.clone(), self.developer.clone(), model.clone());
+        let update = registry::ExecuteMsg::UpdateMetadata {
+            model: model.clone(),
+            metadata: metadata(),
+        };
+        self.meter
+            .execute(REGISTRY, "UpdateMetadata", &creator, &update)
+            .await?;
+        send(
+            &creator,
+            &[Call::execute(self.meter.address(REGISTRY)?, &version(&model, 1))?],
+        )
+        .await?;
+        let status = |status| registry::ExecuteMsg::SetStatus {
+            model: model.clone(),
+            status,
+        };
+        self.meter
+            .execute(REGISTRY, "SetStatus", &creator, &status(ModelStatus::Paused))
+            .await?;
+        let retire = registry::ExecuteMsg::RetireVersion {
+            model: model.clone(),
+            version: 1,
+        };
+        self.meter.execute(REGISTRY, "RetireVersion", &creator, &retire).await?;
+        let propose = registry::ExecuteMsg::ProposeOwner {
+            model: model.clone(),
+            owner: Some(other.address().to_owned()),
+        };
+        self.meter.execute(REGISTRY, "ProposeOwner", &creator, &propose).await?;
+        let accept = registry::ExecuteMsg::AcceptOwner { model: model.clone() };
+        self.meter.execute(REGISTRY, "AcceptOwner", &other, &accept).await?;
+        Ok(())
+    }
+
+    /// Ten deployments: four of the whole model, two of each stage of the other.
+    async fn providing(&mut self) -> anyhow::Result<()> {
+        let (one, three, late) = (self.model("one")?, self.model("three")?, self.model("late")?);
+        for number in 0..10u8 {
+            let (model, stage) = if number < 4 {
+                (&one, 0)
+            } else {
+                (&three, (number - 4) / 2)
+            };
+            self.provider(&format!("{}-{number}", self.namespace), model, stage, 300, number == 0)
+                .await?;
+        }
+        self.provider(&format!("{}-late", self.namespace), &late, 0, 1, false)
+            .await
+    }
+
+    async fn provider(
+        &mut self,
+        name: &str,
+        model: &ModelId,
+        stage: u8,
+        seconds: u64,
+        is_measured: bool,
+    ) -> anyhow::Result<()> {
+        const SLOTS: u16 = 64;
+        let provider = self.meter.actor(name, 10_000).await?;
+        self.hosts.insert(provider.address().to_owned(), Host::named(name));
+        let register = staking::ExecuteMsg::RegisterProvider { profile: profile(name) };
+        let (bond, terms) = (staking::ReceiveMsg::Bond {}, terms(model, stage, SLOTS, seconds));
+        let amount = u128::from(SLOTS) * 50 + 50;
+        if is_measured {
+            self.meter
+                .execute(STAKING, "RegisterProvider", &provider, &register)
+                .await?;
+            self.meter.pay(STAKING, "Bond", &provider, (amount, &bond)).await?;
+            self.meter.pay(STAKING, "Deploy", &provider, (1, &terms)).await?;
+            let update = staking::ExecuteMsg::UpdateProvider { profile: profile(name) };
+            self.meter
+                .execute(STAKING, "UpdateProvider", &provider, &update)
+                .await?;
+            return Ok(());
+        }
+        let calls = [
+            Call::execute(self.meter.address(STAKING)?, &register)?,
+            self.meter.paying(STAKING, amount, &bond)?,
+            self.meter.paying(STAKING, 1, &terms)?,
+        ];
+        send(&provider, &calls).await?;
+        Ok(())
+    }
+
+    async fn money(&mut self) -> anyhow::Result<()> {
+        let developer = self.developer.clone();
+        let deposit = escrow::ReceiveMsg::Deposit { beneficiary: None };
+        self.meter.pay(ESCROW, "Deposit", &developer, (100, &deposit)).await?;
+        let withdraw = escrow::ExecuteMsg::Withdraw {
+            amount: Some(UFUNC.into()),
+        };
+        self.meter.execute(ESCROW, "Withdraw", &developer, &withdraw).await?;
+        Ok(())
+    }
+
+    async fn working(&mut self) -> anyhow::Result<()> {
+        let developer = self.developer.clone();
+        for spans in SPANS {
+            let model = self.model(if spans == 1 { "one" } else { "three" })?;
+            for items in BATCHES {
+                let mut proofs: Vec<Attestation> = vec![];
+                while proofs.len() < items {
+                    let shards = SHARDS.min(items - proofs.len());
+                    let label = format!("SubmitJob, {shards} of {spans}");
+                    let outcome = self
+                        .meter
+                        .execute(ORCHESTRATOR, label, &developer, &job(&model, shards))
+                        .await?;
+                    proofs.extend(attestations(&self.meter.client, &self.hosts, job_of(&outcome)?).await?);
+                }
+                self.prove(attestation_row(items, spans), proofs).await?;
+            }
+        }
+        let distribute = escrow::ExecuteMsg::DistributeRoyalties {
+            model: self.model("parent")?,
+        };
+        self.meter
+            .execute(ESCROW, "DistributeRoyalties", &developer, &distribute)
+            .await?;
+        let payout = registry::ExecuteMsg::SetPayout {
+            model: self.model("one")?,
+            payout: vec![registry::Share {
+                address: self.creator.address().to_owned(),
+                bps: 10_000,
+            }],
+        };
+        let creator = self.creator.clone();
+        self.meter.execute(REGISTRY, "SetPayout", &creator, &payout).await?;
+        Ok(())
+    }
+
+    async fn prove(&mut self, label: String, attestations: Vec<Attestation>) -> anyhow::Result<()> {
+        let count = attestations.len();
+        let msg = orchestrator::ExecuteMsg::SubmitAttestations { attestations };
+        let sender = self.developer.clone();
+        let outcome = self.meter.execute(ORCHESTRATOR, label, &sender, &msg).await?;
+        let attested = outcome
+            .events
+            .iter()
+            .filter(|event| event.ty == "wasm-attested")
+            .count();
+        anyhow::ensure!(attested == count, "{attested} of {count} attestations were taken");
+        Ok(())
+    }
+
+    /// A host that never proves: evidence of what it did, and the end of its item.
+    async fn failing(&mut self) -> anyhow::Result<()> {
+        let developer = self.developer.clone();
+        let order = Call::execute(self.meter.address(ORCHESTRATOR)?, &job(&self.model("late")?, 1))?;
+        let (_, outcome) = send(&developer, &[order]).await?;
+        let job = job_of(&outcome)?;
+        let proof = attestations(&self.meter.client, &self.hosts, job).await?.remove(0);
+        let item = items(&self.meter.client, job).await?.remove(0);
+        self.meter.until(item.deadline + 1).await?;
+        self.meter
+            .execute(ORCHESTRATOR, "PostEvidence", &developer, &evidence(proof))
+            .await?;
+        self.meter.until(item.evidence_until).await?;
+        let expire = orchestrator::ExecuteMsg::Expire { item: item.item };
+        self.meter.execute(ORCHESTRATOR, "Expire", &developer, &expire).await?;
+        Ok(())
+    }
+
+    /// The first provider leaves.
+    async fn leaving(&mut self) -> anyhow::Result<()> {
+        let provider = self.meter.account(&format!("{}-0", self.namespace));
+        let question = staking::QueryMsg::Deployments {
+            provider: Some(provider.address().to_owned()),
+            start_after: None,
+            limit: None,
+        };
+        let staking = &self.meter.client.contracts().provider_staking;
+        let listed: staking::DeploymentsResponse = self.meter.client.query(staking, &question).await?;
+        let deployment = listed.deployments[0].deployment;
+        let measured = [
+            ("Drain", staking::ExecuteMsg::Drain { deployment }),
+            ("Remove", staking::ExecuteMsg::Remove { deployment }),
+            ("Unbond", staking::ExecuteMsg::Unbond { amount: UFUNC.into() }),
+        ];
+        for (message, msg) in measured {
+            self.meter.execute(STAKING, message, &provider, &msg).await?;
+        }
+        let now = self.meter.client.status().await?.time_nanos / 1_000_000_000;
+        self.meter.until(now + self.params.staking.unbonding_seconds).await?;
+        self.meter
+            .execute(STAKING, "Withdraw", &provider, &staking::ExecuteMsg::Withdraw {})
+            .await?;
+        Ok(())
+    }
+
+    async fn governing(&mut self) -> anyhow::Result<()> {
+        let (admin, other) = (self.admin.clone(), self.developer.clone());
+        let params = self.params.clone();
+        let update = registry::ExecuteMsg::UpdateParams {
+            params: params.registry,
+        };
+        self.meter.execute(REGISTRY, "UpdateParams", &admin, &update).await?;
+        let update = staking::ExecuteMsg::UpdateParams { params: params.staking };
+        self.meter.execute(STAKING, "UpdateParams", &admin, &update).await?;
+        let update = escrow::ExecuteMsg::UpdateParams { params: params.escrow };
+        self.meter.execute(ESCROW, "UpdateParams", &admin, &update).await?;
+        let update = orchestrator::ExecuteMsg::UpdateParams {
+            params: params.orchestrator,
+        };
+        self.meter
+            .execute(ORCHESTRATOR, "UpdateParams", &admin, &update)
+            .await?;
+        let propose = |to: &Account| escrow::ExecuteMsg::ProposeAdmin {
+            admin: Some(to.address().to_owned()),
+        };
+        let accept = escrow::ExecuteMsg::AcceptAdmin {};
+        self.meter
+            .execute(ESCROW, "ProposeAdmin", &admin, &propose(&other))
+            .await?;
+        self.meter.execute(ESCROW, "AcceptAdmin", &other, &accept).await?;
+        let escrow = self.meter.address(ESCROW)?;
+        send(&other, &[Call::execute(escrow.clone(), &propose(&admin))?]).await?;
+        send(&admin, &[Call::execute(escrow, &accept)?]).await?;
+        Ok(())
+    }
+
+    /// The registry goes over to its own code under another version.
+    async fn migrating(&mut self, release: &str) -> anyhow::Result<()> {
+        let admin = self.admin.clone();
+        let mut wasm = artifact(REGISTRY)?;
+        let old = env!("CARGO_PKG_VERSION").as_bytes();
+        let place = wasm.windows(old.len()).position(|window| window == old);
+        let place = place.ok_or_else(|| anyhow::anyhow!("the module does not tell its version"))?;
+        anyhow::ensure!(release.len() == old.len(), "{release} does not fit into the module");
+        wasm[place..place + old.len()].copy_from_slice(release.as_bytes());
+        let (_, stored) = send(&admin, &[Call::StoreCode { wasm }]).await?;
+        let code_id = stored.attribute("store_code", "code_id").unwrap_or_default().parse()?;
+        let propose = registry::ExecuteMsg::ProposeMigration {
+            code_id,
+            msg: Binary::from(b"{}"),
+        };
+        self.meter
+            .execute(REGISTRY, "ProposeMigration", &admin, &propose)
+            .await?;
+        let cancel = registry::ExecuteMsg::CancelMigration {};
+        self.meter.execute(REGISTRY, "CancelMigration", &admin, &cancel).await?;
+        send(&admin, &[Call::execute(self.meter.address(REGISTRY)?, &propose)?]).await?;
+        let now = self.meter.client.status().await?.time_nanos / 1_000_000_000;
+        self.meter
+            .until(now + self.params.registry.migration_notice_seconds)
+            .await?;
+        let execute = registry::ExecuteMsg::ExecuteMigration {};
+        self.meter
+            .execute(REGISTRY, "ExecuteMigration", &admin, &execute)
+            .await?;
+        Ok(())
+    }
+}

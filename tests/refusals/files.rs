@@ -197,6 +197,14 @@ fn keys_that_are_missing_taken_wrong_or_hostile_are_refused_and_stay_as_they_are
         alice(&["keys", "import", "dave", "--file", &open]),
         &["chmod 600"],
     ));
+    mistakes.push(refused(
+        alice(&["keys", "import", "dave", "--dev"]),
+        &["no development account", "faucet", "provider-1"],
+    ));
+    mistakes.push(misused(
+        alice(&["keys", "import", "faucet", "--dev", "--hex"]),
+        &["--hex"],
+    ));
     check(mistakes);
     for (stdin, hex, says) in [
         (&b""[..], false, "0 words"),

@@ -8,16 +8,10 @@ use std::{
 use anyhow::Context as _;
 use client::{Account, Call, Client, Wallet};
 use futures::future::try_join_all;
-use rand::RngCore;
 use schema::price::Ask;
 
 use super::plan;
-use crate::{
-    amount::Func,
-    home,
-    keys::{write_new, KeyName, KeyStore},
-    wallet::faucet_calls,
-};
+use crate::{amount::Func, home, keys::seal, wallet::faucet_calls};
 
 /// An account with its home.
 #[derive(Debug, Clone)]
@@ -72,22 +66,12 @@ async fn move_in(folder: &Path, name: &str, keys: &[&str]) -> anyhow::Result<(Pa
     // Sealing a key takes time on purpose.
     let sealed = tokio::task::spawn_blocking(move || -> anyhow::Result<()> {
         home::create_private(&place).with_context(|| format!("failed to create {}", place.display()))?;
-        named.iter().try_for_each(|(key, wallet)| seal(&place, key, wallet))
+        named
+            .iter()
+            .try_for_each(|(key, wallet)| seal(&place, &key.parse()?, wallet))
     });
     sealed.await.context("sealing keys was interrupted")??;
     Ok((home, wallets))
-}
-
-/// Puts a key into a home, with a passphrase of its own beside it.
-pub(crate) fn seal(home: &Path, key: &str, wallet: &Wallet) -> anyhow::Result<()> {
-    let name: KeyName = key.parse()?;
-    let mut random = [0; 16];
-    rand::thread_rng().fill_bytes(&mut random);
-    let passphrase = hex::encode(random);
-    let store = KeyStore::new(home);
-    store.create(&name, wallet, &passphrase)?;
-    write_new(&store.passphrase_path(&name), passphrase.as_bytes())?;
-    Ok(())
 }
 
 impl Cast {

@@ -8,7 +8,10 @@ use futures::StreamExt;
 use schema::{escrow::Reason, token, Event};
 use tokio::time::timeout;
 
-use super::checker::{Books, Facts};
+use super::{
+    checker::{Books, Facts},
+    report::ChainTold,
+};
 
 /// Times that everything is read anew because a transaction came in between.
 const TRIES: u32 = 20;
@@ -130,6 +133,19 @@ async fn earnings(client: &Client, holder: &str) -> anyhow::Result<BTreeMap<Reas
         .into_iter()
         .map(|credit| (credit.reason, credit.amount.u128()))
         .collect())
+}
+
+/// Which chain it is and where its validators stand.
+pub(crate) async fn chain(client: &Client) -> anyhow::Result<ChainTold> {
+    let network = client.network();
+    let validators = client::validators(&network.rpc, PATIENCE).await?;
+    let asked = client::node_status(&network.rpc, PATIENCE).await?;
+    let app_version = validators.first().map(|validator| validator.app_version.clone());
+    Ok(ChainTold {
+        chain_id: asked.chain_id,
+        app_version: app_version.context("no validator tells of itself")?,
+        validators,
+    })
 }
 
 /// FUNC in existence.

@@ -2,8 +2,8 @@
 
 use std::{fmt::Write as _, path::PathBuf};
 
-use super::{cast::seal, folder::Folder, processes::Told, story::Played};
-use crate::{context::Context, home};
+use super::{folder::Folder, processes::Told, story::Played};
+use crate::{context::Context, home, keys::seal};
 
 const KEY: &str = "developer";
 
@@ -31,7 +31,7 @@ impl Kept {
         }
         home::create_private(&context.home)?;
         played.network.save(&network)?;
-        seal(&context.home, KEY, &played.developer)?;
+        seal(&context.home, &KEY.parse()?, &played.developer)?;
         let keys = context.home.join("keys");
         folder.remember([
             network.clone(),

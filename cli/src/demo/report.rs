@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use client::Validator;
 use schema::{
     escrow::{Holder, Reason},
     orchestrator::{ItemResponse, JobResponse},
@@ -30,6 +31,7 @@ pub(crate) struct Report {
     pub(crate) ledger: Vec<Line>,
     /// Whether everything added up; the demonstration fails where it does not.
     pub(crate) conserved: bool,
+    pub(crate) chain: ChainTold,
     pub(crate) balances: BTreeMap<&'static str, Balance>,
     pub(crate) processes: Vec<Told>,
     pub(crate) events: Vec<Value>,
@@ -38,6 +40,15 @@ pub(crate) struct Report {
     pub(crate) largest_difference: f32,
     /// Which network file, for commands in a second terminal.
     pub(crate) network: String,
+}
+
+/// The chain that it was played on, as its nodes tell at the end.
+#[derive(Debug, Serialize)]
+pub(crate) struct ChainTold {
+    pub(crate) chain_id: String,
+    /// Of the application of the node that was asked.
+    pub(crate) app_version: String,
+    pub(crate) validators: Vec<Validator>,
 }
 
 #[derive(Debug, Serialize)]
@@ -167,6 +178,16 @@ impl fmt::Display for Report {
             self.embeddings.len(),
             self.largest_difference
         )?;
+        let ChainTold {
+            chain_id,
+            app_version,
+            validators,
+        } = &self.chain;
+        let heights: Vec<String> = validators
+            .iter()
+            .map(|validator| format!("{} at {}", validator.moniker, validator.height))
+            .collect();
+        writeln!(f, "chain {chain_id}, application {app_version}, {}", heights.join(", "))?;
         let (told, seconds) = (
             green("every amount was recomputed from chain data and adds up"),
             self.seconds,

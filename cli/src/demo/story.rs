@@ -190,6 +190,7 @@ pub(crate) async fn play(
         jobs: report::jobs(&facts),
         ledger: report::ledger(&facts, &names),
         conserved: true,
+        chain: facts::chain(&client).await?,
         balances: BTreeMap::from([
             ("royalty_escrow", facts.escrow.into()),
             ("provider_staking", facts.staking.into()),

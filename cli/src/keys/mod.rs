@@ -7,17 +7,19 @@ mod store;
 use std::{
     fmt,
     io::{self, IsTerminal, Read},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{anyhow, bail, Context as _};
 use clap::{Args, Subcommand};
 use client::Wallet;
+use devnet::{DEV_ACCOUNTS, FAUCET};
+use rand::RngCore;
 use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
+use self::file::write_new;
 pub(crate) use self::{
-    file::write_new,
     passphrase::VARIABLE as PASSPHRASE_VARIABLE,
     store::{KeyName, KeyStore},
 };
@@ -36,7 +38,7 @@ pub(crate) enum Command {
     },
     /// Bring a key back from its 24 words or its hex secret, asked for at a prompt or read from a file or stdin
     #[command(
-        after_help = "Examples:\n  fxn keys import alice\n  fxn keys import alice --file words.txt\n  fxn keys import alice --hex < secret.txt\n\nNo secret is ever an argument: arguments are seen by everybody on this machine."
+        after_help = "Examples:\n  fxn keys import alice\n  fxn keys import alice --file words.txt\n  fxn keys import alice --hex < secret.txt\n  fxn keys import faucet --dev\n\nNo secret is ever an argument: arguments are seen by everybody on this machine."
     )]
     Import(Import),
     /// All keys with their addresses
@@ -66,6 +68,9 @@ pub(crate) struct Import {
     /// File that holds the secret; only its owner may be able to read it
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// The development account of this name, as devnet and localnet know it. Everybody knows its secret
+    #[arg(long, conflicts_with_all = ["hex", "file"])]
+    dev: bool,
 }
 
 pub(crate) fn run(context: &Context, command: Command) -> anyhow::Result<()> {
@@ -152,6 +157,12 @@ fn new(context: &Context, name: &KeyName) -> anyhow::Result<()> {
 fn bring_back(context: &Context, import: &Import) -> anyhow::Result<()> {
     let keys = context.keys();
     keys.check_free(&import.name)?;
+    if import.dev {
+        check_dev_account(&import.name)?;
+        // Nothing is gained by a passphrase that somebody has to remember.
+        seal(&context.home, &import.name, &Wallet::dev(import.name.as_str()))?;
+        return context.output.print(&described(context, &import.name)?);
+    }
     let secret = read_secret(import)?;
     let wallet = if import.hex {
         let mut bytes = Zeroizing::new([0; 32]);
@@ -165,6 +176,26 @@ fn bring_back(context: &Context, import: &Import) -> anyhow::Result<()> {
     let passphrase = context.passphrases.for_sealing(import.name.as_str())?;
     keys.create(&import.name, &wallet, &passphrase)?;
     context.output.print(&described(context, &import.name)?)
+}
+
+fn check_dev_account(name: &KeyName) -> anyhow::Result<()> {
+    let mut known = DEV_ACCOUNTS.iter().copied().chain([FAUCET]);
+    if known.any(|known| known == name.as_str()) {
+        return Ok(());
+    }
+    let known = DEV_ACCOUNTS.join(", ");
+    bail!("{name} is no development account: those are {FAUCET}, {known}; no key was made")
+}
+
+/// Puts a key into a home, with a passphrase of its own beside it, so that every command works with this home.
+pub(crate) fn seal(home: &Path, name: &KeyName, wallet: &Wallet) -> anyhow::Result<()> {
+    let mut random = [0; 16];
+    rand::thread_rng().fill_bytes(&mut random);
+    let passphrase = Zeroizing::new(hex::encode(random));
+    let store = KeyStore::new(home);
+    store.create(name, wallet, &passphrase)?;
+    write_new(&store.passphrase_path(name), passphrase.as_bytes())?;
+    Ok(())
 }
 
 fn read_secret(import: &Import) -> anyhow::Result<Zeroizing<String>> {
@@ -229,4 +260,41 @@ fn export(context: &Context, name: &KeyName) -> anyhow::Result<()> {
         name: name.to_string(),
         secret: Secret(Zeroizing::new(hex::encode(*wallet.secret()))),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{context::Globals, logs::LogFormat, output::Format};
+
+    #[test]
+    fn a_development_key_opens_without_being_asked_and_is_the_one_of_the_chain() {
+        let home = tempfile::tempdir().unwrap();
+        let context = Context::new(Globals {
+            home: Some(home.path().to_owned()),
+            network: None,
+            node: None,
+            key: None,
+            passphrase_file: None,
+            output: Format::Json,
+            log_format: LogFormat::Text,
+            yes: false,
+        })
+        .unwrap();
+        let name: KeyName = FAUCET.parse().unwrap();
+        seal(&context.home, &name, &Wallet::dev(FAUCET)).unwrap();
+        let wallet = context.wallet(&context.key_name().unwrap()).unwrap();
+        assert_eq!(wallet.address("wasm"), devnet::dev_address(FAUCET));
+    }
+
+    #[test]
+    fn only_names_that_a_chain_begins_with_are_development_accounts() {
+        for name in DEV_ACCOUNTS.into_iter().chain([FAUCET]) {
+            check_dev_account(&name.parse().unwrap()).unwrap();
+        }
+        let told = check_dev_account(&"provider-7".parse().unwrap())
+            .unwrap_err()
+            .to_string();
+        assert!(told.contains("provider-6") && told.contains(FAUCET), "{told}");
+    }
 }

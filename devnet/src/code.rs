@@ -74,6 +74,12 @@ impl Code {
 }
 
 impl Refusal {
+    /// What the SDK says of a failure that nobody has registered a code for.
+    pub(crate) fn unregistered(log: String) -> Refusal {
+        let (codespace, code) = ("undefined", 1);
+        Refusal { codespace, code, log }
+    }
+
     /// The same refusal as the failure of one message of a transaction.
     pub(crate) fn of_message(mut self, index: usize) -> Refusal {
         self.log = format!("failed to execute message; message index: {index}: {}", self.log);

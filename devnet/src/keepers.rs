@@ -28,6 +28,7 @@ use cw_multi_test::{
 use serde::de::DeserializeOwned;
 
 use crate::{
+    addresses,
     code::{self, Code, Refusal},
     machine, shape,
 };
@@ -307,6 +308,9 @@ impl Contracts {
             let moved = shape::moved(&from, &receiver, &shape::text(&funds));
             response.events.splice(0..0, moved);
         }
+        if self.calls.get() > 1 {
+            shape::sort(&mut response.events);
+        }
         Ok(response)
     }
 }
@@ -324,12 +328,18 @@ fn riding(message: &WasmMsg) -> (Option<String>, Vec<Coin>) {
 
 /// The failure of a call, out of what came up from inside it.
 fn lifted(error: &AnyError, entry: Code) -> Failed {
+    // An execution hands on what its messages have failed with; the others say that it was not they.
+    let dispatch = if entry == code::EXECUTE_FAILED {
+        ""
+    } else {
+        "dispatch: "
+    };
     let below = error.chain().find_map(|cause| cause.downcast_ref::<Failed>());
     if let Some(Failed { refusal, .. }) = below {
-        return nested(refusal.clone(), "dispatch: submessages");
+        return nested(refusal.clone(), dispatch);
     }
     match error.chain().find_map(|cause| cause.downcast_ref::<Raised>()) {
-        Some(raised) if raised.in_reply => nested(raised.refusal.clone(), "dispatch: submessages: reply"),
+        Some(raised) if raised.in_reply => nested(raised.refusal.clone(), &format!("{dispatch}reply: ")),
         Some(Raised { refusal, readable, .. }) => Failed {
             refusal: refusal.clone(),
             readable: *readable,
@@ -343,7 +353,7 @@ fn lifted(error: &AnyError, entry: Code) -> Failed {
 }
 
 fn nested(mut refusal: Refusal, place: &str) -> Failed {
-    refusal.log = format!("{place}: {}", refusal.log);
+    refusal.log.insert_str(0, place);
     let readable = false;
     Failed { refusal, readable }
 }
@@ -407,7 +417,17 @@ impl Wasm<Empty, Empty> for Contracts {
     ) -> AnyResult<Binary> {
         let _level = Level::enter(&self.queries, QUERIES_MAX)
             .ok_or_else(|| AnyError::msg(code::QUERY_DEPTH.with(format!("more than {QUERIES_MAX} queries")).log))?;
-        answered(|| self.keeper.query(api, storage, querier, block, request))
+        // A contract that asks learns that it was another one that refused.
+        let by_a_contract = self.queries.get() > 1 || self.calls.get() > 0;
+        let asked = match &request {
+            WasmQuery::Smart { contract_addr, .. } if by_a_contract => Some(Addr::unchecked(contract_addr)),
+            _ => None,
+        };
+        let refuses = asked.is_some_and(|asked| self.keeper.contract_data(storage, &asked).is_ok());
+        answered(|| self.keeper.query(api, storage, querier, block, request)).map_err(|error| match refuses {
+            true => AnyError::msg(code::QUERY_FAILED.with(error.root_cause()).log),
+            false => error,
+        })
     }
 
     fn sudo(
@@ -499,9 +519,9 @@ impl Module for Coins {
     {
         let (amount, events) = match &msg {
             BankMsg::Send { to_address, amount } => {
-                if api.addr_validate(to_address).is_err() {
+                if let Err(reason) = addresses::check(to_address) {
                     return Err(failed(
-                        code::INVALID_ADDRESS.with(format!("invalid to address: {to_address:?}")),
+                        code::INVALID_ADDRESS.with(format!("invalid to address: {reason}")),
                     ));
                 }
                 let moved = shape::moved(sender.as_str(), to_address, &shape::text(amount));

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod accounts;
+mod addresses;
 mod code;
 mod comet;
 mod events;

@@ -18,6 +18,7 @@ use cw_multi_test::{
 };
 
 use crate::{
+    addresses::ChainApi,
     code::{self, Refusal},
     keepers::{self, Coins, Contracts, Guarded, Place},
     store::{Store, Written},
@@ -30,7 +31,7 @@ pub type Code = fn() -> Box<dyn Contract<Empty>>;
 
 type Inner = App<
     Coins,
-    MockApiBech32,
+    ChainApi,
     Store,
     FailingModule<Empty, Empty, Empty>,
     Contracts,
@@ -98,7 +99,7 @@ impl Machine {
     pub(crate) fn new(codes: &[Code], balances: &[(String, Coin)], block: BlockInfo) -> AnyResult<Machine> {
         let wasm = WasmKeeper::new().with_address_generator(WasmdAddresses);
         let mut app: Inner = AppBuilder::new()
-            .with_api(MockApiBech32::new(PREFIX))
+            .with_api(ChainApi::new())
             .with_storage(Store::default())
             .with_bank(Coins::default())
             .with_wasm(Contracts::new(wasm))

@@ -82,6 +82,13 @@ pub(crate) fn of_code(message: &WasmMsg) -> Option<Event> {
     }
 }
 
+/// Orders the attributes of every event by their keys, as wasmd does with all that a message of a contract has led to.
+pub(crate) fn sort(events: &mut [Event]) {
+    for event in events {
+        event.attributes.sort_by(|left, right| left.key.cmp(&right.key));
+    }
+}
+
 /// The events of coins that move.
 pub(crate) fn moved(from: &str, to: &str, amount: &str) -> [Event; 3] {
     [

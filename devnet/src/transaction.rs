@@ -24,7 +24,10 @@ use cosmwasm_std::Coin;
 use k256::ecdsa::{signature::hazmat::PrehashVerifier, Signature, VerifyingKey};
 use sha2::{Digest, Sha256};
 
-use crate::code::{self, Refusal};
+use crate::{
+    addresses,
+    code::{self, Refusal},
+};
 
 /// `SIGN_MODE_UNSPECIFIED`.
 const UNSPECIFIED: i32 = 0;
@@ -262,19 +265,21 @@ fn message(any: &Any) -> Result<(String, Message), Refusal> {
     let value = any.value.as_slice();
     if any.type_url == MsgExecuteContract::type_url() {
         let decoded = MsgExecuteContract::decode(value).map_err(parse_error)?;
+        check_address("contract", &decoded.contract)?;
         let (contract, msg, funds) = (decoded.contract, decoded.msg, coins(&decoded.funds)?);
+        check_payload(&msg)?;
         return Ok((decoded.sender, Message::Execute { contract, msg, funds }));
     }
     if any.type_url == MsgSend::type_url() {
         let decoded = MsgSend::decode(value).map_err(parse_error)?;
-        let (to, amount) = (decoded.to_address, coins(&decoded.amount)?);
-        if amount.is_empty() {
-            return Err(code::INVALID_COINS.with("an amount of nothing"));
-        }
+        // The bank looks at the amount when it moves it.
+        let amount: Result<Vec<Coin>, Refusal> = decoded.amount.iter().map(coin).collect();
+        let (to, amount) = (decoded.to_address, amount?);
         return Ok((decoded.from_address, Message::Send { to, amount }));
     }
     if any.type_url == MsgInstantiateContract::type_url() {
         let decoded = MsgInstantiateContract::decode(value).map_err(parse_error)?;
+        check_instantiation(&decoded)?;
         let message = Message::Instantiate {
             code_id: decoded.code_id,
             msg: decoded.msg,
@@ -293,6 +298,29 @@ fn message(any: &Any) -> Result<(String, Message), Refusal> {
         format!("this chain does not run {}", any.type_url)
     };
     Err(code::UNKNOWN_REQUEST.with(reason))
+}
+
+/// What a chain looks at before anything else, and charges nothing for.
+fn check_instantiation(message: &MsgInstantiateContract) -> Result<(), Refusal> {
+    if message.code_id == 0 {
+        return Err(code::INVALID_REQUEST.with("code id is required"));
+    }
+    if message.label.is_empty() {
+        return Err(code::EMPTY.with("label: is required"));
+    }
+    if !message.admin.is_empty() {
+        check_address("admin", &message.admin)?;
+    }
+    check_payload(&message.msg)
+}
+
+fn check_address(field: &str, address: &str) -> Result<(), Refusal> {
+    addresses::check(address).map_err(|reason| Refusal::unregistered(format!("{field}: {reason}")))
+}
+
+fn check_payload(msg: &[u8]) -> Result<(), Refusal> {
+    let json: Result<serde::de::IgnoredAny, _> = serde_json::from_slice(msg);
+    json.map(drop).map_err(|_| code::INVALID.with("payload msg"))
 }
 
 /// Messages about the code of a contract, and about who may change it.

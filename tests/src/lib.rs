@@ -25,5 +25,5 @@ pub use crate::{
     code::NEXT_VERSION,
     host::Host,
     market::{Creation, Serving, DEVELOPER, MODEL, PARENT, PROVIDERS},
-    work::{found, Work},
+    work::{found, links_of, Work},
 };

@@ -2,9 +2,10 @@
 
 use schema::{
     orchestrator,
-    orchestrator::ItemStatus,
+    orchestrator::{ItemResponse, ItemStatus, JobResponse},
     receipt::{
-        Acknowledgement, Attestation, Link, Outcome as SpanOutcome, Receipt, SignedAcknowledgement, SignedReceipt,
+        Acknowledgement, Attestation, Domain, Link, Outcome as SpanOutcome, Receipt, SignedAcknowledgement,
+        SignedReceipt,
     },
     Digest, Event, ItemId, PublicKey, BATCH_MAX,
 };
@@ -57,49 +58,7 @@ impl Protocol {
         work: Work,
         change: impl Fn(usize, &mut Receipt, &mut Option<Acknowledgement>),
     ) -> Vec<Link> {
-        let item = self.item(id);
-        let shard = self.job(id.job).shards[usize::from(id.shard)];
-        let mut links: Vec<Link> = vec![];
-        for (index, span) in item.spans.iter().enumerate() {
-            let previous = links.last().map(|link| &link.receipt.receipt);
-            let mut receipt = Receipt {
-                domain: self.domain(),
-                item: id,
-                attempt: item.attempt,
-                deployment: span.deployment,
-                first: span.first,
-                last: span.last,
-                input_digest: previous.map_or(shard.root, |previous| previous.output_digest),
-                output_digest: work.boundary(id, span.last),
-                tokens_digest: None,
-                seed: None,
-                units_in: work.units_in,
-                units_out: work.units_out,
-                outcome: SpanOutcome::Done,
-                previous: previous.map(Receipt::digest),
-            };
-            let next = item.spans.get(index + 1);
-            let mut acknowledgement = next.map(|next| Acknowledgement {
-                domain: self.domain(),
-                item: id,
-                attempt: item.attempt,
-                deployment: next.deployment,
-                input_digest: receipt.output_digest,
-            });
-            change(index, &mut receipt, &mut acknowledgement);
-            let receiver = host_of(&next.unwrap_or(span).host_key);
-            links.push(Link {
-                receipt: SignedReceipt {
-                    signature: host_of(&span.host_key).sign(&receipt.digest()),
-                    receipt,
-                },
-                acknowledgement: acknowledgement.map(|acknowledgement| SignedAcknowledgement {
-                    signature: receiver.sign(&acknowledgement.digest()),
-                    acknowledgement,
-                }),
-            });
-        }
-        links
+        links_of(&self.domain(), &self.job(id.job), &self.item(id), work, change)
     }
 
     /// An attestation of the current attempt.
@@ -167,6 +126,58 @@ impl Protocol {
     pub fn expires(&mut self, item: ItemId) -> Outcome {
         self.orchestrator("stranger", &orchestrator::ExecuteMsg::Expire { item })
     }
+}
+
+/// All links of the current attempt of an item, whatever chain it is on, with every receipt and acknowledgement changed before it is signed.
+pub fn links_of(
+    domain: &Domain,
+    job: &JobResponse,
+    item: &ItemResponse,
+    work: Work,
+    change: impl Fn(usize, &mut Receipt, &mut Option<Acknowledgement>),
+) -> Vec<Link> {
+    let shard = job.shards[usize::from(item.item.shard)];
+    let mut links: Vec<Link> = vec![];
+    for (index, span) in item.spans.iter().enumerate() {
+        let previous = links.last().map(|link| &link.receipt.receipt);
+        let mut receipt = Receipt {
+            domain: domain.clone(),
+            item: item.item,
+            attempt: item.attempt,
+            deployment: span.deployment,
+            first: span.first,
+            last: span.last,
+            input_digest: previous.map_or(shard.root, |previous| previous.output_digest),
+            output_digest: work.boundary(item.item, span.last),
+            tokens_digest: None,
+            seed: None,
+            units_in: work.units_in,
+            units_out: work.units_out,
+            outcome: SpanOutcome::Done,
+            previous: previous.map(Receipt::digest),
+        };
+        let next = item.spans.get(index + 1);
+        let mut acknowledgement = next.map(|next| Acknowledgement {
+            domain: domain.clone(),
+            item: item.item,
+            attempt: item.attempt,
+            deployment: next.deployment,
+            input_digest: receipt.output_digest,
+        });
+        change(index, &mut receipt, &mut acknowledgement);
+        let receiver = host_of(&next.unwrap_or(span).host_key);
+        links.push(Link {
+            receipt: SignedReceipt {
+                signature: host_of(&span.host_key).sign(&receipt.digest()),
+                receipt,
+            },
+            acknowledgement: acknowledgement.map(|acknowledgement| SignedAcknowledgement {
+                signature: receiver.sign(&acknowledgement.digest()),
+                acknowledgement,
+            }),
+        });
+    }
+    links
 }
 
 /// Everybody in the stories can sign for every host, so that they can tell of every fraud.

@@ -236,7 +236,10 @@ fn submit_job(deps: DepsMut<'_>, env: &Env, developer: Addr, new: NewJob) -> Res
 /// What a query that failed has said, without the layers around it.
 fn reason(err: StdError) -> String {
     match err {
-        StdError::GenericErr { msg, .. } => msg.trim_start_matches("Querier contract error: ").to_owned(),
+        StdError::GenericErr { msg, .. } => {
+            let said = msg.trim_start_matches("Querier contract error: ");
+            said.trim_end_matches(": query wasm contract failed").to_owned()
+        }
         other => other.to_string(),
     }
 }

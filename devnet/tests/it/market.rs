@@ -256,7 +256,7 @@ async fn contracts_own_themselves_and_are_migrated_by_their_own_hand() {
         .iter()
         .map(|attribute| attribute.key.as_str())
         .collect();
-    assert_eq!(keys, ["code_id", "_contract_address", "msg_index"]);
+    assert_eq!(keys, ["_contract_address", "code_id", "msg_index"]);
     let info = market.client.contract_info(&contract).await.unwrap();
     assert_eq!((info.code_id, info.admin), (6, Some(contract.clone())));
     assert_eq!(market.client.cw2(&contract).await.unwrap().version, "999.0.0");

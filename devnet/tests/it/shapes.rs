@@ -164,9 +164,10 @@ async fn coins_that_a_contract_passes_on_or_burns_leave_their_events() {
         format!("coin_received receiver={PROBE} amount=9ustake msg_index=0"),
         format!("transfer recipient={PROBE} sender={me} amount=9ustake msg_index=0"),
         format!("execute _contract_address={PROBE} msg_index=0"),
-        format!("coin_spent spender={PROBE} amount=4ustake msg_index=0"),
-        format!("coin_received receiver={PROBE} amount=4ustake msg_index=0"),
-        format!("transfer recipient={PROBE} sender={PROBE} amount=4ustake msg_index=0"),
+        // What a contract's message leads to has its attributes in order.
+        format!("coin_spent amount=4ustake spender={PROBE} msg_index=0"),
+        format!("coin_received amount=4ustake receiver={PROBE} msg_index=0"),
+        format!("transfer amount=4ustake recipient={PROBE} sender={PROBE} msg_index=0"),
         format!("execute _contract_address={PROBE} msg_index=0"),
         // No attributes of the response, so no `wasm` event; an event without attributes, and one with an empty value.
         format!("wasm-bare _contract_address={PROBE} msg_index=0"),

@@ -8,7 +8,7 @@ use schema::{
 };
 use serde_json::Value;
 
-use crate::{binary, document, fxn, machine, root, survivors};
+use crate::{binary, document, machine, root, survivors, Stage};
 
 const DIMENSIONS: usize = 384;
 
@@ -35,9 +35,8 @@ fn events<'a>(report: &'a Value, name: &'a str) -> impl Iterator<Item = &'a Valu
 #[test]
 fn the_demonstration_shows_what_it_promises() {
     let _machine = machine();
-    let home = tempfile::tempdir().unwrap();
-    let output = fxn(home.path()).args(["demo", "--output", "json"]).output().unwrap();
-    let report = document(&output);
+    let stage = Stage::open();
+    let report = document(&stage.demo(&["--output", "json"]).output().unwrap());
     assert_eq!(survivors(&report), Vec::<u64>::new());
     if binary().ends_with("release/fxn") {
         assert!(report["seconds"].as_f64().unwrap() < 120.0, "{}", report["seconds"]);
@@ -48,9 +47,33 @@ fn the_demonstration_shows_what_it_promises() {
     the_killed_host_paid_and_another_took_over(&report);
     earnings_are_ask_times_units(&report);
     books_match_the_token(&report);
+    the_chain_is_named(&report, &stage);
     for event in array(&report, "events") {
         assert!(event["height"].as_u64().unwrap() >= 1);
         assert_eq!(event["tx_hash"].as_str().unwrap().len(), 64);
+    }
+}
+
+/// Which chain it was, and where each of its validators stands.
+fn the_chain_is_named(report: &Value, stage: &Stage) {
+    let chain = &report["chain"];
+    let version = chain["app_version"].as_str().unwrap();
+    assert!(version.chars().next().unwrap().is_ascii_digit(), "{version}");
+    let id = if stage.is_real {
+        "fxn-localnet-1"
+    } else {
+        "fxn-devnet-1"
+    };
+    assert_eq!(chain["chain_id"], id);
+    let last = array(report, "events")
+        .iter()
+        .map(|event| event["height"].as_u64().unwrap());
+    let last = last.max().unwrap();
+    let validators = array(chain, "validators");
+    assert!(!validators.is_empty());
+    for validator in validators {
+        assert!(validator["height"].as_u64().unwrap() >= last, "{validator}");
+        assert_eq!(validator["app_version"], version);
     }
 }
 

@@ -2,19 +2,26 @@
 
 use std::fs;
 
-use crate::{fxn, machine, refusal, wait_until_gone, Kept};
+use crate::{fxn, machine, refusal, wait_until_gone, Kept, Stage};
 
 #[test]
 fn children_of_a_killed_demonstration_stop_by_themselves() {
     let _machine = machine();
-    let home = tempfile::tempdir().unwrap();
-    // Somebody's own network file is left alone.
-    fs::write(home.path().join("network.json"), "{}").unwrap();
-    let (code, report) = Kept::start(home.path()).signal("KILL");
+    let stage = Stage::open();
+    // Somebody's own network file is left alone, and no key is put beside it.
+    let own = stage.home().join("network.json");
+    if !stage.is_real {
+        fs::write(&own, "{}").unwrap();
+    }
+    let looks = || {
+        let keys = fs::read_dir(stage.home().join("keys"));
+        (fs::read_to_string(&own).unwrap(), keys.map_or(0, Iterator::count))
+    };
+    let before = looks();
+    let (code, report) = Kept::start(&stage).signal("KILL");
     assert_eq!(code, None);
     wait_until_gone(&report);
-    assert_eq!(fs::read_to_string(home.path().join("network.json")).unwrap(), "{}");
-    assert!(!home.path().join("keys").exists());
+    assert_eq!(looks(), before);
 }
 
 #[test]
@@ -73,9 +80,18 @@ fn every_command_has_help_with_an_example() {
         ),
         ("job", vec!["submit", "show", "watch", "result", "list"]),
     ];
-    let mut commands: Vec<Vec<&str>> = ["demo", "embed", "devnet", "host", "relayer", "doctor", "completions"]
-        .map(|command| vec![command])
-        .to_vec();
+    let mut commands: Vec<Vec<&str>> = [
+        "demo",
+        "deploy",
+        "embed",
+        "devnet",
+        "host",
+        "relayer",
+        "doctor",
+        "completions",
+    ]
+    .map(|command| vec![command])
+    .to_vec();
     for (group, names) in groups {
         commands.extend(names.into_iter().map(|name| vec![group, name]));
     }

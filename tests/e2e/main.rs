@@ -1,6 +1,7 @@
 //! The program as people run it: real processes, a real model, real clocks.
 //!
-//! `FXN_BIN` names the program; otherwise it is the newest `fxn` of this target folder. The demonstrations run one after the other, because
+//! Every story is told on two chains: on an embedded one of its own, or, where `FXN_E2E_RPC` names a node of a real chain with the development
+//! accounts, on a deployment of its own there. `FXN_BIN` names the program; otherwise it is the newest `fxn` of this target folder. The demonstrations run one after the other, because
 //! each of them uses the whole machine.
 
 #![allow(
@@ -18,14 +19,16 @@ mod vision;
 
 use std::{
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Output, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use devnet::FAUCET;
 use fxn_tests::program::{binary, fxn, root};
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// Longest run of a demonstration, on a machine that builds something at the same time.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -79,6 +82,64 @@ fn wait_until_gone(report: &Value) {
     }
 }
 
+/// A home for the account that pays, and the chain that the story is told on.
+struct Stage {
+    home: TempDir,
+    is_real: bool,
+}
+
+impl Stage {
+    fn open() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let rpc = std::env::var("FXN_E2E_RPC").ok();
+        if let Some(rpc) = &rpc {
+            deploy(home.path(), rpc);
+        }
+        Self {
+            home,
+            is_real: rpc.is_some(),
+        }
+    }
+
+    fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    fn demo(&self, words: &[&str]) -> Command {
+        let mut command = fxn(self.home());
+        command.arg("demo").args(words);
+        if self.is_real {
+            command.arg("--network").arg(self.home().join("network.json"));
+            command.args(["--key", FAUCET]);
+        }
+        command
+    }
+}
+
+/// New contracts on the chain at `rpc`, and the key that everything is paid with.
+fn deploy(home: &Path, rpc: &str) {
+    let network = home.join("network.json").display().to_string();
+    let artifacts = root().join("artifacts").display().to_string();
+    document(
+        &fxn(home)
+            .args(["keys", "import", FAUCET, "--dev", "--output", "json"])
+            .output()
+            .unwrap(),
+    );
+    let deploy = [
+        "deploy",
+        "--rpc",
+        rpc,
+        "--profile",
+        "local",
+        "--artifacts",
+        &artifacts,
+        "--out",
+        &network,
+    ];
+    document(&fxn(home).args(deploy).args(["--output", "json"]).output().unwrap());
+}
+
 /// `fxn demo --keep`, after it has told its report.
 struct Kept {
     child: Child,
@@ -87,12 +148,9 @@ struct Kept {
 }
 
 impl Kept {
-    fn start(home: &Path) -> Self {
-        let mut command = fxn(home);
-        command
-            .args(["demo", "--keep", "--output", "json"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
+    fn start(stage: &Stage) -> Self {
+        let mut command = stage.demo(&["--keep", "--output", "json"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -103,6 +161,15 @@ impl Kept {
             child,
             report,
             _stdout: stdout,
+        }
+    }
+
+    /// The home that a person in a second terminal uses: the stage's own, or the developer's where somebody's keys lie in the stage's.
+    fn second_terminal(&self, stage: &Stage) -> PathBuf {
+        let network = PathBuf::from(self.report["network"].as_str().unwrap());
+        match stage.is_real {
+            true => network.parent().unwrap().to_owned(),
+            false => stage.home().to_owned(),
         }
     }
 

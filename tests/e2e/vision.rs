@@ -18,7 +18,7 @@ use inference_host::{
 use partition::{row, run_stage, Bundle, DType, Row, Runtime, Tensor, TensorSpec};
 use serde_json::Value;
 
-use crate::{document, fxn, machine, refusal, root, PATIENCE};
+use crate::{document, fxn, machine, refusal, root, Stage, PATIENCE};
 
 const PAGES: &str = "demo/page-rotation";
 const SQUEEZENET: &str = "demo/squeezenet";
@@ -63,13 +63,15 @@ struct Town {
 
 impl Town {
     fn new() -> Self {
-        let home = tempfile::tempdir().unwrap();
+        let Stage { home, is_real } = Stage::open();
         fs::write(home.path().join("passphrase"), "a passphrase of the test\n").unwrap();
         fs::set_permissions(home.path().join("passphrase"), fs::Permissions::from_mode(0o600)).unwrap();
         let mut town = Self { home, services: vec![] };
-        let mut devnet = town.fxn(&["devnet", "--rpc", "127.0.0.1:0", "--block-time", "250ms"]);
-        devnet.env("RUST_LOG", "off");
-        town.services.push(Service::start(devnet));
+        if !is_real {
+            let mut devnet = town.fxn(&["devnet", "--rpc", "127.0.0.1:0", "--block-time", "250ms"]);
+            devnet.env("RUST_LOG", "off");
+            town.services.push(Service::start(devnet));
+        }
         until("the network", || town.at("network.json").is_file().then_some(()));
         for key in ["creator", "provider", "developer"] {
             town.run(&["keys", "new", key]);

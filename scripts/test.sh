@@ -31,7 +31,7 @@ cargo fmt --all --check
 
 step "lints"
 cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
-cargo clippy --quiet -p fxn-tests --test localnet --locked -- -D warnings
+cargo clippy --quiet --workspace --test localnet --test chains --test readme --locked -- -D warnings
 
 if [[ $node == yes ]]; then
   step "contracts for wasm32"
@@ -42,7 +42,8 @@ step "release build of fxn"
 cargo build --quiet --release --locked -p fxn-cli
 
 step "tests, with the demonstration as the end-to-end test"
-FXN_BIN="${CARGO_TARGET_DIR:-$PWD/target}/release/fxn" cargo test --workspace --locked --no-fail-fast
+fxn=$(realpath "${CARGO_TARGET_DIR:-target}/release/fxn")
+FXN_BIN="$fxn" cargo test --workspace --locked --no-fail-fast
 
 if [[ $wasmd == yes ]]; then
   step "wasmd"
@@ -51,13 +52,27 @@ if [[ $wasmd == yes ]]; then
   # Deployments and migrations take the artifacts of the step above.
   without=()
   [[ $node == yes ]] || without=(-- --skip deploy::)
-  FXN_BIN="${CARGO_TARGET_DIR:-$PWD/target}/release/fxn" cargo test --locked -p fxn-tests --test localnet "${without[@]}"
+  FXN_BIN="$fxn" cargo test --workspace --locked --test localnet "${without[@]}"
+fi
+
+if [[ $wasmd == yes && $node == yes ]]; then
+  step "the embedded chain and wasmd tell the same"
+  FXN_BIN="$fxn" cargo test --workspace --locked --test chains
+  step "the README on a chain of wasmd"
+  FXN_BIN="$fxn" cargo test --workspace --locked --test readme
+  step "the end-to-end stories on a chain of wasmd"
+  FXN_LOCALNET_HOME=$(mktemp -d)
+  export FXN_LOCALNET_HOME FXN_LOCALNET_BASE_PORT=26800
+  trap 'scripts/localnet.sh stop; rm -rf "$FXN_LOCALNET_HOME"' EXIT
+  scripts/localnet.sh start
+  FXN_BIN="$fxn" FXN_E2E_RPC=http://127.0.0.1:26800 cargo test --workspace --locked --test e2e
+  scripts/localnet.sh stop
 fi
 
 if [[ $node == yes ]]; then
   step "CosmJS against the embedded chain"
   npm --prefix tests/cosmjs ci --no-audit --no-fund --loglevel=error
-  FXN_BIN="$(realpath "${CARGO_TARGET_DIR:-$PWD/target}/release/fxn")" npm --prefix tests/cosmjs test
+  FXN_BIN="$fxn" npm --prefix tests/cosmjs test
 fi
 
 step "done"

@@ -248,7 +248,11 @@ async fn after_any_stop_everything_that_can_be_asked_is_as_it_was() {
             drop(chain);
         }
         chain = resume(folder.path()).await;
-        assert!(height(&chain).await >= seen_height, "round {round}, FXN_SEED={seed}");
+        let (now, notice) = (height(&chain).await, chain.running.notice());
+        assert!(
+            now >= seen_height,
+            "block {seen_height} was told, {now} is the latest after round {round}; {notice:?}, FXN_SEED={seed}"
+        );
         same(&seen, &blocks(&chain, seen_height).await, seed);
         if stands {
             same(&before, &state(&chain).await, seed);

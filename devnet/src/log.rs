@@ -9,11 +9,12 @@
 //! - An append that a crash cut short is moved aside, byte by byte, and reported. It was told to nobody.
 //! - Any other difference from what was written (a flipped bit, a missing, doubled or foreign record) is refused and nothing is
 //!   touched. What cannot be seen is a file cut off exactly between two records: it is the log of a younger chain.
-//! - One process a folder.
+//! - One process a folder. A log that is removed while the chain runs stops the chain.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, BufReader, Read, Seek, SeekFrom, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -43,6 +44,9 @@ pub enum StateError {
         /// What the system said.
         source: io::Error,
     },
+    /// Somebody has taken the log away from under the chain.
+    #[error("{} was removed or replaced while the chain ran: nothing of what comes could be found again", .0.display())]
+    Removed(PathBuf),
     /// Another process has the folder.
     #[error("{} is in use by another process: a state folder belongs to one devnet at a time", .0.display())]
     Locked(PathBuf),
@@ -514,6 +518,10 @@ impl Log {
             // A part of the frame may be there. Without it the next start has nothing to report.
             let _ = self.file.set_len(self.bytes);
             return Err(io_error("write", &self.path, source));
+        }
+        // A file without a name takes everything and is gone with this process.
+        if self.file.metadata().is_ok_and(|log| log.nlink() == 0) {
+            return Err(StateError::Removed(self.path.clone()));
         }
         self.link = link;
         self.bytes = self.bytes.saturating_add(u64::from(length_of(&self.frame)));

@@ -194,7 +194,7 @@ async fn orders(
 ) -> Vec<(u64, Vec<usize>)> {
     let orchestrator = &account.client().contracts().job_orchestrator;
     let mut submitted = vec![];
-    let give_up = Instant::now() + JOB_PATIENCE;
+    let mut give_up = Instant::now() + JOB_PATIENCE;
     while submitted.len() < share {
         let numbers = submitted.len()..share.min(submitted.len() + TOGETHER);
         let chosen: Vec<Vec<usize>> = numbers.map(|number| texts.chosen(developer, number)).collect();
@@ -216,6 +216,7 @@ async fn orders(
                     _ => None,
                 });
                 submitted.extend(jobs.zip(chosen));
+                give_up = Instant::now() + JOB_PATIENCE;
             }
             Err(ClientError::Refused { message, .. }) => {
                 assert!(message.contains("no chain of deployments can do this"), "{message}");

@@ -198,3 +198,20 @@ fn a_folder_belongs_to_one_at_a_time() {
     drop(first);
     Folder::open(folder.path()).unwrap();
 }
+
+#[test]
+fn a_log_that_is_taken_away_takes_no_further_block() {
+    for replaced in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let mut log = Folder::open(folder.path()).unwrap().create(&header()).unwrap();
+        log.append(1, 10, &[3; 32], [].into_iter()).unwrap();
+        let copy = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        if replaced {
+            fs::write(&path, copy).unwrap();
+        }
+        let refused = log.append(2, 20, &[3; 32], [].into_iter()).unwrap_err();
+        assert!(matches!(refused, StateError::Removed(found) if found == path));
+    }
+}

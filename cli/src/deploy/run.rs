@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{bail, ensure, Context as _};
-use client::{Call, ClientError, Contracts, TxOutcome};
+use client::{Call, ClientError, Contracts, TxHash, TxOutcome};
 
 use super::{
     artifacts::Artifacts,
@@ -23,6 +23,8 @@ use super::{
 const LOOKS_MAX: u32 = 400;
 /// Looks for a transaction whose sequence is used up: a node's index may be a second behind its state.
 const LOOKS_BEHIND: u32 = 50;
+/// Calls of one wait that a node may leave unanswered.
+const UNANSWERED_MAX: u32 = 100;
 /// Looks that take as long as a block or two.
 const LOOKS_BETWEEN: u32 = 10;
 /// Transactions that are signed for one step in one run.
@@ -178,11 +180,15 @@ impl<'a, C: Chain> Deployment<'a, C> {
         let Some(first) = attempts.first() else {
             return Ok(None);
         };
-        let mut behind: u32 = 0;
+        let (mut behind, mut unanswered): (u32, u32) = (0, 0);
+        // What is in a block stays there: it is not asked for again.
+        let mut found: Vec<TxOutcome> = vec![];
         for look in 0.. {
-            let (sequence, mut found) = match self.look(&attempts).await {
-                // A node may be away for a moment while it is waited for.
-                Err(error) if error.is_transient() && look < looks => {
+            let sequence = match self.look(&attempts, &mut found).await {
+                // A node may be away for a moment while it is waited for, and while the index is given its time.
+                Err(error) if error.is_transient() && (look < looks || (1..=LOOKS_BEHIND).contains(&behind)) => {
+                    unanswered = unanswered.saturating_add(1);
+                    ensure!(unanswered <= UNANSWERED_MAX, error);
                     self.chain.pause().await;
                     continue;
                 }
@@ -205,7 +211,7 @@ impl<'a, C: Chain> Deployment<'a, C> {
             if sequence > newest {
                 behind = behind.saturating_add(1);
                 // One that failed may have failed because another has used its sequence: that one has to be seen too.
-                if found.len() == attempts.len() || behind > LOOKS_BEHIND {
+                if missing(&attempts, &found).is_empty() || behind > LOOKS_BEHIND {
                     let failure = found.pop();
                     if failure.is_none() {
                         self.journal.forget(step)?;
@@ -226,15 +232,14 @@ impl<'a, C: Chain> Deployment<'a, C> {
         Ok(None)
     }
 
-    /// The account's sequence, and what became of those that are in a block. The sequence first: what is missing afterwards was missing
-    /// when the sequence was used up, but for the index.
-    async fn look(&self, attempts: &[Attempt]) -> Result<(u64, Vec<TxOutcome>), ClientError> {
+    /// The account's sequence; those that have come into a block are put to what was found. The sequence first: what is missing
+    /// afterwards was missing when the sequence was used up, but for the index.
+    async fn look(&self, attempts: &[Attempt], found: &mut Vec<TxOutcome>) -> Result<u64, ClientError> {
         let sequence = self.chain.sequence().await?;
-        let mut found = vec![];
-        for attempt in attempts {
-            found.extend(self.chain.find(attempt.hash).await?);
+        for hash in missing(attempts, found) {
+            found.extend(self.chain.find(hash).await?);
         }
-        Ok((sequence, found))
+        Ok(sequence)
     }
 
     async fn let_blocks_pass(&self) {
@@ -277,6 +282,13 @@ impl<'a, C: Chain> Deployment<'a, C> {
         self.journal.finish(step, done.clone())?;
         Ok(done)
     }
+}
+
+fn missing(attempts: &[Attempt], found: &[TxOutcome]) -> Vec<TxHash> {
+    let hashes = attempts.iter().map(|attempt| attempt.hash);
+    hashes
+        .filter(|hash| found.iter().all(|outcome| outcome.hash != *hash))
+        .collect()
 }
 
 fn contracts(made: &BTreeMap<Kind, String>) -> anyhow::Result<Contracts> {

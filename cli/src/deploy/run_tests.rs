@@ -379,16 +379,18 @@ impl Story {
 
     /// Runs until it is done, each process killed after as many calls as `kill` says.
     async fn runs_until_done(&self, mut kill: impl FnMut(&mut World) -> Option<u32>) -> Made {
+        let mut last = None;
         for _ in 0..RUNS_MAX {
             {
                 let mut world = self.world.borrow_mut();
                 world.until_kill = kill(&mut world);
             }
-            if let Ok(made) = self.run().await {
-                return made;
+            match self.run().await {
+                Ok(made) => return made,
+                Err(error) => last = Some(error),
             }
         }
-        panic!("not done after {RUNS_MAX} runs");
+        panic!("not done after {RUNS_MAX} runs: {last:?}");
     }
 }
 

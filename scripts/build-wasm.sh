@@ -17,7 +17,7 @@ passes=(
   --enable-bulk-memory --enable-bulk-memory-opt --enable-sign-ext --enable-nontrapping-float-to-int --enable-mutable-globals
   --enable-reference-types --enable-multivalue
   --one-caller-inline-max-function-size 0
-  -Oz --signext-lowering --llvm-memory-copy-fill-lowering --llvm-nontrapping-fptoint-lowering
+  -Os --signext-lowering --llvm-memory-copy-fill-lowering --llvm-nontrapping-fptoint-lowering
   --strip-debug --strip-producers --strip-target-features
 )
 

@@ -25,10 +25,15 @@ impl Deployer {
     /// With the key of a development account.
     pub fn named(name: &str) -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
-        let mut import = fxn(home.path());
-        import
-            .args(["keys", "import", name, "--hex"])
-            .env("FXN_PASSPHRASE", PASSPHRASE);
+        let key = name.to_owned();
+        let deployer = Self { home, key };
+        deployer.takes_in(name);
+        deployer
+    }
+
+    /// Has one more key: what `Wallet::dev` gives for this name.
+    pub fn takes_in(&self, name: &str) {
+        let mut import = self.fxn(&["keys", "import", name, "--hex"]);
         let mut child = import
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -39,8 +44,19 @@ impl Deployer {
         stdin.write_all(secret.as_bytes()).expect("it takes the secret");
         drop(stdin);
         assert!(child.wait().expect("it ends").success(), "the key is imported");
-        let key = name.to_owned();
-        Self { home, key }
+    }
+
+    /// A command in this home that can open its keys.
+    pub fn fxn(&self, words: &[&str]) -> Command {
+        let mut command = fxn(self.home.path());
+        command.args(words).env("FXN_PASSPHRASE", PASSPHRASE);
+        command
+    }
+
+    /// Runs a command that has to succeed.
+    pub fn runs(&self, words: &[&str]) {
+        let output = self.fxn(words).stdin(Stdio::null()).output().expect("fxn runs");
+        assert!(output.status.success(), "{words:?}: {}", said(&output));
     }
 
     pub fn home(&self) -> &Path {
@@ -59,13 +75,9 @@ impl Deployer {
 
     /// The command with its usual arguments and these.
     pub fn command(&self, rpc: &str, artifacts: &Path, further: &[&str]) -> Command {
-        let mut command = fxn(self.home.path());
-        command.args(["deploy", "--rpc", rpc, "--key", &self.key, "--profile", "local"]);
+        let mut command = self.fxn(&["deploy", "--rpc", rpc, "--key", &self.key, "--profile", "local"]);
         command.arg("--artifacts").arg(artifacts).args(further);
-        command
-            .env("FXN_PASSPHRASE", PASSPHRASE)
-            .env_remove("RUST_BACKTRACE")
-            .stdin(Stdio::null());
+        command.env_remove("RUST_BACKTRACE").stdin(Stdio::null());
         command
     }
 

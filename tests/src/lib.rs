@@ -13,10 +13,13 @@ mod books;
 mod chain;
 mod code;
 pub mod deployer;
+pub mod goods;
 mod host;
 pub mod localnet;
 mod market;
+pub mod people;
 pub mod program;
+pub mod proofs;
 mod work;
 
 pub use crate::{

@@ -136,9 +136,22 @@ pub fn links_of(
     work: Work,
     change: impl Fn(usize, &mut Receipt, &mut Option<Acknowledgement>),
 ) -> Vec<Link> {
+    let hosts: Vec<Host> = item.spans.iter().map(|span| host_of(&span.host_key)).collect();
+    links_by(&hosts, domain, job, item, work, change)
+}
+
+/// The same, signed by these hosts, one for each span.
+pub(crate) fn links_by(
+    hosts: &[Host],
+    domain: &Domain,
+    job: &JobResponse,
+    item: &ItemResponse,
+    work: Work,
+    change: impl Fn(usize, &mut Receipt, &mut Option<Acknowledgement>),
+) -> Vec<Link> {
     let shard = job.shards[usize::from(item.item.shard)];
     let mut links: Vec<Link> = vec![];
-    for (index, span) in item.spans.iter().enumerate() {
+    for (index, (span, host)) in item.spans.iter().zip(hosts).enumerate() {
         let previous = links.last().map(|link| &link.receipt.receipt);
         let mut receipt = Receipt {
             domain: domain.clone(),
@@ -165,10 +178,10 @@ pub fn links_of(
             input_digest: receipt.output_digest,
         });
         change(index, &mut receipt, &mut acknowledgement);
-        let receiver = host_of(&next.unwrap_or(span).host_key);
+        let receiver = hosts.get(index + 1).unwrap_or(host);
         links.push(Link {
             receipt: SignedReceipt {
-                signature: host_of(&span.host_key).sign(&receipt.digest()),
+                signature: host.sign(&receipt.digest()),
                 receipt,
             },
             acknowledgement: acknowledgement.map(|acknowledgement| SignedAcknowledgement {

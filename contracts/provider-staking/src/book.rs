@@ -77,6 +77,11 @@ fn load_own(storage: &dyn Storage, deployment: u64, sender: &Addr) -> Result<Dep
 /// Stores a changed deployment, and its listing as its owner's stake is now.
 fn save(storage: &mut dyn Storage, number: u64, deployment: &Deployment) -> Result<(), ContractError> {
     DEPLOYMENTS.save(storage, number, deployment)?;
+    relist(storage, number, deployment)
+}
+
+/// The listing of a stored deployment, as its owner's stake is now.
+fn relist(storage: &mut dyn Storage, number: u64, deployment: &Deployment) -> Result<(), ContractError> {
     let stake = provider::stake(storage, &deployment.owner)?;
     Ok(index::refresh(storage, number, deployment, &stake)?)
 }
@@ -91,7 +96,7 @@ pub(crate) fn deploy(storage: &mut dyn Storage, deployment: &Deployment) -> Resu
     change_stake(storage, &deployment.owner, |stake| {
         stake.commit(number, deployment.committed())
     })?;
-    save(storage, number, deployment)?;
+    relist(storage, number, deployment)?;
     Ok(number)
 }
 
@@ -123,7 +128,7 @@ pub(crate) fn occupy(storage: &mut dyn Storage, item: &Occupation) -> Result<(),
         change_stake(storage, &deployment.owner, |stake| {
             stake.occupy(*number, deployment.slot_bond)
         })?;
-        save(storage, *number, &deployment)?;
+        relist(storage, *number, &deployment)?;
     }
     Ok(())
 }
@@ -148,7 +153,7 @@ pub(crate) fn vacate(storage: &mut dyn Storage, mut vacancy: Vacancy) -> Result<
                 .map(|penalty| stake.penalise(deployment.penalty(penalty.price)));
             Ok(amount.unwrap_or_default())
         })?;
-        save(storage, *number, &deployment)?;
+        relist(storage, *number, &deployment)?;
         if let Some(Penalty { beneficiary, .. }) = culprit.filter(|_| !amount.is_zero()) {
             penalised = Some(Penalised {
                 provider: deployment.owner,

@@ -5,11 +5,20 @@ use std::fs;
 use anyhow::Context as _;
 use client::{Account, Call, Client, Contracts, Network, Wallet};
 use cw20::Cw20Coin;
-use fxn_tests::program::root;
+use fxn_tests::{
+    people::{send, FAUCET},
+    program::root,
+};
 use schema::{escrow, orchestrator, params::Params, registry, staking, token, TOTAL_SUPPLY};
 use serde_json::{json, Value};
 
-use crate::meter::send;
+use crate::{
+    meter::{Meter, Row},
+    story::{ESCROW, REGISTRY, STAKING},
+};
+
+/// How long a migration is announced here.
+pub(crate) const MIGRATION_NOTICE_SECONDS: u64 = 1;
 
 /// What a contract costs until it stands.
 #[derive(Debug)]
@@ -32,8 +41,9 @@ const NAMES: [&str; 5] = [
 pub(crate) fn params() -> anyhow::Result<Params> {
     let mut params: Params = toml::from_str(include_str!("../../../params/local.toml"))?;
     params.staking.unbonding_seconds = 1;
-    params.staking.migration_notice_seconds = 1;
-    params.registry.migration_notice_seconds = 1;
+    params.staking.migration_notice_seconds = MIGRATION_NOTICE_SECONDS;
+    params.registry.migration_notice_seconds = MIGRATION_NOTICE_SECONDS;
+    params.orchestrator.migration_notice_seconds = MIGRATION_NOTICE_SECONDS;
     params.orchestrator.evidence_seconds = 30;
     Ok(params)
 }
@@ -47,7 +57,7 @@ pub(crate) fn artifact(contract: &str) -> anyhow::Result<Vec<u8>> {
 fn network(rpc: String, made: &[String]) -> anyhow::Result<Network> {
     // An address that is none of a contract, for those that are not made yet.
     let address = |index: usize| {
-        let unmade = || devnet::dev_address(devnet::FAUCET);
+        let unmade = || devnet::dev_address(FAUCET);
         made.get(index).cloned().unwrap_or_else(unmade)
     };
     Ok(Network {
@@ -108,11 +118,11 @@ fn instantiation(contract: &str, admin: &str, made: &[String], params: &Params) 
     })
 }
 
-/// Stores and makes the contracts, makes them known to each other, and returns a client of them.
-pub(crate) async fn deploy(rpc: String) -> anyhow::Result<(Client, Vec<Made>)> {
+/// Stores and makes the contracts, makes them known to each other, and returns a client of them with what the last step cost.
+pub(crate) async fn deploy(rpc: String) -> anyhow::Result<(Client, Vec<Made>, Vec<Row>)> {
     let params = params()?;
     let bare = Client::connect(network(rpc.clone(), &[])?).await?;
-    let admin = Account::new(bare, Wallet::dev(devnet::FAUCET));
+    let admin = Account::new(bare, Wallet::dev(FAUCET));
     let (mut addresses, mut costs) = (vec![], vec![]);
     for contract in NAMES {
         let wasm = artifact(contract)?;
@@ -141,37 +151,39 @@ pub(crate) async fn deploy(rpc: String) -> anyhow::Result<(Client, Vec<Made>)> {
         });
     }
     let network = network(rpc, &addresses)?;
-    send(&admin, &wiring(&network.contracts)?).await?;
-    Ok((Client::connect(network).await?, costs))
+    let mut meter = Meter::new(Client::connect(network).await?);
+    wire(&mut meter).await?;
+    Ok((meter.people.client, costs, meter.rows))
 }
 
-fn wiring(contracts: &Contracts) -> anyhow::Result<Vec<Call>> {
+async fn wire(meter: &mut Meter) -> anyhow::Result<()> {
+    let admin = meter.people.account(FAUCET);
     let Contracts {
         model_registry,
         provider_staking,
         royalty_escrow,
         job_orchestrator,
         ..
-    } = contracts.clone();
+    } = meter.people.client.contracts().clone();
     let registry = registry::ExecuteMsg::Wire {
         royalty_escrow: royalty_escrow.clone(),
     };
     let staking = staking::ExecuteMsg::Wire {
-        royalty_escrow: royalty_escrow.clone(),
+        royalty_escrow,
         job_orchestrator: job_orchestrator.clone(),
     };
     let escrow = escrow::ExecuteMsg::Wire {
-        job_orchestrator,
+        job_orchestrator: job_orchestrator.clone(),
         provider_staking: provider_staking.clone(),
     };
-    Ok(vec![
-        Call::execute(model_registry.clone(), &registry)?,
-        Call::execute(provider_staking, &staking)?,
-        Call::execute(royalty_escrow, &escrow)?,
-        // It may take new code on its own word, which the story measures.
-        Call::UpdateAdmin {
-            contract: model_registry.clone(),
-            admin: model_registry,
-        },
-    ])
+    meter.execute(REGISTRY, "Wire", &admin, &registry).await?;
+    meter.execute(STAKING, "Wire", &admin, &staking).await?;
+    meter.execute(ESCROW, "Wire", &admin, &escrow).await?;
+    // They may take new code on their own word, which the story measures.
+    let own = [model_registry, provider_staking, job_orchestrator].map(|contract| Call::UpdateAdmin {
+        contract: contract.clone(),
+        admin: contract,
+    });
+    send(&admin, &own).await?;
+    Ok(())
 }

@@ -5,11 +5,48 @@ use std::{collections::BTreeSet, fmt::Write as _};
 use anyhow::Context as _;
 
 use crate::{
+    crowd::{Draw, CROWD, DRAWN},
     deployment::Made,
-    market::CROWD,
     meter::Row,
-    story::{attestation_row, BATCHES, SPANS},
+    story::{attestation_row, BATCHES, ESCROW, REGISTRY, SPANS, STAKING, TOKEN},
 };
+
+/// Everything that was measured.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) made: Vec<Made>,
+    /// What is sent once in the life of a contract.
+    pub(crate) wired: Vec<Row>,
+    pub(crate) drawn: Vec<Draw>,
+    pub(crate) small: Vec<Row>,
+    pub(crate) large: Vec<Row>,
+}
+
+/// What contracts send each other: it is part of what makes them send it. A test compares all of them with the schemas.
+const INNER: [(&str, &str, &str); 11] = [
+    (
+        TOKEN,
+        "Send",
+        "`ClaimNamespace`, `Bond`, `Deploy`, `Deposit`: whatever FUNC is sent for",
+    ),
+    (REGISTRY, "Receive", "`ClaimNamespace`"),
+    (REGISTRY, "Record", "`SubmitAttestations`"),
+    (STAKING, "Receive", "`Bond`, `Deploy`"),
+    (STAKING, "Occupy", "`SubmitJob`, `Expire`"),
+    (STAKING, "Vacate", "`SubmitAttestations`, `Expire`"),
+    (ESCROW, "Receive", "`Deposit`, `SendFrom`"),
+    (ESCROW, "Penalty", "`Expire`, where somebody missed"),
+    (ESCROW, "Hold", "`SubmitJob`"),
+    (ESCROW, "Settle, Release", "`SubmitAttestations`"),
+    (ESCROW, "DistributeUnder", "`SetPayout`"),
+];
+/// What nobody can send: FUNC has no minter and, as `fxn deploy` makes it, nobody for its marketing.
+const NEVER: [(&str, &str); 4] = [
+    (TOKEN, "Mint"),
+    (TOKEN, "UpdateMinter"),
+    (TOKEN, "UpdateMarketing"),
+    (TOKEN, "UploadLogo"),
+];
 
 /// Most that a message may cost more in the large market, in per cent: numbers there have a digit or two more.
 const CHANGE_MAX: f64 = 2.0;
@@ -32,7 +69,14 @@ fn change(small: u64, large: u64) -> f64 {
     (large as f64 - small as f64) * 100.0 / small as f64
 }
 
-pub(crate) fn write(version: &str, made: &[Made], small: &[Row], large: &[Row]) -> anyhow::Result<String> {
+pub(crate) fn write(version: &str, measured: &Measured) -> anyhow::Result<String> {
+    let Measured {
+        made,
+        wired,
+        drawn,
+        small,
+        large,
+    } = measured;
     anyhow::ensure!(small.len() == large.len(), "the story was told differently");
     let mut text = String::new();
     writeln!(text, "# Gas\n")?;
@@ -53,8 +97,82 @@ pub(crate) fn write(version: &str, made: &[Made], small: &[Row], large: &[Row]) 
         writeln!(text, "| `{}` | {bytes} | {store} | {instantiate} |", made.contract)?;
     }
     attestations(&mut text, small, large)?;
+    draws(&mut text, drawn)?;
     messages(&mut text, small, large)?;
+    once(&mut text, wired)?;
+    inner(&mut text)?;
     Ok(text)
+}
+
+fn draws(text: &mut String, drawn: &[Draw]) -> anyhow::Result<()> {
+    writeln!(text, "\n## SubmitJob among many\n")?;
+    writeln!(
+        text,
+        "A job is drawn among the deployments of its model: of the cheapest that can do it, 16 are weighed, however many there are. Gas by\n\
+         shards, while more and more deployments of the same stage of the same model are there.\n"
+    )?;
+    let columns: Vec<String> = DRAWN.map(|shards| format!(" {shards} |")).to_vec();
+    writeln!(
+        text,
+        "| deployments |{}\n|---:|{}",
+        columns.concat(),
+        "---:|".repeat(DRAWN.len())
+    )?;
+    for draw in drawn {
+        let cells: Vec<String> = draw.gas.iter().map(|gas| format!(" {} |", grouped(*gas))).collect();
+        writeln!(text, "| {} |{}", draw.offers, cells.concat())?;
+    }
+    let last = drawn.last().context("draws")?;
+    for draw in drawn {
+        for (few, many) in draw.gas.iter().zip(&last.gas) {
+            let change = change(*few, *many);
+            anyhow::ensure!(
+                change < CHANGE_MAX,
+                "a draw among {} costs {change:.1} % more than among {}",
+                last.offers,
+                draw.offers
+            );
+        }
+    }
+    Ok(())
+}
+
+fn once(text: &mut String, wired: &[Row]) -> anyhow::Result<()> {
+    writeln!(text, "\n## Once\n")?;
+    writeln!(text, "What the admin sends once in the life of a contract.\n")?;
+    writeln!(
+        text,
+        "| contract | message | transaction, bytes | gas |\n|---|---|---:|---:|"
+    )?;
+    for Row {
+        contract,
+        message,
+        bytes,
+        gas,
+    } in wired
+    {
+        let (bytes, gas) = (grouped(u64::try_from(*bytes)?), grouped(*gas));
+        writeln!(text, "| `{contract}` | {message} | {bytes} | {gas} |")?;
+    }
+    Ok(())
+}
+
+fn inner(text: &mut String) -> anyhow::Result<()> {
+    writeln!(text, "\n## Inside others\n")?;
+    writeln!(
+        text,
+        "What contracts send each other is part of the messages that make them.\n"
+    )?;
+    writeln!(text, "| contract | message | is in |\n|---|---|---|")?;
+    for (contract, messages, place) in INNER {
+        for message in messages.split(", ") {
+            writeln!(text, "| `{contract}` | {message} | {place} |")?;
+        }
+    }
+    for (contract, message) in NEVER {
+        writeln!(text, "| `{contract}` | {message} | nothing: it is refused |")?;
+    }
+    Ok(())
 }
 
 fn attestations(text: &mut String, small: &[Row], large: &[Row]) -> anyhow::Result<()> {
@@ -91,8 +209,7 @@ fn messages(text: &mut String, small: &[Row], large: &[Row]) -> anyhow::Result<(
         text,
         "Each was sent in a market of a few models and ten deployments, and once more by other people when {CROWD} further models, deployments and\n\
          open jobs were there. `SubmitJob, 8 of 3` is a job of 8 shards that three hosts run one after the other. FUNC that is sent to\n\
-         a contract (`ClaimNamespace`, `Bond`, `Deploy`, `Deposit`) goes through `func-token`. Messages that only contracts send each other\n\
-         are part of what sets them off. Not measured: `ReleaseExpired`, for its date is an hour away.\n"
+         a contract (`ClaimNamespace`, `Bond`, `Deploy`, `Deposit`) goes through `func-token`.\n"
     )?;
     writeln!(
         text,

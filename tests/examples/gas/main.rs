@@ -5,11 +5,10 @@
     reason = "a measurement that overflows is a measurement that fails"
 )]
 
+mod crowd;
 mod deployment;
 mod document;
-mod market;
 mod meter;
-mod proof;
 mod story;
 
 use std::path::PathBuf;
@@ -17,7 +16,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use fxn_tests::localnet::Localnet;
 
-use crate::meter::Meter;
+use crate::{document::Measured, meter::Meter};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -26,10 +25,11 @@ async fn main() -> anyhow::Result<()> {
         .context("the file to write is the one argument")?
         .into();
     let net = Localnet::start(1);
-    let (client, made) = deployment::deploy(net.rpc(0)).await?;
+    let (client, made, wired) = deployment::deploy(net.rpc(0)).await?;
     let mut small = Meter::new(client.clone());
     story::tell(&mut small, "small", "0.1.1").await?;
-    market::fill(&small).await?;
+    let drawn = crowd::draws(&small.people).await?;
+    crowd::fill(&small.people).await?;
     let mut large = Meter::new(client);
     story::tell(&mut large, "large", "0.1.2").await?;
     let version = net.status()[0]
@@ -38,6 +38,13 @@ async fn main() -> anyhow::Result<()> {
         .context("the node has stopped")?
         .app_version
         .clone();
-    std::fs::write(&out, document::write(&version, &made, &small.rows, &large.rows)?)?;
+    let measured = Measured {
+        made,
+        wired,
+        drawn,
+        small: small.rows,
+        large: large.rows,
+    };
+    std::fs::write(&out, document::write(&version, &measured)?)?;
     Ok(())
 }

@@ -1,16 +1,9 @@
 //! Sends transactions and writes down what they cost.
 
-use std::time::Duration;
-
 use anyhow::Context as _;
-use client::{Account, Call, Client, TxOutcome, Wallet};
-use schema::UFUNC;
+use client::{Account, Call, Client, TxOutcome};
+use fxn_tests::people::{send, People};
 use serde::Serialize;
-
-/// Longest wait for a block that holds a transaction: filling the market makes full ones.
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(120);
-/// What an actor gets to pay gas with.
-const GAS_COIN: u128 = 100_000_000_000;
 
 /// What one message, alone in its transaction, costs.
 #[derive(Debug, Clone)]
@@ -24,28 +17,16 @@ pub(crate) struct Row {
 
 #[derive(Debug)]
 pub(crate) struct Meter {
-    pub(crate) client: Client,
+    pub(crate) people: People,
     pub(crate) rows: Vec<Row>,
 }
 
 impl Meter {
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, rows: vec![] }
-    }
-
-    pub(crate) fn account(&self, name: &str) -> Account {
-        Account::new(self.client.clone(), Wallet::dev(name))
-    }
-
-    /// Somebody new, with gas coin and FUNC.
-    pub(crate) async fn actor(&self, name: &str, func: u128) -> anyhow::Result<Account> {
-        let actor = self.account(name);
-        let calls = [
-            Call::send(actor.address(), GAS_COIN),
-            Call::cw20_transfer(&self.client.contracts().func_token, actor.address(), func * UFUNC)?,
-        ];
-        send(&self.account(devnet::FAUCET), &calls).await?;
-        Ok(actor)
+        Self {
+            people: People { client },
+            rows: vec![],
+        }
     }
 
     /// Sends one call and writes down its cost.
@@ -77,7 +58,7 @@ impl Meter {
         account: &Account,
         msg: &M,
     ) -> anyhow::Result<TxOutcome> {
-        let call = Call::execute(self.address(contract)?, msg)?;
+        let call = self.people.telling(contract, msg)?;
         self.measure(contract, message, account, call).await
     }
 
@@ -89,35 +70,7 @@ impl Meter {
         account: &Account,
         (func, msg): (u128, &M),
     ) -> anyhow::Result<TxOutcome> {
-        let call = self.paying(contract, func, msg)?;
+        let call = self.people.paying(contract, func, msg)?;
         self.measure(contract, message, account, call).await
     }
-
-    pub(crate) fn paying<M: Serialize>(&self, contract: &str, func: u128, msg: &M) -> anyhow::Result<Call> {
-        let token = &self.client.contracts().func_token;
-        Ok(Call::cw20_send(token, self.address(contract)?, func * UFUNC, msg)?)
-    }
-
-    pub(crate) fn address(&self, contract: &str) -> anyhow::Result<String> {
-        let all = self.client.contracts().by_name();
-        let found = all.iter().find(|(name, _)| *name == contract);
-        Ok(found.context("a contract of ours")?.1.to_owned())
-    }
-
-    /// Waits until the chain's clock has passed a date, in seconds.
-    pub(crate) async fn until(&self, seconds: u64) -> anyhow::Result<()> {
-        while self.client.status().await?.time_nanos / 1_000_000_000 <= seconds {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        Ok(())
-    }
-}
-
-/// Sends one transaction; its size and what became of it.
-pub(crate) async fn send(account: &Account, calls: &[Call]) -> anyhow::Result<(usize, TxOutcome)> {
-    let prepared = account.prepare(calls).await?;
-    let bytes = prepared.bytes.len();
-    let hash = account.broadcast(prepared).await?;
-    let outcome = account.confirm(hash, CONFIRM_TIMEOUT).await?.into_result()?;
-    Ok((bytes, outcome))
 }

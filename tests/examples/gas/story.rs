@@ -2,9 +2,14 @@
 //! whether a message costs more in a larger market. What only contracts send each other is part of what makes them send it.
 
 use client::{Account, Call};
-use cosmwasm_std::Binary;
+use cosmwasm_std::{to_json_binary, Binary};
 use cw20::Cw20ExecuteMsg;
-use fxn_tests::Host;
+use fxn_tests::{
+    goods::{claim, endpoint, job, metadata, model, profile, publish, terms, version},
+    people::{send, FAUCET},
+    proofs::{domain, evidence, items, job_of, proofs, Hosts},
+    Host,
+};
 use schema::{
     escrow, orchestrator,
     params::Params,
@@ -12,24 +17,30 @@ use schema::{
     registry::{self, ModelStatus},
     staking, ModelId, UFUNC,
 };
+use serde_json::json;
 
 use crate::{
-    deployment::{artifact, params},
-    market::{claim, endpoint, job, metadata, model, profile, publish, terms, version},
-    meter::{send, Meter},
-    proof::{attestations, evidence, items, job_of, Hosts},
+    deployment::{artifact, params, MIGRATION_NOTICE_SECONDS},
+    meter::Meter,
 };
 
-const TOKEN: &str = "func-token";
-const REGISTRY: &str = "model-registry";
-const STAKING: &str = "provider-staking";
-const ESCROW: &str = "royalty-escrow";
-const ORCHESTRATOR: &str = "job-orchestrator";
+pub(crate) const TOKEN: &str = "func-token";
+pub(crate) const REGISTRY: &str = "model-registry";
+pub(crate) const STAKING: &str = "provider-staking";
+pub(crate) const ESCROW: &str = "royalty-escrow";
+pub(crate) const ORCHESTRATOR: &str = "job-orchestrator";
+
+/// Those with an admin.
+const GOVERNED: [&str; 4] = [REGISTRY, STAKING, ESCROW, ORCHESTRATOR];
+/// Those that may have new code.
+const MIGRATING: [&str; 3] = [REGISTRY, STAKING, ORCHESTRATOR];
 
 /// How many items are proven in one message.
 pub(crate) const BATCHES: [usize; 3] = [1, 8, 32];
 /// Into how many spans an item may be cut.
 pub(crate) const SPANS: [u8; 2] = [1, 3];
+/// Life of a job that is to be forgotten: as short as the windows for evidence allow.
+const FORGOTTEN_SECONDS: u64 = 45;
 /// Shards of a job, so that three stages of each stay below what a job may have.
 const SHARDS: usize = 16;
 
@@ -53,12 +64,12 @@ impl Story<'_> {
     }
 }
 
-/// `release` is the version that the registry goes over to, as long as its own.
+/// `release` is the version that contracts go over to, as long as their own.
 pub(crate) async fn tell(meter: &mut Meter, name: &str, release: &str) -> anyhow::Result<()> {
-    let creator = meter.actor(&format!("{name}-creator"), 1_000).await?;
-    let developer = meter.actor(&format!("{name}-developer"), 1_000).await?;
+    let creator = meter.people.actor(&format!("{name}-creator"), 1_000).await?;
+    let developer = meter.people.actor(&format!("{name}-developer"), 1_000).await?;
     let mut story = Story {
-        admin: meter.account(devnet::FAUCET),
+        admin: meter.people.account(FAUCET),
         meter,
         namespace: name.to_owned(),
         creator,
@@ -74,7 +85,10 @@ pub(crate) async fn tell(meter: &mut Meter, name: &str, release: &str) -> anyhow
     story.failing().await?;
     story.leaving().await?;
     story.governing().await?;
-    story.migrating(release).await
+    for contract in MIGRATING {
+        story.migrating(contract, release).await?;
+    }
+    Ok(())
 }
 
 impl Story<'_> {
@@ -101,6 +115,44 @@ impl Story<'_> {
         self.meter
             .execute(TOKEN, "Burn", &from, &Cw20ExecuteMsg::Burn { amount })
             .await?;
+        self.allowed(&from, &to).await
+    }
+
+    /// What an allowance is good for beside a transfer, and its end.
+    async fn allowed(&mut self, from: &Account, to: &Account) -> anyhow::Result<()> {
+        let amount = UFUNC.into();
+        let allow = |amount: u128| Cw20ExecuteMsg::IncreaseAllowance {
+            spender: to.address().to_owned(),
+            amount: amount.into(),
+            expires: None,
+        };
+        send(from, &[self.meter.people.telling(TOKEN, &allow(3 * UFUNC))?]).await?;
+        let owner = from.address().to_owned();
+        let measured = [
+            (
+                "SendFrom",
+                to,
+                Cw20ExecuteMsg::SendFrom {
+                    owner: owner.clone(),
+                    contract: self.meter.people.address(ESCROW)?,
+                    amount,
+                    msg: to_json_binary(&escrow::ReceiveMsg::Deposit { beneficiary: None })?,
+                },
+            ),
+            ("BurnFrom", to, Cw20ExecuteMsg::BurnFrom { owner, amount }),
+            (
+                "DecreaseAllowance",
+                from,
+                Cw20ExecuteMsg::DecreaseAllowance {
+                    spender: to.address().to_owned(),
+                    amount,
+                    expires: None,
+                },
+            ),
+        ];
+        for (message, sender, msg) in measured {
+            self.meter.execute(TOKEN, message, sender, &msg).await?;
+        }
         Ok(())
     }
 
@@ -131,7 +183,7 @@ impl Story<'_> {
             version(&late, 1),
             endpoint(&late),
         ];
-        let registry = self.meter.address(REGISTRY)?;
+        let registry = self.meter.people.address(REGISTRY)?;
         let calls: Result<Vec<Call>, _> = calls.iter().map(|msg| Call::execute(registry.clone(), msg)).collect();
         send(&creator, &calls?).await?;
         self.meter
@@ -152,7 +204,10 @@ impl Story<'_> {
             .await?;
         send(
             &creator,
-            &[Call::execute(self.meter.address(REGISTRY)?, &version(&model, 1))?],
+            &[Call::execute(
+                self.meter.people.address(REGISTRY)?,
+                &version(&model, 1),
+            )?],
         )
         .await?;
         let status = |status| registry::ExecuteMsg::SetStatus {
@@ -202,7 +257,7 @@ impl Story<'_> {
         is_measured: bool,
     ) -> anyhow::Result<()> {
         const SLOTS: u16 = 64;
-        let provider = self.meter.actor(name, 10_000).await?;
+        let provider = self.meter.people.actor(name, 10_000).await?;
         self.hosts.insert(provider.address().to_owned(), Host::named(name));
         let register = staking::ExecuteMsg::RegisterProvider { profile: profile(name) };
         let (bond, terms) = (staking::ReceiveMsg::Bond {}, terms(model, stage, SLOTS, seconds));
@@ -220,9 +275,9 @@ impl Story<'_> {
             return Ok(());
         }
         let calls = [
-            Call::execute(self.meter.address(STAKING)?, &register)?,
-            self.meter.paying(STAKING, amount, &bond)?,
-            self.meter.paying(STAKING, 1, &terms)?,
+            Call::execute(self.meter.people.address(STAKING)?, &register)?,
+            self.meter.people.paying(STAKING, amount, &bond)?,
+            self.meter.people.paying(STAKING, 1, &terms)?,
         ];
         send(&provider, &calls).await?;
         Ok(())
@@ -252,7 +307,7 @@ impl Story<'_> {
                         .meter
                         .execute(ORCHESTRATOR, label, &developer, &job(&model, shards))
                         .await?;
-                    proofs.extend(attestations(&self.meter.client, &self.hosts, job_of(&outcome)?).await?);
+                    proofs.extend(self.proofs(job_of(&outcome)?).await?);
                 }
                 self.prove(attestation_row(items, spans), proofs).await?;
             }
@@ -275,6 +330,13 @@ impl Story<'_> {
         Ok(())
     }
 
+    /// Of every item of a job.
+    async fn proofs(&self, job: u64) -> anyhow::Result<Vec<Attestation>> {
+        let client = &self.meter.people.client;
+        let all = proofs(client, &self.hosts, &domain(client).await?, job).await?;
+        Ok(all.into_iter().map(|(_, attestation)| attestation).collect())
+    }
+
     async fn prove(&mut self, label: String, attestations: Vec<Attestation>) -> anyhow::Result<()> {
         let count = attestations.len();
         let msg = orchestrator::ExecuteMsg::SubmitAttestations { attestations };
@@ -289,34 +351,62 @@ impl Story<'_> {
         Ok(())
     }
 
+    /// A job of a short life that nobody works on: after it, anyone gives its money back.
+    async fn forgotten(&mut self) -> anyhow::Result<u64> {
+        let mut short = self.params.orchestrator.clone();
+        short.job_seconds_max = FORGOTTEN_SECONDS;
+        let usual = self.params.orchestrator.clone();
+        let [short, usual] = [short, usual].map(|params| orchestrator::ExecuteMsg::UpdateParams { params });
+        send(&self.admin, &[self.meter.people.telling(ORCHESTRATOR, &short)?]).await?;
+        let order = self.meter.people.telling(ORCHESTRATOR, &job(&self.model("late")?, 1))?;
+        let (_, outcome) = send(&self.developer, &[order]).await?;
+        send(&self.admin, &[self.meter.people.telling(ORCHESTRATOR, &usual)?]).await?;
+        job_of(&outcome)
+    }
+
+    async fn releasing(&mut self, job: u64) -> anyhow::Result<()> {
+        let people = &self.meter.people;
+        let question = orchestrator::QueryMsg::Job { job };
+        let orchestrator = people.address(ORCHESTRATOR)?;
+        let told: orchestrator::JobResponse = people.client.query(&orchestrator, &question).await?;
+        people.until(told.expires_at).await?;
+        let developer = self.developer.clone();
+        let release = escrow::ExecuteMsg::ReleaseExpired { job };
+        self.meter
+            .execute(ESCROW, "ReleaseExpired", &developer, &release)
+            .await?;
+        Ok(())
+    }
+
     /// A host that never proves: evidence of what it did, and the end of its item.
     async fn failing(&mut self) -> anyhow::Result<()> {
+        let forgotten = self.forgotten().await?;
         let developer = self.developer.clone();
-        let order = Call::execute(self.meter.address(ORCHESTRATOR)?, &job(&self.model("late")?, 1))?;
+        let order = Call::execute(self.meter.people.address(ORCHESTRATOR)?, &job(&self.model("late")?, 1))?;
         let (_, outcome) = send(&developer, &[order]).await?;
         let job = job_of(&outcome)?;
-        let proof = attestations(&self.meter.client, &self.hosts, job).await?.remove(0);
-        let item = items(&self.meter.client, job).await?.remove(0);
-        self.meter.until(item.deadline + 1).await?;
+        let proof = self.proofs(job).await?.remove(0);
+        let item = items(&self.meter.people.client, job).await?.remove(0);
+        self.meter.people.until(item.deadline + 1).await?;
         self.meter
             .execute(ORCHESTRATOR, "PostEvidence", &developer, &evidence(proof))
             .await?;
-        self.meter.until(item.evidence_until).await?;
+        self.meter.people.until(item.evidence_until).await?;
         let expire = orchestrator::ExecuteMsg::Expire { item: item.item };
         self.meter.execute(ORCHESTRATOR, "Expire", &developer, &expire).await?;
-        Ok(())
+        self.releasing(forgotten).await
     }
 
     /// The first provider leaves.
     async fn leaving(&mut self) -> anyhow::Result<()> {
-        let provider = self.meter.account(&format!("{}-0", self.namespace));
+        let provider = self.meter.people.account(&format!("{}-0", self.namespace));
         let question = staking::QueryMsg::Deployments {
             provider: Some(provider.address().to_owned()),
             start_after: None,
             limit: None,
         };
-        let staking = &self.meter.client.contracts().provider_staking;
-        let listed: staking::DeploymentsResponse = self.meter.client.query(staking, &question).await?;
+        let staking = &self.meter.people.client.contracts().provider_staking;
+        let listed: staking::DeploymentsResponse = self.meter.people.client.query(staking, &question).await?;
         let deployment = listed.deployments[0].deployment;
         let measured = [
             ("Drain", staking::ExecuteMsg::Drain { deployment }),
@@ -326,8 +416,11 @@ impl Story<'_> {
         for (message, msg) in measured {
             self.meter.execute(STAKING, message, &provider, &msg).await?;
         }
-        let now = self.meter.client.status().await?.time_nanos / 1_000_000_000;
-        self.meter.until(now + self.params.staking.unbonding_seconds).await?;
+        let now = self.meter.people.now().await?;
+        self.meter
+            .people
+            .until(now + self.params.staking.unbonding_seconds)
+            .await?;
         self.meter
             .execute(STAKING, "Withdraw", &provider, &staking::ExecuteMsg::Withdraw {})
             .await?;
@@ -351,49 +444,58 @@ impl Story<'_> {
         self.meter
             .execute(ORCHESTRATOR, "UpdateParams", &admin, &update)
             .await?;
-        let propose = |to: &Account| escrow::ExecuteMsg::ProposeAdmin {
-            admin: Some(to.address().to_owned()),
-        };
-        let accept = escrow::ExecuteMsg::AcceptAdmin {};
-        self.meter
-            .execute(ESCROW, "ProposeAdmin", &admin, &propose(&other))
-            .await?;
-        self.meter.execute(ESCROW, "AcceptAdmin", &other, &accept).await?;
-        let escrow = self.meter.address(ESCROW)?;
-        send(&other, &[Call::execute(escrow.clone(), &propose(&admin))?]).await?;
-        send(&admin, &[Call::execute(escrow, &accept)?]).await?;
+        for contract in GOVERNED {
+            self.handing_over(contract, &admin, &other).await?;
+        }
         Ok(())
     }
 
-    /// The registry goes over to its own code under another version.
-    async fn migrating(&mut self, release: &str) -> anyhow::Result<()> {
+    /// To somebody else, which is measured, and back. Every contract that has an admin takes the same messages.
+    async fn handing_over(&mut self, contract: &'static str, admin: &Account, other: &Account) -> anyhow::Result<()> {
+        let propose = |to: &Account| json!({ "propose_admin": { "admin": to.address() } });
+        let accept = json!({ "accept_admin": {} });
+        self.meter
+            .execute(contract, "ProposeAdmin", admin, &propose(other))
+            .await?;
+        self.meter.execute(contract, "AcceptAdmin", other, &accept).await?;
+        send(other, &[self.meter.people.telling(contract, &propose(admin))?]).await?;
+        send(admin, &[self.meter.people.telling(contract, &accept)?]).await?;
+        Ok(())
+    }
+
+    /// A contract goes over to its own code under another version.
+    async fn migrating(&mut self, contract: &'static str, release: &str) -> anyhow::Result<()> {
         let admin = self.admin.clone();
-        let mut wasm = artifact(REGISTRY)?;
-        let old = env!("CARGO_PKG_VERSION").as_bytes();
-        let place = wasm.windows(old.len()).position(|window| window == old);
-        let place = place.ok_or_else(|| anyhow::anyhow!("the module does not tell its version"))?;
-        anyhow::ensure!(release.len() == old.len(), "{release} does not fit into the module");
-        wasm[place..place + old.len()].copy_from_slice(release.as_bytes());
+        let wasm = renamed(artifact(contract)?, release)?;
         let (_, stored) = send(&admin, &[Call::StoreCode { wasm }]).await?;
-        let code_id = stored.attribute("store_code", "code_id").unwrap_or_default().parse()?;
-        let propose = registry::ExecuteMsg::ProposeMigration {
-            code_id,
-            msg: Binary::from(b"{}"),
-        };
+        let code_id: u64 = stored.attribute("store_code", "code_id").unwrap_or_default().parse()?;
+        let propose = json!({ "propose_migration": { "code_id": code_id, "msg": Binary::from(b"{}") } });
         self.meter
-            .execute(REGISTRY, "ProposeMigration", &admin, &propose)
+            .execute(contract, "ProposeMigration", &admin, &propose)
             .await?;
-        let cancel = registry::ExecuteMsg::CancelMigration {};
-        self.meter.execute(REGISTRY, "CancelMigration", &admin, &cancel).await?;
-        send(&admin, &[Call::execute(self.meter.address(REGISTRY)?, &propose)?]).await?;
-        let now = self.meter.client.status().await?.time_nanos / 1_000_000_000;
+        let cancel = json!({ "cancel_migration": {} });
+        self.meter.execute(contract, "CancelMigration", &admin, &cancel).await?;
+        send(&admin, &[self.meter.people.telling(contract, &propose)?]).await?;
+        let now = self.meter.people.now().await?;
+        self.meter.people.until(now + MIGRATION_NOTICE_SECONDS).await?;
+        let execute = json!({ "execute_migration": {} });
         self.meter
-            .until(now + self.params.registry.migration_notice_seconds)
-            .await?;
-        let execute = registry::ExecuteMsg::ExecuteMigration {};
-        self.meter
-            .execute(REGISTRY, "ExecuteMigration", &admin, &execute)
+            .execute(contract, "ExecuteMigration", &admin, &execute)
             .await?;
         Ok(())
     }
+}
+
+/// The same module as another version, wherever it tells it.
+fn renamed(mut wasm: Vec<u8>, release: &str) -> anyhow::Result<Vec<u8>> {
+    let old = env!("CARGO_PKG_VERSION").as_bytes();
+    anyhow::ensure!(release.len() == old.len(), "{release} does not fit into the module");
+    let places: Vec<usize> = (0..wasm.len())
+        .filter(|place| wasm[*place..].starts_with(old))
+        .collect();
+    anyhow::ensure!(!places.is_empty(), "the module does not tell its version");
+    for place in places {
+        wasm[place..place + old.len()].copy_from_slice(release.as_bytes());
+    }
+    Ok(wasm)
 }

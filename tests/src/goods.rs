@@ -1,34 +1,29 @@
-//! Models, providers and jobs: those that are measured, and those that are only there.
+//! What is offered and ordered on a running chain, as messages: models, providers, deployments, jobs.
 
-use client::{Account, Call};
+use client::Account;
 use cosmwasm_std::{Binary, Decimal};
-use fxn_tests::Host;
 use schema::{
-    escrow, orchestrator,
+    orchestrator,
     price::{Ask, RoyaltyRate},
     registry, staking, Digest, ModelId, UFUNC,
 };
 
-use crate::meter::{send, Meter};
+use crate::Host;
 
-/// Of a whole market beside the one that is measured.
-pub(crate) const CROWD: usize = 2_000;
-/// Of a provider, by the rules of staking.
-const DEPLOYMENTS_EACH: usize = 32;
+/// Of every model here.
+pub const ENDPOINT: &str = "embeddings";
 
-pub(crate) const ENDPOINT: &str = "embeddings";
-
-pub(crate) fn model(namespace: &str, name: &str) -> anyhow::Result<ModelId> {
+pub fn model(namespace: &str, name: &str) -> anyhow::Result<ModelId> {
     Ok(format!("{namespace}/{name}").parse()?)
 }
 
-pub(crate) fn claim(namespace: &str) -> anyhow::Result<registry::ReceiveMsg> {
+pub fn claim(namespace: &str) -> anyhow::Result<registry::ReceiveMsg> {
     Ok(registry::ReceiveMsg::ClaimNamespace {
         namespace: namespace.parse()?,
     })
 }
 
-pub(crate) fn metadata() -> registry::Metadata {
+pub fn metadata() -> registry::Metadata {
     registry::Metadata {
         title: "Sentences to vectors".into(),
         description: "What a person reads before he chooses. ".repeat(8),
@@ -40,7 +35,7 @@ pub(crate) fn metadata() -> registry::Metadata {
     }
 }
 
-pub(crate) fn publish(owner: &Account, model: &ModelId, parents: Vec<registry::Parent>) -> registry::ExecuteMsg {
+pub fn publish(owner: &Account, model: &ModelId, parents: Vec<registry::Parent>) -> registry::ExecuteMsg {
     registry::ExecuteMsg::PublishModel {
         model: model.clone(),
         metadata: metadata(),
@@ -52,7 +47,7 @@ pub(crate) fn publish(owner: &Account, model: &ModelId, parents: Vec<registry::P
     }
 }
 
-pub(crate) fn version(model: &ModelId, stages: u8) -> registry::ExecuteMsg {
+pub fn version(model: &ModelId, stages: u8) -> registry::ExecuteMsg {
     let share = 10_000 / u16::from(stages);
     let of = |stage: u8| registry::StageInfo {
         digest: Digest::of(&[stage]),
@@ -75,7 +70,7 @@ pub(crate) fn version(model: &ModelId, stages: u8) -> registry::ExecuteMsg {
     }
 }
 
-pub(crate) fn endpoint(model: &ModelId) -> registry::ExecuteMsg {
+pub fn endpoint(model: &ModelId) -> registry::ExecuteMsg {
     registry::ExecuteMsg::SetEndpoint {
         model: model.clone(),
         endpoint: ENDPOINT.into(),
@@ -89,7 +84,7 @@ pub(crate) fn endpoint(model: &ModelId) -> registry::ExecuteMsg {
     }
 }
 
-pub(crate) fn profile(name: &str) -> staking::Profile {
+pub fn profile(name: &str) -> staking::Profile {
     staking::Profile {
         name: name.to_owned(),
         endpoint: format!("https://{name}.example:7000"),
@@ -100,8 +95,13 @@ pub(crate) fn profile(name: &str) -> staking::Profile {
 }
 
 /// A deployment of one stage with this many slots.
-pub(crate) fn terms(model: &ModelId, stage: u8, slots: u16, base_seconds: u64) -> staking::ReceiveMsg {
-    let price = 1_000u128.into();
+pub fn terms(model: &ModelId, stage: u8, slots: u16, base_seconds: u64) -> staking::ReceiveMsg {
+    terms_at(1_000, model, stage, slots, base_seconds)
+}
+
+/// The same for another price, in ufunc: of a request, and of a thousand units.
+pub fn terms_at(price: u128, model: &ModelId, stage: u8, slots: u16, base_seconds: u64) -> staking::ReceiveMsg {
+    let price = price.into();
     staking::ReceiveMsg::Deploy {
         terms: staking::DeploymentTerms {
             model: model.clone(),
@@ -125,7 +125,7 @@ pub(crate) fn terms(model: &ModelId, stage: u8, slots: u16, base_seconds: u64) -
     }
 }
 
-pub(crate) fn job(model: &ModelId, shards: usize) -> orchestrator::ExecuteMsg {
+pub fn job(model: &ModelId, shards: usize) -> orchestrator::ExecuteMsg {
     let shard = |number: usize| orchestrator::NewShard {
         inline: vec![Binary::from(format!("sentence {number} of a job").into_bytes())],
     };
@@ -143,54 +143,4 @@ pub(crate) fn job(model: &ModelId, shards: usize) -> orchestrator::ExecuteMsg {
             gateway: None,
         },
     }
-}
-
-/// A market of [`CROWD`] further models, deployments and open jobs.
-pub(crate) async fn fill(meter: &Meter) -> anyhow::Result<()> {
-    let creator = meter.actor("crowd", 100_000).await?;
-    send(&creator, &[meter.paying("model-registry", 10, &claim("crowd")?)?]).await?;
-    let models: Vec<ModelId> = (0..CROWD)
-        .map(|number| model("crowd", &format!("m{number}")))
-        .collect::<Result<_, _>>()?;
-    for some in models.chunks(20) {
-        let mut calls = vec![];
-        for model in some {
-            for msg in [publish(&creator, model, vec![]), version(model, 1), endpoint(model)] {
-                calls.push(Call::execute(meter.address("model-registry")?, &msg)?);
-            }
-        }
-        send(&creator, &calls).await?;
-    }
-    eprintln!("{CROWD} further models");
-    for (number, some) in models.chunks(DEPLOYMENTS_EACH).enumerate() {
-        let name = format!("crowd-{number}");
-        provide(meter, &name, some, 1).await?;
-    }
-    eprintln!("{CROWD} further deployments");
-    for number in 0..2 {
-        provide(meter, &format!("crowd-big-{number}"), &models[..1], 1_000).await?;
-    }
-    let deposit = escrow::ReceiveMsg::Deposit { beneficiary: None };
-    send(&creator, &[meter.paying("royalty-escrow", 1_000, &deposit)?]).await?;
-    let order = Call::execute(meter.address("job-orchestrator")?, &job(&models[0], 1))?;
-    for _ in 0..CROWD / 20 {
-        send(&creator, &vec![order.clone(); 20]).await?;
-    }
-    eprintln!("{CROWD} further jobs");
-    Ok(())
-}
-
-async fn provide(meter: &Meter, name: &str, models: &[ModelId], slots: u16) -> anyhow::Result<()> {
-    let slots_all = u128::try_from(models.len())? * u128::from(slots);
-    let provider = meter.actor(name, slots_all * 50 + 100).await?;
-    let register = staking::ExecuteMsg::RegisterProvider { profile: profile(name) };
-    let mut calls = vec![
-        Call::execute(meter.address("provider-staking")?, &register)?,
-        meter.paying("provider-staking", slots_all * 50, &staking::ReceiveMsg::Bond {})?,
-    ];
-    for model in models {
-        calls.push(meter.paying("provider-staking", 1, &terms(model, 0, slots, 600))?);
-    }
-    send(&provider, &calls).await?;
-    Ok(())
 }

@@ -29,7 +29,21 @@ cargo build --quiet --release --locked -p fxn-cli
 export FXN_BIN="${CARGO_TARGET_DIR:-$PWD/target}/release/fxn"
 
 state=$(mktemp -d)
-trap 'rm -rf "$state"' EXIT
+trap 'scripts/localnet.sh stop --home "$state/localnet" >/dev/null; rm -rf "$state"' EXIT
+
+# Runs a command with FXN_CHAOS_NETWORK naming a new chain of wasmd with the contracts. Anybody may have the same:
+#   scripts/localnet.sh start --fresh && fxn keys import faucet --dev && fxn deploy --rpc http://127.0.0.1:26700 --profile local --out FILE
+on_wasmd() {
+  local port=26600
+  scripts/build-wasm.sh || return 1
+  scripts/localnet.sh start --home "$state/localnet" --base-port "$port" || return 1
+  "$FXN_BIN" --home "$state/deployer" keys import faucet --dev || return 1
+  "$FXN_BIN" --home "$state/deployer" deploy --rpc "http://127.0.0.1:$port" --profile local --out "$state/network.json" || return 1
+  local ended=0
+  FXN_CHAOS_NETWORK=$state/network.json "$@" || ended=$?
+  scripts/localnet.sh stop --home "$state/localnet"
+  return "$ended"
+}
 suite "laws: every message of every contract in 20 000 stories" cargo test --quiet --locked -p fxn-tests --test it laws
 suite "garbage: disturbed messages and queries" cargo test --quiet --locked -p fxn-tests --test it garbage
 suite "foreign models" cargo test --locked -p inference-host --test it foreign_models -- --nocapture
@@ -38,6 +52,7 @@ suite "devnet: 2 000 transactions/s for five minutes, with the log" cargo run --
   --seconds 300 --state "$state/devnet"
 suite "relayer processes killed at 500 random moments" cargo test --locked -p fxn-relayer --test it processes::moments -- --nocapture
 suite "relayer processes in chaos, 200 seeds" cargo test --locked -p fxn-relayer --test it chaos -- --nocapture
+suite "relayer processes in chaos on a chain of wasmd, 30 seeds" on_wasmd cargo test --locked -p fxn-relayer --test it chaos -- --nocapture
 suite "hosts killed at every place and 100 moments" cargo test --quiet --locked -p inference-host --test it crash::
 suite "deployments killed anywhere, 3 000 stories" cargo test --quiet --locked -p fxn-cli --bin fxn deploy::run_tests
 suite "hostile bytes" cargo test --quiet --locked -p fxn-tests --test fuzz -- --nocapture

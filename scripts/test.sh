@@ -8,6 +8,8 @@ cd "$(dirname "$0")/.."
 
 step() { printf '\n== %s (%d s)\n' "$1" "$SECONDS"; }
 
+install_cosmjs() { npm --prefix tests/cosmjs ci --no-audit --no-fund --loglevel=error; }
+
 command -v rustup >/dev/null || { echo "scripts/test.sh needs Rust with rustup: https://rustup.rs" >&2; exit 1; }
 left_out=()
 [[ $(node --version 2>/dev/null) =~ ^v([0-9]+) && ${BASH_REMATCH[1]} -ge 20 ]] && command -v npm >/dev/null && node=yes || node=no
@@ -49,9 +51,9 @@ if [[ $wasmd == yes ]]; then
   step "wasmd"
   scripts/wasmd.sh
   step "a chain of wasmd validators"
-  # Deployments and migrations take the artifacts of the step above.
+  # Whatever deploys takes the artifacts of the step above.
   without=()
-  [[ $node == yes ]] || without=(-- --skip deploy::)
+  [[ $node == yes ]] || without=(-- --skip deploy:: --skip cli:: --skip validators::)
   FXN_BIN="$fxn" cargo test --workspace --locked --test localnet "${without[@]}"
 fi
 
@@ -66,12 +68,18 @@ if [[ $wasmd == yes && $node == yes ]]; then
   trap 'scripts/localnet.sh stop; rm -rf "$FXN_LOCALNET_HOME"' EXIT
   scripts/localnet.sh start
   FXN_BIN="$fxn" FXN_E2E_RPC=http://127.0.0.1:26800 cargo test --workspace --locked --test e2e
+  step "CosmJS on the same chain"
+  install_cosmjs
+  deployer=$(mktemp -d -p "$FXN_LOCALNET_HOME")
+  "$fxn" --home "$deployer" keys import faucet --dev
+  "$fxn" --home "$deployer" deploy --rpc http://127.0.0.1:26800 --profile local
+  FXN_NETWORK=$deployer/network.json npm --prefix tests/cosmjs test
   scripts/localnet.sh stop
 fi
 
 if [[ $node == yes ]]; then
-  step "CosmJS against the embedded chain"
-  npm --prefix tests/cosmjs ci --no-audit --no-fund --loglevel=error
+  step "CosmJS on the embedded chain"
+  install_cosmjs
   FXN_BIN="$fxn" npm --prefix tests/cosmjs test
 fi
 

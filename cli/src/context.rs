@@ -29,9 +29,15 @@ pub(crate) struct Globals {
     /// Which network [default: HOME/network.json]
     #[arg(long, global = true, value_name = "FILE", env = "FXN_NETWORK")]
     pub(crate) network: Option<PathBuf>,
-    /// URL of a node, instead of the one that the network file names
-    #[arg(long, global = true, value_name = "URL", env = "FXN_NODE")]
-    pub(crate) node: Option<String>,
+    /// URL of a node, instead of those that the network file names; may be given several times
+    #[arg(
+        long = "node",
+        global = true,
+        value_name = "URL",
+        env = "FXN_NODE",
+        value_delimiter = ','
+    )]
+    pub(crate) nodes: Vec<String>,
     /// Key that signs [default: the only one in HOME/keys]
     #[arg(long, global = true, value_name = "NAME", env = "FXN_KEY")]
     pub(crate) key: Option<KeyName>,
@@ -56,7 +62,7 @@ pub(crate) struct Context {
     pub(crate) output: Format,
     pub(crate) passphrases: Passphrases,
     network: Option<PathBuf>,
-    node: Option<String>,
+    nodes: Vec<String>,
     key: Option<KeyName>,
     yes: bool,
 }
@@ -71,7 +77,7 @@ impl Context {
                 file: globals.passphrase_file,
             },
             network: globals.network,
-            node: globals.node,
+            nodes: globals.nodes,
             key: globals.key,
             yes: globals.yes,
         })
@@ -94,11 +100,7 @@ impl Context {
                 path.display()
             );
         }
-        let mut network = Network::load(&path)?;
-        if let Some(node) = &self.node {
-            network.rpc.clone_from(node);
-        }
-        Ok(network)
+        Ok(Network::load(&path)?.with_nodes(&self.nodes))
     }
 
     /// Whether commands find this home without any flag.
@@ -106,9 +108,9 @@ impl Context {
         home::default().is_ok_and(|usual| usual.canonicalize().is_ok_and(|usual| usual == self.home))
     }
 
-    /// The node named on the command line, if one was.
-    pub(crate) fn node(&self) -> Option<String> {
-        self.node.clone()
+    /// The nodes named on the command line.
+    pub(crate) fn nodes(&self) -> &[String] {
+        &self.nodes
     }
 
     pub(crate) async fn client(&self) -> anyhow::Result<Client> {

@@ -121,7 +121,7 @@ struct Inner {
 }
 
 impl Client {
-    /// Connects and makes sure that the node is on the network's chain.
+    /// Connects to the network's nodes and makes sure that they are on its chain.
     pub async fn connect(network: Network) -> Result<Client, ClientError> {
         Client::connect_with(network, REQUEST_TIMEOUT).await
     }
@@ -131,7 +131,7 @@ impl Client {
         Client::connect_to(network, &[], request_timeout).await
     }
 
-    /// The same with these nodes in place of the one in the network file, if there are any. At least one has to be there, on the network's
+    /// The same with these nodes in place of those in the network file, if there are any. At least one has to be there, on the network's
     /// chain; of the others whichever is, and comes to be, is used as its health allows, and one on another chain never.
     pub async fn connect_to(
         network: Network,
@@ -150,9 +150,8 @@ impl Client {
                 prefix: prefix.clone(),
             }));
         }
-        let own = [network.rpc.clone()];
-        let urls = if nodes.is_empty() { &own } else { nodes };
-        let nodes = Endpoints::connect(&network.chain_id, urls, request_timeout).await?;
+        let network = network.with_nodes(nodes);
+        let nodes = Endpoints::connect(&network.chain_id, &network.nodes(), request_timeout).await?;
         Ok(Client {
             inner: Arc::new(Inner { network, nodes }),
         })

@@ -23,6 +23,9 @@ pub struct Network {
     pub chain_id: String,
     /// Base URL of the node's CometBFT RPC, `http://host:port`.
     pub rpc: String,
+    /// Further nodes of the same chain. Whichever of all is healthiest is asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_rpc: Vec<String>,
     /// Denomination of the gas coin.
     pub denom: String,
     /// Price of one unit of gas, in `denom`.
@@ -126,6 +129,24 @@ pub enum NetworkError {
 }
 
 impl Network {
+    /// Base URLs of all its nodes.
+    pub fn nodes(&self) -> Vec<String> {
+        std::iter::once(&self.rpc).chain(&self.further_rpc).cloned().collect()
+    }
+
+    /// The same with these nodes in place of its own. None: it keeps its own.
+    #[must_use]
+    pub fn with_nodes(self, nodes: &[String]) -> Network {
+        match nodes {
+            [] => self,
+            [first, further @ ..] => Network {
+                rpc: first.clone(),
+                further_rpc: further.to_vec(),
+                ..self
+            },
+        }
+    }
+
     /// Reads and checks a network file.
     pub fn load(path: &Path) -> Result<Network, NetworkError> {
         let failed = |source| NetworkError::File {
@@ -184,6 +205,7 @@ mod tests {
         Network {
             chain_id: "fxn-devnet-1".into(),
             rpc: "http://127.0.0.1:26657".into(),
+            further_rpc: vec![],
             denom: "ustake".into(),
             gas_price: "0.025".parse().unwrap(),
             bech32_prefix: "wasm".into(),
@@ -220,7 +242,22 @@ mod tests {
         assert_eq!(json["gas_price"], "0.025");
         assert_eq!(json["contracts"]["job_orchestrator"], "wasm1e");
         assert!(json.get("beacon").is_none());
+        assert!(json.get("further_rpc").is_none());
         assert!(json["contracts"].get("audit_court").is_none());
+    }
+
+    #[test]
+    fn nodes_are_one_and_any_number_of_further_ones() {
+        let all = ["http://a:1", "http://b:1"].map(str::to_owned);
+        let network = example().with_nodes(&all);
+        assert_eq!(network.nodes(), all);
+        assert_eq!(network.clone().with_nodes(&[]), network);
+        let json = serde_json::to_value(&network).unwrap();
+        assert_eq!(
+            (&json["rpc"], &json["further_rpc"][0]),
+            (&all[0].as_str().into(), &all[1].as_str().into())
+        );
+        assert_eq!(network.with_nodes(&all[1..]).nodes(), all[1..]);
     }
 
     #[test]

@@ -53,6 +53,12 @@ impl Accounts {
         self.entries.get(address).copied()
     }
 
+    /// The address of an account, by its number.
+    pub(crate) fn with_number(&self, number: u64) -> Option<String> {
+        let found = self.entries.iter().find(|(_, entry)| entry.number == number);
+        found.map(|(address, _)| address.clone())
+    }
+
     /// Number of the account and key that the transaction must be signed with.
     pub(crate) fn signer(&self, tx: &Tx) -> Result<(u64, [u8; 33]), Refusal> {
         let entry = self.get(&tx.sender);

@@ -183,10 +183,19 @@ pub(crate) fn blockchain<'a>(
     json!({ "last_height": latest.to_string(), "block_metas": blocks.map(meta).collect::<Vec<_>>() })
 }
 
+/// How long evidence against a validator counts; nobody here can misbehave.
+pub(crate) const EVIDENCE_BLOCKS: i64 = 100_000;
+pub(crate) const EVIDENCE_SECONDS: i64 = 172_800;
+pub(crate) const EVIDENCE_BYTES: i64 = 1_048_576;
+
 pub(crate) fn consensus_params(height: u64) -> Value {
     json!({ "block_height": height.to_string(), "consensus_params": {
         "block": { "max_bytes": BLOCK_BYTES_MAX.to_string(), "max_gas": "-1" },
-        "evidence": { "max_age_num_blocks": "100000", "max_age_duration": "172800000000000", "max_bytes": "1048576" },
+        "evidence": {
+            "max_age_num_blocks": EVIDENCE_BLOCKS.to_string(),
+            "max_age_duration": format!("{EVIDENCE_SECONDS}000000000"),
+            "max_bytes": EVIDENCE_BYTES.to_string(),
+        },
         "validator": { "pub_key_types": ["ed25519"] },
         "version": { "app": "0" },
         "abci": { "vote_extensions_enable_height": "0" },

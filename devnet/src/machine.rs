@@ -190,6 +190,15 @@ impl Machine {
         answer.map(|balance| balance.amount.amount.u128()).unwrap_or(0)
     }
 
+    /// All coins of a denomination.
+    pub(crate) fn supply(&self, denom: &str) -> u128 {
+        let query = BankQuery::Supply {
+            denom: denom.to_owned(),
+        };
+        let answer: Result<cosmwasm_std::SupplyResponse, _> = self.app.wrap().query(&QueryRequest::Bank(query));
+        answer.map(|supply| supply.amount.amount.u128()).unwrap_or(0)
+    }
+
     /// Moves coins from one account to another, as the payment of a fee is.
     pub(crate) fn transfer(&mut self, from: &str, to: &str, amount: &[Coin]) -> Result<Effect, Refusal> {
         let message = Message::Send {

@@ -1,29 +1,23 @@
 //! ABCI queries: protobuf in, protobuf out, by the path of the gRPC service a real node routes them to.
 
+mod auth;
+mod bank;
+mod wasm;
+
 use cosmrs::{
     proto::{
         cosmos::{
-            auth::v1beta1::{BaseAccount, QueryAccountRequest, QueryAccountResponse},
-            bank::v1beta1::{
-                QueryAllBalancesRequest, QueryAllBalancesResponse, QueryBalanceRequest, QueryBalanceResponse,
-            },
             base::{
                 abci::v1beta1::{GasInfo, Result as AbciResult},
                 query::v1beta1::{PageRequest, PageResponse},
-                v1beta1::Coin,
             },
-            crypto::secp256k1::PubKey,
             tx::v1beta1::{SimulateRequest, SimulateResponse},
         },
-        cosmwasm::wasm::v1::{
-            AbsoluteTxPosition, AccessConfig, CodeInfoResponse, ContractInfo, Model, QueryAllContractStateRequest,
-            QueryAllContractStateResponse, QueryCodeRequest, QueryCodeResponse, QueryCodesRequest, QueryCodesResponse,
-            QueryContractInfoRequest, QueryContractInfoResponse, QueryContractsByCodeRequest,
-            QueryContractsByCodeResponse, QueryContractsByCreatorRequest, QueryContractsByCreatorResponse,
-            QueryRawContractStateRequest, QueryRawContractStateResponse, QuerySmartContractStateRequest,
-            QuerySmartContractStateResponse,
+        tendermint::{
+            abci,
+            google::protobuf::Duration,
+            types::{AbciParams, BlockParams, ConsensusParams, EvidenceParams, ValidatorParams, VersionParams},
         },
-        tendermint::abci,
         traits::{Message, Name},
     },
     Any,
@@ -32,8 +26,8 @@ use cosmwasm_std::Event;
 
 use crate::{
     code::{self, Refusal},
-    machine::CodeInfo,
-    node::Node,
+    comet,
+    node::{Node, BLOCK_BYTES_MAX},
 };
 
 /// Rows of an answer when none are asked for, the chain's default.
@@ -50,134 +44,31 @@ pub(crate) fn answer(node: &mut Node, path: &str, data: &[u8], height: u64) -> R
         return Err(code::INVALID_HEIGHT.with(log));
     }
     let answered = match path {
-        "/cosmos.auth.v1beta1.Query/Account" => account(node, data),
-        "/cosmos.bank.v1beta1.Query/Balance" => balance(node, data),
-        "/cosmos.bank.v1beta1.Query/AllBalances" => all_balances(node, data),
-        "/cosmwasm.wasm.v1.Query/Code" => code_details(node, data),
-        "/cosmwasm.wasm.v1.Query/Codes" => codes(node, data),
-        "/cosmwasm.wasm.v1.Query/ContractsByCode" => contracts_by_code(node, data),
-        "/cosmwasm.wasm.v1.Query/ContractsByCreator" => contracts_by_creator(node, data),
-        "/cosmwasm.wasm.v1.Query/AllContractState" => all_contract_state(node, data),
-        "/cosmwasm.wasm.v1.Query/SmartContractState" => smart(node, data),
-        "/cosmwasm.wasm.v1.Query/RawContractState" => raw(node, data),
-        "/cosmwasm.wasm.v1.Query/ContractInfo" => contract_info(node, data),
+        "/cosmos.auth.v1beta1.Query/Account" => auth::account(node, data),
+        "/cosmos.auth.v1beta1.Query/AccountInfo" => auth::account_info(node, data),
+        "/cosmos.auth.v1beta1.Query/AccountAddressByID" => auth::address_by_number(node, data),
+        "/cosmos.auth.v1beta1.Query/Params" => Ok(auth::params()),
+        "/cosmos.bank.v1beta1.Query/Balance" => bank::balance(node, data),
+        "/cosmos.bank.v1beta1.Query/AllBalances" => bank::all_balances(node, data),
+        "/cosmos.bank.v1beta1.Query/SpendableBalances" => bank::spendable(node, data),
+        "/cosmos.bank.v1beta1.Query/SupplyOf" => bank::supply_of(node, data),
+        "/cosmos.bank.v1beta1.Query/TotalSupply" => bank::total_supply(node, data),
+        "/cosmos.consensus.v1.Query/Params" => Ok(consensus_params()),
+        "/cosmwasm.wasm.v1.Query/Code" => wasm::code_details(node, data),
+        "/cosmwasm.wasm.v1.Query/CodeInfo" => wasm::code_info(node, data),
+        "/cosmwasm.wasm.v1.Query/Codes" => wasm::codes(node, data),
+        "/cosmwasm.wasm.v1.Query/Params" => Ok(wasm::params()),
+        "/cosmwasm.wasm.v1.Query/PinnedCodes" => Ok(wasm::pinned_codes()),
+        "/cosmwasm.wasm.v1.Query/ContractsByCode" => wasm::contracts_by_code(node, data),
+        "/cosmwasm.wasm.v1.Query/ContractsByCreator" => wasm::contracts_by_creator(node, data),
+        "/cosmwasm.wasm.v1.Query/AllContractState" => wasm::all_contract_state(node, data),
+        "/cosmwasm.wasm.v1.Query/SmartContractState" => wasm::smart(node, data),
+        "/cosmwasm.wasm.v1.Query/RawContractState" => wasm::raw(node, data),
+        "/cosmwasm.wasm.v1.Query/ContractInfo" => wasm::contract_info(node, data),
         "/cosmos.tx.v1beta1.Service/Simulate" => simulate(node, data),
         _ => return Err(code::UNKNOWN_REQUEST.with("unknown query path")),
     };
     answered.map_err(Refusal::of_query)
-}
-
-fn account(node: &Node, data: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let QueryAccountRequest { address } = decode(data)?;
-    let entry = node.accounts.get(&address).ok_or_else(|| {
-        code::NOT_FOUND.with(format!("rpc error: code = NotFound desc = account {address} not found"))
-    })?;
-    let account = BaseAccount {
-        address,
-        pub_key: entry.public_key.map(|key| any(&PubKey { key: key.to_vec() })),
-        account_number: entry.number,
-        sequence: entry.sequence,
-    };
-    let account = Some(any(&account));
-    Ok(QueryAccountResponse { account }.encode_to_vec())
-}
-
-fn balance(node: &Node, data: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let QueryBalanceRequest { address, denom } = decode(data)?;
-    if !node.machine.is_address(&address) {
-        return Err(code::INVALID_ADDRESS.with(format!("invalid address: {address:?}")));
-    }
-    let amount = node.machine.balance(&address, &denom).to_string();
-    let balance = Some(Coin { denom, amount });
-    Ok(QueryBalanceResponse { balance }.encode_to_vec())
-}
-
-fn all_balances(node: &Node, data: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let QueryAllBalancesRequest {
-        address, pagination, ..
-    } = decode(data)?;
-    if !node.machine.is_address(&address) {
-        return Err(code::INVALID_ADDRESS.with(format!("invalid address: {address:?}")));
-    }
-    // This chain has one coin.
-    let denom = node.rules.denom.clone();
-    let amount = node.machine.balance(&address, &denom);
-    let coins = (amount > 0).then(|| Coin {
-        amount: amount.to_string(),
-        denom,
-    });
-    let (balances, pagination) = page(coins.into_iter().collect(), pagination, |coin| {
-        coin.denom.clone().into()
-    })?;
-    Ok(QueryAllBalancesResponse { balances, pagination }.encode_to_vec())
-}
-
-fn info(code: &CodeInfo) -> CodeInfoResponse {
-    let everybody = AccessConfig {
-        permission: 3,
-        addresses: vec![],
-    };
-    CodeInfoResponse {
-        code_id: code.id,
-        creator: code.creator.clone(),
-        data_hash: code.checksum.clone(),
-        instantiate_permission: Some(everybody),
-    }
-}
-
-/// The code's bytes are not there: contracts are compiled into this chain.
-fn code_details(node: &Node, data: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let QueryCodeRequest { code_id } = decode(data)?;
-    let code = node.machine.codes().iter().find(|code| code.id == code_id);
-    let code = code.ok_or_else(|| code::NO_SUCH_CODE.with(format!("code id {code_id}")))?;
-    let response = QueryCodeResponse {
-        code_info: Some(info(code)),
-        data: vec![],
-    };
-    Ok(response.encode_to_vec())
-}
-
-fn codes(node: &Node, data: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let QueryCodesRequest { pagination } = decode(data)?;
-    let infos = node.machine.codes().iter().map(info).collect();
-    let (code_infos, pagination) = page(infos, pagination, |info| info.code_id.to_be_bytes().into())?;
-    Ok(QueryCodesResponse { code_infos, pagination }.encode_to_vec())
-}
-
-fn contracts_by_code(node: &Node, data: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let QueryContractsByCodeRequest { code_id, pagination } = decode(data)?;
-    if code_id == 0 {
-        return Err(code::INVALID_REQUEST.with("code id is 0"));
-    }
-    let instances = node.machine.instances().into_iter();
-    let contracts = instances.filter(|(_, instance)| instance.code_id == code_id);
-    let contracts = contracts.map(|(address, _)| address).collect();
-    let (contracts, pagination) = page(contracts, pagination, |address: &String| address.clone().into())?;
-    Ok(QueryContractsByCodeResponse { contracts, pagination }.encode_to_vec())
-}
-
-fn contracts_by_creator(node: &Node, data: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let QueryContractsByCreatorRequest {
-        creator_address,
-        pagination,
-    } = decode(data)?;
-    let instances = node.machine.instances().into_iter();
-    let contracts = instances.filter(|(_, instance)| instance.creator == creator_address);
-    let contracts = contracts.map(|(address, _)| address).collect();
-    let (contract_addresses, pagination) = page(contracts, pagination, |address: &String| address.clone().into())?;
-    let response = QueryContractsByCreatorResponse {
-        contract_addresses,
-        pagination,
-    };
-    Ok(response.encode_to_vec())
-}
-
-fn all_contract_state(node: &Node, data: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let QueryAllContractStateRequest { address, pagination } = decode(data)?;
-    let models = node.machine.dump(&address)?;
-    let models = models.into_iter().map(|(key, value)| Model { key, value }).collect();
-    let (models, pagination) = page(models, pagination, |model| model.key.clone())?;
-    Ok(QueryAllContractStateResponse { models, pagination }.encode_to_vec())
 }
 
 /// One page of rows, by key or by offset, and where the next begins.
@@ -215,38 +106,36 @@ fn page<T>(
     Ok((rows, Some(response)))
 }
 
-fn smart(node: &Node, data: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let QuerySmartContractStateRequest { address, query_data } = decode(data)?;
-    let data = node.machine.smart(&address, &query_data)?;
-    Ok(QuerySmartContractStateResponse { data }.encode_to_vec())
+/// What the module of consensus answers.
+#[derive(Clone, PartialEq, prost::Message)]
+struct ConsensusParamsResponse {
+    #[prost(message, tag = "1")]
+    params: Option<ConsensusParams>,
 }
 
-fn raw(node: &Node, data: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let QueryRawContractStateRequest { address, query_data } = decode(data)?;
-    let data = node.machine.raw(&address, &query_data)?;
-    Ok(QueryRawContractStateResponse { data }.encode_to_vec())
-}
-
-fn contract_info(node: &Node, data: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let QueryContractInfoRequest { address } = decode(data)?;
-    let instance = node.machine.instance(&address)?;
-    let info = ContractInfo {
-        code_id: instance.code_id,
-        creator: instance.creator,
-        admin: instance.admin.unwrap_or_default(),
-        label: instance.label,
-        created: Some(AbsoluteTxPosition {
-            block_height: instance.created,
-            tx_index: 0,
+/// The same as `consensus_params` of the RPC.
+fn consensus_params() -> Vec<u8> {
+    let params = ConsensusParams {
+        block: Some(BlockParams {
+            max_bytes: i64::try_from(BLOCK_BYTES_MAX).unwrap_or(i64::MAX),
+            max_gas: -1,
         }),
-        ibc_port_id: String::new(),
-        extension: None,
+        evidence: Some(EvidenceParams {
+            max_age_num_blocks: comet::EVIDENCE_BLOCKS,
+            max_age_duration: Some(Duration {
+                seconds: comet::EVIDENCE_SECONDS,
+                nanos: 0,
+            }),
+            max_bytes: comet::EVIDENCE_BYTES,
+        }),
+        validator: Some(ValidatorParams {
+            pub_key_types: vec!["ed25519".to_owned()],
+        }),
+        version: Some(VersionParams::default()),
+        abci: Some(AbciParams::default()),
     };
-    let response = QueryContractInfoResponse {
-        address,
-        contract_info: Some(info),
-    };
-    Ok(response.encode_to_vec())
+    let params = Some(params);
+    ConsensusParamsResponse { params }.encode_to_vec()
 }
 
 fn simulate(node: &mut Node, data: &[u8]) -> Result<Vec<u8>, Refusal> {

@@ -20,7 +20,7 @@ pub struct Config {
     pub home: PathBuf,
     /// The network file: which chain, which contracts.
     pub network: PathBuf,
-    /// RPCs of nodes, instead of the one in the network file: `http://host:port`, at most 16. The healthiest is used; one on another chain never.
+    /// RPCs of nodes, instead of those in the network file: `http://host:port`, at most 16. The healthiest is used; one on another chain never.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rpc: Vec<String>,
     /// Longest wait for an answer of the chain; where there are several nodes, all of them together. 100 ms to 1 min.

@@ -2,7 +2,8 @@
 //!
 //! Guarantees:
 //! - At most `items_max` items are worked on at the same time; more wait for their turn.
-//! - Deadlines are the chain's: a halted chain lets no deadline pass, and nothing turns in circles meanwhile.
+//! - Deadlines are the chain's: a halted chain lets no deadline pass, and nothing turns in circles meanwhile. Where a halt has swallowed all dates
+//!   of an item, what there is is handed in when the chain goes on: the contract takes it late.
 //! - An item that ended on chain is dropped at once, whatever its task is waiting for.
 //! - Evidence is posted only inside the window, only while the attempt is open, and only if it proves more than the chain knows already.
 //! - Every answer of the host may be lost or late: a host that has forgotten an item is told again.
@@ -35,6 +36,8 @@ use crate::{
 
 /// Posts for one attempt: the first, one more when a late acknowledgement comes, and one in reserve.
 const EVIDENCE_POSTS_MAX: u32 = 3;
+/// Blocks after a halt of the chain within which is handed in what it could not take before.
+const LATE_BLOCKS: u64 = 20;
 /// A long-poll that comes back at once has nothing new; without a pause two well-meaning processes would spin.
 const POLL_PAUSE: Duration = Duration::from_millis(200);
 
@@ -154,6 +157,9 @@ impl<C: Chain> Life<C> {
             return Ok(());
         }
         past(&mut self.clock, self.entry.deadline).await;
+        if self.clock.borrow().seconds > self.entry.evidence_until {
+            self.hand_in_late().await?;
+        }
         self.testify().await?;
         past(&mut self.clock, self.entry.evidence_until).await;
         // The keeper takes it from here; if it has stopped, so do we.
@@ -241,6 +247,33 @@ impl<C: Chain> Life<C> {
                 }
             }
         }
+    }
+
+    /// No block was made in the whole window for evidence: the chain stood still, and takes late what it could not take then.
+    async fn hand_in_late(&self) -> Result<(), RelayerError> {
+        let mut clock = self.clock.clone();
+        let until = clock.borrow().height.saturating_add(LATE_BLOCKS);
+        tokio::select! {
+            handed_in = self.prove_or_testify() => handed_in,
+            // An error means that nobody tells the time any more, because the program ends.
+            _ = clock.wait_for(|moment| moment.height > until) => Ok(()),
+        }
+    }
+
+    async fn prove_or_testify(&self) -> Result<(), RelayerError> {
+        let (item, attempt) = (self.entry.item, self.entry.attempt);
+        if self.entry.last_span {
+            let status = self.noted(self.tools.host.status(item, attempt, Duration::ZERO).await);
+            if let Ok(status) = status {
+                if status.complete && self.attest(status.links).await == Worked::Proven {
+                    return Ok(());
+                }
+            }
+        }
+        if let Some(Finding::More(links)) = self.evidence().await? {
+            self.post(links).await;
+        }
+        Ok(())
     }
 
     /// Looks once a block, until the window ends or the attempt does.

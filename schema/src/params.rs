@@ -108,6 +108,15 @@ pub struct OrchestratorParams {
     pub job_seconds_max: u64,
     /// From `ProposeMigration` to `ExecuteMigration`. Never changes; at least staking's, at most 90 days.
     pub migration_notice_seconds: u64,
+    /// Longest time between two blocks of a chain that does not stand still, 1 to 60. A date of an item has passed only when so many
+    /// blocks were made as that takes; pinned when a job is submitted.
+    #[serde(default = "block_seconds_max")]
+    pub block_seconds_max: u64,
+}
+
+/// What contracts went by before it was a parameter.
+fn block_seconds_max() -> u64 {
+    10
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ pub(crate) async fn is_done_and_paid(side: &mut Side) {
         .await;
 }
 
-/// Until the chain's own clock has passed a date, and the blocks that have to come with it.
+/// Until the chain's own clock has passed a date.
 async fn passes(side: &Side, date: u64) {
     let since = std::time::Instant::now();
     loop {
@@ -82,6 +82,15 @@ async fn passes(side: &Side, date: u64) {
             return;
         }
         assert!(since.elapsed() < PATIENCE, "the chain's clock stands still");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Until so many blocks were made: a date counts as passed only with the blocks that have to come with it.
+async fn grows(side: &Side, height: u64) {
+    let since = std::time::Instant::now();
+    while side.client.status().await.unwrap().height < height {
+        assert!(since.elapsed() < PATIENCE, "the chain makes no blocks");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -98,6 +107,7 @@ pub(crate) async fn is_missed_and_refunded(side: &mut Side) {
     .await;
     let missed = item(2, 0);
     let known = side.client.orchestrator().item(missed).await.unwrap();
+    let assigned_height = side.client.status().await.unwrap().height;
     let proof = attestation(side, missed, Work::honest(20)).await;
     let evidence = |links: usize| json!({ "post_evidence": { "item": missed, "attempt": proof.attempt, "links": proof.links[..links] } });
     side.executes("evidence before its time", "relayer", orchestrator, evidence(1))
@@ -107,6 +117,7 @@ pub(crate) async fn is_missed_and_refunded(side: &mut Side) {
     side.executes("the same evidence", "gateway", orchestrator, evidence(1))
         .await;
     passes(side, known.evidence_until).await;
+    grows(side, assigned_height + known.evidence_until - known.assigned_at).await;
     side.executes(
         "it is expired",
         "gateway",

@@ -243,7 +243,7 @@ fn a_halted_chain_expires_nobody() {
     let mut protocol = Protocol::with_market();
     let (_, item) = single(&mut protocol);
     protocol.halts_for(600);
-    let required = (item.evidence_until - item.assigned_at).div_ceil(10);
+    let required = item.evidence_until - item.assigned_at;
     refused(
         protocol.expires(item.item),
         ContractError::TooFewBlocks { passed: 1, required },
@@ -267,7 +267,7 @@ fn what_a_halted_chain_could_not_take_in_is_taken_when_it_goes_on() {
     let links = protocol.links(item.item, Work::honest(100));
     protocol.halts_for(600);
     protocol.posts_evidence(item.item, links[..1].to_vec()).unwrap();
-    protocol.seconds_pass(2);
+    protocol.seconds_pass(item.evidence_until - item.assigned_at - 1);
     let events = protocol.expires(item.item).unwrap();
     let missed = found(&events, |event| match event {
         Event::ItemMissed { deployment, .. } => Some(*deployment),
@@ -275,14 +275,44 @@ fn what_a_halted_chain_could_not_take_in_is_taken_when_it_goes_on() {
     });
     assert_eq!(missed, [item.spans[1].deployment]);
 
+    // Also if the halt began in the middle of its time.
+    let (job, item) = single(&mut protocol);
+    let attestation = protocol.attestation(item.item, Work::honest(100));
+    protocol.seconds_pass((item.deadline - item.assigned_at) / 2);
+    protocol.halts_for(600);
+    protocol.attests(vec![attestation]).unwrap();
+    assert_eq!(protocol.job(job).status, JobStatus::Completed);
+
     // Once blocks enough were made, late is late.
     let (_, item) = single(&mut protocol);
     let attestation = protocol.attestation(item.item, Work::honest(100));
-    protocol.seconds_pass(3);
+    protocol.seconds_pass(item.deadline - item.assigned_at);
     protocol.halts_for(600);
     protocol.attests(vec![attestation]).unwrap();
     assert_eq!(protocol.item(item.item).status, ItemStatus::Assigned {});
+    protocol.seconds_pass(2);
     protocol.expires(item.item).unwrap();
+}
+
+/// How slow a chain may be is a parameter of it, and a job goes by the one that it was submitted with.
+#[test]
+fn a_chain_with_slow_blocks_needs_fewer_of_them() {
+    let mut protocol = Protocol::with_market();
+    let (_, before) = single(&mut protocol);
+    let mut params = protocol.params.orchestrator.clone();
+    params.block_seconds_max = 10;
+    let update = schema::orchestrator::ExecuteMsg::UpdateParams { params };
+    protocol.orchestrator("admin", &update).unwrap();
+    let (_, after) = single(&mut protocol);
+    protocol.halts_for(600);
+    for (item, seconds) in [(before, 1), (after, 10)] {
+        let required = (item.evidence_until - item.assigned_at).div_ceil(seconds);
+        let passed = 1;
+        refused(
+            protocol.expires(item.item),
+            ContractError::TooFewBlocks { passed, required },
+        );
+    }
 }
 
 #[test]

@@ -36,6 +36,10 @@ fn parameters_of_jobs_have_bounds() {
         };
         refused(outcome, bounds);
     }
+    for seconds in [0, 61] {
+        let outcome = update(&mut protocol, |params| params.block_seconds_max = seconds);
+        refused(outcome, ContractError::BlockSecondsOutOfBounds { seconds, max: 60 });
+    }
     update(&mut protocol, |params| params.attempts_max = 10).unwrap();
 }
 

@@ -27,7 +27,7 @@ const MODEL: &str = "demo/words";
 /// What the contracts say of themselves, and what a release after it would say.
 const VERSIONS: [&str; 2] = [env!("CARGO_PKG_VERSION"), "0.1.1"];
 
-fn artifacts() -> PathBuf {
+pub(crate) fn artifacts() -> PathBuf {
     let folder = root().join("artifacts");
     let there = folder.join("checksums.txt").exists();
     assert!(there, "scripts/build-wasm.sh builds what this deploys");

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "what cannot be unwrapped fails its story")]
 #![allow(clippy::arithmetic_side_effects, reason = "sums of a test's own numbers")]
 
+mod cli;
 mod deploy;
+mod validators;
 
 use std::{
     collections::BTreeMap,
@@ -21,6 +23,7 @@ fn network(rpc: String) -> Network {
     Network {
         chain_id: CHAIN_ID.into(),
         rpc,
+        further_rpc: vec![],
         denom: "ustake".into(),
         gas_price: "0.025".parse().unwrap(),
         bech32_prefix: devnet::PREFIX.into(),

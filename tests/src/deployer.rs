@@ -12,7 +12,8 @@ use tempfile::TempDir;
 
 use crate::program::fxn;
 
-const PASSPHRASE: &str = "correct horse battery staple";
+/// Of every key of it.
+pub const PASSPHRASE: &str = "correct horse battery staple";
 
 /// A home with one key.
 #[derive(Debug)]

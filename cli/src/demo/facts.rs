@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{bail, Context as _};
+use anyhow::{anyhow, bail, Context as _};
 use client::{events, Client, TxHash};
 use futures::StreamExt;
 use schema::{escrow::Reason, token, Event};
@@ -138,11 +138,17 @@ async fn earnings(client: &Client, holder: &str) -> anyhow::Result<BTreeMap<Reas
 /// Which chain it is and where its validators stand.
 pub(crate) async fn chain(client: &Client) -> anyhow::Result<ChainTold> {
     let network = client.network();
-    let validators = client::validators(&network.rpc, PATIENCE).await?;
-    let asked = client::node_status(&network.rpc, PATIENCE).await?;
+    let mut told = Err(anyhow!("the network has no node"));
+    for rpc in network.nodes() {
+        told = client::validators(&rpc, PATIENCE).await.map_err(Into::into);
+        if told.is_ok() {
+            break;
+        }
+    }
+    let validators = told?;
     let app_version = validators.first().map(|validator| validator.app_version.clone());
     Ok(ChainTold {
-        chain_id: asked.chain_id,
+        chain_id: network.chain_id.clone(),
         app_version: app_version.context("no validator tells of itself")?,
         validators,
     })

@@ -59,9 +59,9 @@ enum Profile {
     after_help = "Examples:\n  fxn deploy --rpc http://127.0.0.1:26657 --key faucet --profile local --artifacts artifacts\n  fxn deploy --rpc https://rpc.example.org:443 --key cold --profile public --artifacts artifacts --admin wasm1... --out network.json\n\nRun it again after whatever stopped it: it goes on where it was, and makes nothing twice. What it has done so far lies beside\nthe network file, under the same name with .partial. Once all is done it only verifies."
 )]
 pub(crate) struct Deploy {
-    /// URL of the node's RPC [default: --node]
+    /// URL of a node's RPC; may be given several times, and all get into the network file [default: --node]
     #[arg(long, value_name = "URL")]
-    rpc: Option<String>,
+    rpc: Vec<String>,
     /// Refuse any other chain
     #[arg(long, value_name = "ID")]
     chain_id: Option<String>,
@@ -209,9 +209,15 @@ fn ensure_writable(out: &Path) -> anyhow::Result<()> {
 
 /// The chain that the node is on. Its contracts are still unknown.
 async fn network(context: &Context, args: &Deploy) -> anyhow::Result<Network> {
-    let rpc = args.rpc.clone().or_else(|| context.node());
-    let rpc = rpc.context("which chain? Give --rpc with the URL of one of its nodes")?;
-    let status = client::node_status(&rpc, STATUS_TIMEOUT).await?;
+    let nodes = if args.rpc.is_empty() {
+        context.nodes()
+    } else {
+        &args.rpc
+    };
+    let [rpc, further @ ..] = nodes else {
+        bail!("which chain? Give --rpc with the URL of one of its nodes")
+    };
+    let status = client::node_status(rpc, STATUS_TIMEOUT).await?;
     if let Some(expected) = &args.chain_id {
         ensure!(
             *expected == status.chain_id,
@@ -222,7 +228,8 @@ async fn network(context: &Context, args: &Deploy) -> anyhow::Result<Network> {
     let unknown = String::new;
     Ok(Network {
         chain_id: status.chain_id,
-        rpc,
+        rpc: rpc.clone(),
+        further_rpc: further.to_vec(),
         denom: args.denom.clone(),
         gas_price: args.gas_price,
         bech32_prefix: args.prefix.clone(),

@@ -162,12 +162,12 @@ async fn network(globals: &Globals) -> Vec<Finding> {
             Some(network)
         }
     };
-    let rpc = globals
-        .node
-        .clone()
-        .or_else(|| network.as_ref().map(|network| network.rpc.clone()));
-    if let Some(rpc) = rpc {
-        findings.extend(node(&rpc, network).await);
+    let nodes = match (&globals.nodes, &network) {
+        (named, Some(network)) if named.is_empty() => network.nodes(),
+        (named, _) => named.clone(),
+    };
+    for rpc in &nodes {
+        findings.extend(node(rpc, network.clone()).await);
     }
     findings
 }
@@ -186,6 +186,7 @@ async fn node(rpc: &str, network: Option<Network>) -> Vec<Finding> {
         findings.push(
             contracts(Network {
                 rpc: rpc.to_owned(),
+                further_rpc: vec![],
                 ..network
             })
             .await,

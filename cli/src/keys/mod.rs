@@ -273,7 +273,7 @@ mod tests {
         let context = Context::new(Globals {
             home: Some(home.path().to_owned()),
             network: None,
-            node: None,
+            nodes: vec![],
             key: None,
             passphrase_file: None,
             output: Format::Json,

@@ -46,7 +46,7 @@ pub(crate) fn configure(
     layers.default("home", context.home.display().to_string());
     layers.default("host_home", context.home.display().to_string());
     layers.default("network", context.network_path().display().to_string());
-    layers.flag("rpc", context.node().map(|node| vec![node]));
+    layers.flag("rpc", (!context.nodes().is_empty()).then(|| context.nodes().to_vec()));
     layers.flag("provider", provider);
     layers.flag(
         "host_home",

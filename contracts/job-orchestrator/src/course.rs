@@ -26,9 +26,6 @@ use crate::{
     ContractError,
 };
 
-/// Seconds that a block may take before it counts as a halt of the chain, in which nobody could have delivered.
-const SECONDS_PER_BLOCK: u64 = 10;
-
 pub(crate) struct Course<'a> {
     pub(crate) storage: &'a mut dyn Storage,
     pub(crate) now: u64,
@@ -101,8 +98,8 @@ impl<'a> Course<'a> {
     /// Ends an overdue attempt: blames, and then leaves the shard to its other replicas, draws anew, or gives up.
     pub(crate) fn expire(&mut self, id: ItemId) -> Result<(), ContractError> {
         let mut item = load_item(self.storage, id)?;
-        self.check_overdue(id, &item)?;
         let job = JOBS.load(self.storage, id.job)?;
+        self.check_overdue(id, &item, &job)?;
         let links = load_links(self.storage, id, item.attempt)?;
         let blame = blame(&item.spans, &links, item.price_max()?).ok_or(ContractError::NotAssigned { item: id })?;
         self.record_blame(id, &mut item, blame);
@@ -131,7 +128,7 @@ impl<'a> Course<'a> {
         }
     }
 
-    fn check_overdue(&self, id: ItemId, item: &Item) -> Result<(), ContractError> {
+    fn check_overdue(&self, id: ItemId, item: &Item, job: &Job) -> Result<(), ContractError> {
         match item.status {
             ItemStatus::Assigned {} => {}
             ItemStatus::Attested { .. } => return Err(ContractError::Waiting { item: id }),
@@ -144,7 +141,7 @@ impl<'a> Course<'a> {
                 now: self.now,
             });
         }
-        let (passed, required) = self.blocks_until(item, evidence_until);
+        let (passed, required) = self.blocks_until(item, job, evidence_until);
         if passed < required {
             return Err(ContractError::TooFewBlocks { passed, required });
         }
@@ -153,14 +150,16 @@ impl<'a> Course<'a> {
 
     /// True once a date of an item has passed by the clock and in blocks: what a halted chain could not take in, it takes when it
     /// goes on. Whatever may be delivered until then can be, as long as nobody may be blamed for it.
-    pub(crate) fn is_past(&self, item: &Item, date: u64) -> bool {
-        let (passed, required) = self.blocks_until(item, date);
+    pub(crate) fn is_past(&self, item: &Item, job: &Job, date: u64) -> bool {
+        let (passed, required) = self.blocks_until(item, job, date);
         self.now > date && passed >= required
     }
 
     /// Blocks since the assignment, and how many a chain that does not stand still makes until `date`.
-    fn blocks_until(&self, item: &Item, date: u64) -> (u64, u64) {
-        let required = date.saturating_sub(item.assigned_at).div_ceil(SECONDS_PER_BLOCK);
+    fn blocks_until(&self, item: &Item, job: &Job, date: u64) -> (u64, u64) {
+        // Never 0: parameters have bounds.
+        let seconds = job.params.block_seconds_max.max(1);
+        let required = date.saturating_sub(item.assigned_at).div_ceil(seconds);
         (self.height.saturating_sub(item.assigned_height), required)
     }
 

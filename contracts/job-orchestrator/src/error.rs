@@ -103,6 +103,8 @@ pub enum ContractError {
     #[error("{passed} blocks have passed since the assignment, {required} are required")]
     TooFewBlocks { passed: u64, required: u64 },
 
+    #[error("a block takes 1 to {max} seconds at most, found {seconds}")]
+    BlockSecondsOutOfBounds { seconds: u64, max: u64 },
     #[error("1 to {max} attempts, found {attempts}")]
     AttemptsOutOfBounds { attempts: u8, max: u8 },
     #[error("evidence is taken at least as long as attestations: {grace_seconds} seconds, found {evidence_seconds}")]

@@ -16,6 +16,8 @@ use crate::ContractError;
 /// Assignments of one item that the admin may allow: each one adds a line to the item's history.
 const ATTEMPTS_MAX: u8 = 10;
 /// Longest life of a job that the admin may allow: 30 days, as the escrow's longest hold.
+/// Longest `block_seconds_max`: no chain that works is slower.
+const BLOCK_SECONDS_MAX: u64 = 60;
 const JOB_SECONDS_MAX: u64 = 30 * 24 * 3600;
 
 pub(crate) const CONFIG: Single<Config> = Single::new("config");
@@ -198,8 +200,15 @@ pub(crate) fn check_params(params: &OrchestratorParams) -> Result<(), ContractEr
         attempts_max,
         job_seconds_max,
         migration_notice_seconds,
+        block_seconds_max,
     } = *params;
     governed::migration::check_notice(migration_notice_seconds, 1)?;
+    if block_seconds_max == 0 || block_seconds_max > BLOCK_SECONDS_MAX {
+        return Err(ContractError::BlockSecondsOutOfBounds {
+            seconds: block_seconds_max,
+            max: BLOCK_SECONDS_MAX,
+        });
+    }
     if attempts_max == 0 || attempts_max > ATTEMPTS_MAX {
         return Err(ContractError::AttemptsOutOfBounds {
             attempts: attempts_max,

@@ -67,7 +67,7 @@ impl Course<'_> {
         }
         let job = JOBS.load(self.storage, id.job)?;
         let latest = item.deadline.saturating_add(job.params.grace_seconds);
-        if self.is_past(&item, latest) {
+        if self.is_past(&item, &job, latest) {
             return Ok(Err(Refusal::TooLate { latest, now: self.now }));
         }
         let assignment = self.assignment(id, &item, &job, domain)?;
@@ -121,10 +121,10 @@ impl Course<'_> {
         if now <= deadline {
             return Err(ContractError::EvidenceEarly { deadline, now });
         }
-        if self.is_past(&item, evidence_until) {
+        let job = JOBS.load(self.storage, id.job)?;
+        if self.is_past(&item, &job, evidence_until) {
             return Err(ContractError::EvidenceLate { evidence_until, now });
         }
-        let job = JOBS.load(self.storage, id.job)?;
         self.assignment(id, &item, &job, domain)?.check_prefix(links, verify)?;
         let known = load_links(self.storage, id, attempt)?;
         if weight(links) <= weight(&known) {

@@ -269,6 +269,7 @@ pub(crate) fn network(rpc: &str) -> Network {
     Network {
         chain_id: "fxn-devnet-1".into(),
         rpc: rpc.into(),
+        further_rpc: vec![],
         denom: "ustake".into(),
         gas_price: "0.025".parse().unwrap(),
         bech32_prefix: "wasm".into(),

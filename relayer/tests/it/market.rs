@@ -119,14 +119,19 @@ impl Market {
 
     /// The same on a chain of somebody else, with the local parameters. Its faucet pays.
     pub async fn open_elsewhere(plan: Plan, home: TempDir, network: Network, suffix: &str) -> Market {
+        // Markets of one process share the faucet's account, and its transactions follow each other.
+        static FAUCET: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let turn = FAUCET.lock().await;
         let client = Client::connect(network.clone()).await.unwrap();
         let faucet = Account::new(client, Wallet::dev("faucet"));
+        let mut calls = vec![];
         for name in ["creator", "provider-1", "developer", "relayer"] {
             let address = Wallet::dev(&format!("{name}{suffix}")).address(&network.bech32_prefix);
-            let coins = Call::send(address.clone(), 50_000_000);
-            let tokens = Call::cw20_transfer(&network.contracts.func_token, address, 2 * BOND).unwrap();
-            faucet.execute(&[coins, tokens]).await.unwrap();
+            calls.push(Call::send(address.clone(), 50_000_000));
+            calls.push(Call::cw20_transfer(&network.contracts.func_token, address, 2 * BOND).unwrap());
         }
+        faucet.execute(&calls).await.unwrap();
+        drop(turn);
         Market::open_on(plan, home, network, None, suffix).await
     }
 

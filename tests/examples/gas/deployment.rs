@@ -63,6 +63,7 @@ fn network(rpc: String, made: &[String]) -> anyhow::Result<Network> {
     Ok(Network {
         chain_id: "fxn-localnet-1".into(),
         rpc,
+        further_rpc: vec![],
         denom: "ustake".into(),
         gas_price: "0.025".parse()?,
         bech32_prefix: devnet::PREFIX.into(),

@@ -18,7 +18,8 @@ use super::oracle::Oracle;
 
 /// Owners whose hosts always answer and whose relayers are always awake.
 pub(crate) const HONEST: [&str; 4] = ["anna", "bert", "cora", "gus"];
-const SECONDS_PER_BLOCK: u64 = 10;
+/// `block_seconds_max` of the local profile.
+const SECONDS_PER_BLOCK: u64 = 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mood {

@@ -3,25 +3,40 @@
 //! safe was safe; the checkpoint is empty.
 //!
 //! `FXN_SEED=7 cargo test -p fxn-relayer --test it chaos -- --nocapture` runs one seed, `FXN_SLOW=1` runs 200, and without either there are 20.
-//! With `FXN_CHAOS_NETWORK=network.json` the chain is one that is there already, a wasmd with the local parameters and the dev accounts.
+//! With `FXN_CHAOS_NETWORK=FILE` the chain is the one of this network file, which is there already and has the local parameters and the
+//! development accounts: a wasmd of `scripts/localnet.sh` with `fxn deploy --profile local`. Its node is not restarted. It is slower, so
+//! `FXN_SLOW=1` means 30 seeds there.
 
 mod story;
 
-use std::{collections::VecDeque, sync::Mutex, time::Instant};
+use std::{collections::VecDeque, path::PathBuf, sync::Mutex, time::Instant};
 
 use story::Story;
 
 /// Seeds of the short and of the long run.
 const SHORT: u64 = 20;
 const LONG: u64 = 200;
+/// Of the long run on a chain that is there already: a story takes half a minute there.
+const LONG_ELSEWHERE: u64 = 30;
 /// Seeds that run at the same time: most of a life is waiting.
 const LANES: usize = 6;
 
+/// A network file: the chain is there and somebody else's.
+const NETWORK: &str = "FXN_CHAOS_NETWORK";
+
+fn elsewhere() -> Option<PathBuf> {
+    std::env::var_os(NETWORK).map(PathBuf::from)
+}
+
 fn seeds() -> VecDeque<u64> {
+    let long = match elsewhere() {
+        Some(_) => LONG_ELSEWHERE,
+        None => LONG,
+    };
     let seed = std::env::var("FXN_SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
     match (seed, std::env::var_os("FXN_SLOW").is_some()) {
         (Some(seed), false) => [seed].into(),
-        (seed, true) => (0..LONG).map(|number| seed.unwrap_or(1).wrapping_add(number)).collect(),
+        (seed, true) => (0..long).map(|number| seed.unwrap_or(1).wrapping_add(number)).collect(),
         (None, false) => (1..=SHORT).collect(),
     }
 }
@@ -46,10 +61,11 @@ async fn chaos_ends_with_every_item_attested_once_or_expired_by_rule() {
     futures::future::join_all((0..LANES).map(|_| lane())).await;
     println!("{total} seeds took {} s", began.elapsed().as_secs());
     let failed = failed.into_inner().unwrap();
+    let chain = elsewhere().map_or_else(String::new, |file| format!("{NETWORK}={} ", file.display()));
     let replays: Vec<String> = failed
         .iter()
         .map(|(seed, error)| {
-            format!("FXN_SEED={seed} cargo test -p fxn-relayer --test it chaos -- --nocapture   # {error}")
+            format!("{chain}FXN_SEED={seed} cargo test -p fxn-relayer --test it chaos -- --nocapture   # {error}")
         })
         .collect();
     assert!(

@@ -15,6 +15,7 @@ use schema::{
 };
 use tempfile::TempDir;
 
+use super::elsewhere;
 use crate::{
     market::{Market, Plan, EARNED},
     power,
@@ -50,19 +51,16 @@ pub struct Story {
     restarts: u32,
 }
 
-/// A network file: the chain is there and somebody else's, as of `scripts/localnet.sh`. Its nodes are not restarted.
-const NETWORK: &str = "FXN_CHAOS_NETWORK";
-
 async fn open_market(seed: u64) -> Market {
     let home = TempDir::new().unwrap();
     let plan = Plan {
         block_time: Duration::from_millis(100),
         ..Plan::PATIENT
     };
-    let Some(file) = std::env::var_os(NETWORK) else {
+    let Some(file) = elsewhere() else {
         return Market::open_in(plan, home, Some("chain")).await;
     };
-    let network = Network::load(Path::new(&file)).unwrap();
+    let network = Network::load(&file).unwrap();
     // One seed may be run on it again and again.
     let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap();
     let suffix = format!("-{seed}-{}", since_1970.as_millis());

@@ -1,7 +1,8 @@
-// CosmJS, as a wallet or a web page uses it, against a real `fxn devnet` process: FXN_BIN names the program.
+// CosmJS, as a wallet or a web page uses it: the same against the chain of the network file that FXN_NETWORK names (one with the development
+// accounts, as of scripts/localnet.sh) and, without one, against an `fxn devnet` of its own. FXN_BIN names the program.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -14,14 +15,20 @@ import { GasPrice } from "@cosmjs/stargate";
 import { TxRaw } from "cosmjs-types/cosmos/tx/v1beta1/tx";
 
 const options = { gasPrice: GasPrice.fromString("0.025ustake"), broadcastPollIntervalMs: 100 };
-const chainId = "fxn-devnet-1";
-let folder, node, network, client;
+const funds = { coins: "1000000000", func: "1000000000" };
+const names = ["developer", "creator", "gateway", "provider-1", "provider-2", "provider-3", "provider-4", "provider-5", "provider-6"];
+let folder, node, network, client, chainId, faucet;
 
-// Everybody knows the keys of development accounts.
-const secret = (name) => createHash("sha256").update("function network development account").update(name).digest();
+// Everybody knows the key of the faucet. All others are new, so that a chain may be used again and again.
+const faucetKey = createHash("sha256").update("function network development account").update("faucet").digest();
+const keys = new Map();
+const secret = (name) => keys.get(name) ?? keys.set(name, randomBytes(32)).get(name);
 
 async function signer(name, kind = DirectSecp256k1Wallet) {
-  const wallet = await kind.fromKey(secret(name), "wasm");
+  return connected(await kind.fromKey(secret(name), "wasm"));
+}
+
+async function connected(wallet) {
   const [{ address }] = await wallet.getAccounts();
   return { address, client: await SigningCosmWasmClient.connectWithSigner(network.rpc, wallet, options) };
 }
@@ -30,7 +37,8 @@ const transfer = (recipient, amount) => ({ transfer: { recipient, amount: String
 const func = async (address) =>
   BigInt((await client.queryContractSmart(network.contracts.func_token, { balance: { address } })).balance);
 
-before(async () => {
+// Starts the embedded chain and returns where its network file is.
+async function devnet() {
   folder = mkdtempSync(join(tmpdir(), "fxn-cosmjs-"));
   const bin = process.env.FXN_BIN;
   assert.ok(bin, "FXN_BIN names the fxn program");
@@ -46,14 +54,27 @@ before(async () => {
     node.on("error", reject);
     setTimeout(() => reject(new Error("fxn devnet does not start")), 60_000).unref();
   });
-  network = JSON.parse(readFileSync(JSON.parse(line).network, "utf8"));
+  return JSON.parse(line).network;
+}
+
+before(async () => {
+  network = JSON.parse(readFileSync(process.env.FXN_NETWORK ?? (await devnet()), "utf8"));
+  chainId = network.chain_id;
   client = await CosmWasmClient.connect(network.rpc);
+  faucet = await connected(await DirectSecp256k1Wallet.fromKey(faucetKey, "wasm"));
+  const calls = [];
+  for (const name of names) {
+    const { address } = await signer(name);
+    calls.push({ contractAddress: network.contracts.func_token, msg: transfer(address, funds.func), funds: [] });
+    await faucet.client.sendTokens(faucet.address, address, [{ denom: "ustake", amount: funds.coins }], "auto");
+  }
+  await faucet.client.executeMultiple(faucet.address, calls, "auto");
 });
 
 after(() => {
   node?.kill("SIGKILL");
   client?.disconnect();
-  rmSync(folder, { recursive: true, force: true });
+  if (folder) rmSync(folder, { recursive: true, force: true });
 });
 
 test("the chain, its height and its blocks are read", async () => {
@@ -71,7 +92,7 @@ test("accounts and balances are read", async () => {
   const account = await client.getAccount(address);
   assert.equal(account.sequence, 0);
   assert.ok(account.accountNumber > 0);
-  assert.deepEqual(await client.getBalance(address, "ustake"), { denom: "ustake", amount: "1000000000000" });
+  assert.deepEqual(await client.getBalance(address, "ustake"), { denom: "ustake", amount: funds.coins });
   assert.equal((await client.getBalance(address, "unothing")).amount, "0");
   assert.equal(await client.getAccount((await signer("nobody at all")).address), null);
 });
@@ -79,23 +100,24 @@ test("accounts and balances are read", async () => {
 test("contracts, codes and state are read", async () => {
   const { func_token: token } = network.contracts;
   const codes = await client.getCodes();
-  assert.deepEqual(codes.map((code) => code.id), [1, 2, 3, 4, 5]);
-  const details = await client.getCodeDetails(1);
-  assert.equal(details.checksum, codes[0].checksum);
-  assert.equal((await client.getContracts(1))[0], token);
-  assert.deepEqual(await client.getContracts(99), []);
-  const contract = await client.getContract(token);
-  assert.equal(contract.codeId, 1);
-  assert.equal(contract.label, "func-token");
-  const { address: admin } = await signer("admin");
-  assert.deepEqual((await client.getContractsByCreator(admin)).length, 5);
+  for (const [name, address] of Object.entries(network.contracts)) {
+    const { codeId, creator, label } = await client.getContract(address);
+    assert.equal(label, name.replaceAll("_", "-"));
+    const { checksum } = codes.find(({ id }) => id === codeId);
+    assert.equal((await client.getCodeDetails(codeId)).checksum, checksum);
+    assert.ok((await client.getContracts(codeId)).includes(address));
+    assert.ok((await client.getContractsByCreator(creator)).includes(address));
+    const answer = await client.queryContractSmart(address, name === "func_token" ? { token_info: {} } : { config: {} });
+    assert.equal(typeof answer, "object");
+  }
+  assert.deepEqual(await client.getContracts(9999), []);
   const info = await client.queryContractSmart(token, { token_info: {} });
   assert.equal(info.symbol, "FUNC");
   const raw = await client.queryContractRaw(token, new TextEncoder().encode("contract_info"));
   assert.equal(JSON.parse(new TextDecoder().decode(raw)).contract, "func-token");
   assert.equal((await client.queryContractRaw(token, new Uint8Array([1])))?.length ?? 0, 0);
   await assert.rejects(client.queryContractSmart(token, { dance: {} }), /unknown variant `dance`/);
-  await assert.rejects(client.getContract(admin), /no such contract/);
+  await assert.rejects(client.getContract(faucet.address), /no such contract/);
 });
 
 test("a contract is called with a simulated and with a fixed fee, once and several times", async () => {
@@ -131,16 +153,36 @@ test("coins are sent and a transaction is found by its hash and by its events", 
   assert.equal(await client.getTx("AB".repeat(32)), null);
 });
 
+test("FUNC is deposited by a transfer with a message, found by its events, and withdrawn", async () => {
+  const payer = await signer("gateway");
+  const { func_token: token, royalty_escrow: escrow } = network.contracts;
+  const msg = Buffer.from(JSON.stringify({ deposit: { beneficiary: null } })).toString("base64");
+  const deposit = { send: { contract: escrow, amount: "70", msg } };
+  const sent = await payer.client.execute(payer.address, token, deposit, "auto");
+  const credited = sent.events.find(({ type }) => type === "wasm-credited").attributes;
+  const told = Object.fromEntries(credited.map(({ key, value }) => [key, value]));
+  assert.deepEqual([told.holder, told.reason, told.amount], [payer.address, "deposit", "70"]);
+  const money = async () => (await client.queryContractSmart(escrow, { money: { holder: payer.address } })).available;
+  assert.equal(await money(), "70");
+  const found = await client.searchTx([{ key: "wasm-credited.holder", value: payer.address }]);
+  assert.deepEqual(found.map(({ hash }) => hash), [sent.transactionHash]);
+  const before = await func(payer.address);
+  await payer.client.execute(payer.address, escrow, { withdraw: { amount: "30" } }, "auto");
+  assert.equal((await func(payer.address)) - before, 30n);
+  assert.equal(await money(), "40");
+});
+
 test("a contract is made of a code", async () => {
   const maker = await signer("provider-3");
   // All FUNC that may ever be, or the token refuses to begin.
   const initial_balances = [{ address: maker.address, amount: "1000000000000000" }];
   const message = { initial_balances, marketing: null };
-  const made = await maker.client.instantiate(maker.address, 1, message, "a second token", "auto");
-  assert.deepEqual((await client.getContracts(1)).includes(made.contractAddress), true);
+  const { codeId } = await client.getContract(network.contracts.func_token);
+  const made = await maker.client.instantiate(maker.address, codeId, message, "a second token", "auto");
+  assert.ok((await client.getContracts(codeId)).includes(made.contractAddress));
   assert.equal((await client.getContract(made.contractAddress)).creator, maker.address);
   const few = { initial_balances: [{ address: maker.address, amount: "1" }], marketing: null };
-  await assert.rejects(maker.client.instantiate(maker.address, 1, few, "a third", "auto"), /instantiate wasm contract failed/);
+  await assert.rejects(maker.client.instantiate(maker.address, codeId, few, "a third", "auto"), /instantiate wasm contract failed/);
 });
 
 test("a contract's refusal, a used sequence and a foreign code are told in the chain's words", async () => {
@@ -161,7 +203,9 @@ test("a contract's refusal, a used sequence and a foreign code are told in the c
   const stale = { accountNumber: (await client.getAccount(poor.address)).accountNumber, sequence: 0, chainId };
   const signed = await poor.client.sign(poor.address, [message], fee, "", stale);
   await assert.rejects(client.broadcastTx(TxRaw.encode(signed).finish()), /Code: 32|code 32|account sequence mismatch/);
-  await assert.rejects(poor.client.upload(poor.address, new Uint8Array([0, 97, 115, 109]), fee), /compiled into this chain/);
+  // Four bytes are no module anywhere; contracts are compiled into the embedded chain, and it says so.
+  const refusal = node ? /compiled into this chain/ : /create wasm contract failed/;
+  await assert.rejects(poor.client.upload(poor.address, new Uint8Array([0, 97, 115, 109]), fee), refusal);
 });
 
 test("a wallet that signs amino JSON is taken, and its changed document is not", async () => {

@@ -8,12 +8,10 @@ cd "$(dirname "$0")/.."
 
 step() { printf '\n== %s (%d s)\n' "$1" "$SECONDS"; }
 
-install_cosmjs() { npm --prefix tests/cosmjs ci --no-audit --no-fund --loglevel=error; }
-
 command -v rustup >/dev/null || { echo "scripts/test.sh needs Rust with rustup: https://rustup.rs" >&2; exit 1; }
 left_out=()
-[[ $(node --version 2>/dev/null) =~ ^v([0-9]+) && ${BASH_REMATCH[1]} -ge 20 ]] && command -v npm >/dev/null && node=yes || node=no
-[[ $node == yes ]] || left_out+=("contracts for wasm32, deployments of them, and CosmJS (they need Node.js 20 or newer with npm)")
+[[ $(node --version 2>/dev/null) =~ ^v([0-9]+)[.]([0-9]+) ]] && ((BASH_REMATCH[1] * 100 + BASH_REMATCH[2] >= 2014)) && command -v npm >/dev/null && node=yes || node=no
+[[ $node == yes ]] || left_out+=("contracts for wasm32, deployments of them, and CosmJS (they need Node.js 20.14 or newer with npm)")
 scripts/wasmd.sh --check 2>/dev/null && wasmd=yes || wasmd=no
 [[ $wasmd == yes ]] || left_out+=("the chain of wasmd validators (it needs Go, https://go.dev/dl, to build wasmd once)")
 tell_left_out() { [[ ${#left_out[@]} -eq 0 ]] || { printf 'left out:'; printf ' %s;' "${left_out[@]}"; printf '\n'; } >&2; }
@@ -47,6 +45,12 @@ step "tests, with the demonstration as the end-to-end test"
 fxn=$(realpath "${CARGO_TARGET_DIR:-target}/release/fxn")
 FXN_BIN="$fxn" cargo test --workspace --locked --no-fail-fast
 
+if [[ $node == yes ]]; then
+  step "CosmJS on the embedded chain"
+  npm --prefix tests/cosmjs ci --no-audit --no-fund --loglevel=error
+  FXN_BIN="$fxn" npm --prefix tests/cosmjs test
+fi
+
 if [[ $wasmd == yes ]]; then
   step "wasmd"
   scripts/wasmd.sh
@@ -69,18 +73,11 @@ if [[ $wasmd == yes && $node == yes ]]; then
   scripts/localnet.sh start
   FXN_BIN="$fxn" FXN_E2E_RPC=http://127.0.0.1:26800 cargo test --workspace --locked --test e2e
   step "CosmJS on the same chain"
-  install_cosmjs
   deployer=$(mktemp -d -p "$FXN_LOCALNET_HOME")
   "$fxn" --home "$deployer" keys import faucet --dev
   "$fxn" --home "$deployer" deploy --rpc http://127.0.0.1:26800 --profile local
   FXN_NETWORK=$deployer/network.json npm --prefix tests/cosmjs test
   scripts/localnet.sh stop
-fi
-
-if [[ $node == yes ]]; then
-  step "CosmJS on the embedded chain"
-  install_cosmjs
-  FXN_BIN="$fxn" npm --prefix tests/cosmjs test
 fi
 
 step "done"

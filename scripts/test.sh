@@ -70,7 +70,7 @@ if [[ $wasmd == yes && $node == yes ]]; then
 fi
 
 if [[ $node == yes ]]; then
-  step "CosmJS against the embedded chain"
+  step "CosmJS against the embedded chain, and what docs/wire.md describes"
   npm --prefix tests/cosmjs ci --no-audit --no-fund --loglevel=error
   FXN_BIN="$fxn" npm --prefix tests/cosmjs test
 fi

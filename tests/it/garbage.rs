@@ -225,6 +225,9 @@ fn queries(protocol: &Protocol) -> Vec<(Addr, Value)> {
             start_after: Some(1),
             limit,
         }),
+        json!(Staking::Offers {
+            deployments: vec![1, 2]
+        }),
         json!(Staking::Deployments {
             provider: Some(protocol.addr("anna").into_string()),
             start_after: Some(0),
@@ -238,6 +241,7 @@ fn queries(protocol: &Protocol) -> Vec<(Addr, Value)> {
         json!(Escrow::Money {
             holder: dora.clone(),
             start_after: Some(0),
+            sessions_after: Some(0),
             limit,
         }),
         json!(Escrow::Ledger {
@@ -245,6 +249,17 @@ fn queries(protocol: &Protocol) -> Vec<(Addr, Value)> {
             limit,
         }),
         json!(Escrow::Hold { job: 1 }),
+        json!(Escrow::Session { session: 1 }),
+        json!(Escrow::Sessions {
+            account: dora.clone(),
+            start_after: Some(0),
+            limit,
+        }),
+        json!(Escrow::SessionsOf {
+            deployment: 1,
+            start_after: Some(0),
+            limit,
+        }),
     ] {
         ask(&contracts.royalty_escrow, question);
     }

@@ -17,6 +17,7 @@ mod host;
 pub mod localnet;
 mod market;
 pub mod program;
+mod session;
 mod work;
 
 pub use crate::{
@@ -25,5 +26,6 @@ pub use crate::{
     code::NEXT_VERSION,
     host::Host,
     market::{Creation, Serving, DEVELOPER, MODEL, PARENT, PROVIDERS},
-    work::{found, links_of, Work},
+    session::SESSION_KEY,
+    work::{found, host_of, links_of, Work},
 };

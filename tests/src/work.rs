@@ -181,7 +181,7 @@ pub fn links_of(
 }
 
 /// Everybody in the stories can sign for every host, so that they can tell of every fraud.
-fn host_of(key: &PublicKey) -> Host {
+pub fn host_of(key: &PublicKey) -> Host {
     let names = PROVIDERS
         .iter()
         .copied()

@@ -47,7 +47,7 @@ use world::{steps, Census, Step, World};
 
 /// Of each statement.
 const STORIES: u32 = 8;
-const STORIES_OF_ALL: u32 = 60;
+const STORIES_OF_ALL: u32 = 72;
 /// Of each of the ten tests.
 const STORIES_SLOW: u32 = 2_000;
 const SEED: u64 = 20_260_901;

@@ -72,7 +72,7 @@ pub(super) fn offer_of(deployment: u64) -> DeploymentOffer {
         2 => "peter",
         _ => "spare",
     };
-    let stage = u8::from(deployment % 2 == 0);
+    let stage = u8::from(deployment.is_multiple_of(2));
     DeploymentOffer {
         deployment,
         provider: addr(provider).into_string(),
@@ -178,7 +178,7 @@ pub(super) fn voucher(deployment: u64, sequence: u64, requests: u64, amount: u12
 
 /// F + R + G of so many rows: F = 20 a row, R = a tenth and the fixed part, G = a twentieth.
 pub(super) fn price(deployment: u64, requests: u64) -> u128 {
-    let share = if deployment % 2 == 0 { 4_000 } else { 6_000 };
+    let share = if deployment.is_multiple_of(2) { 4_000 } else { 6_000 };
     let (rows, units) = (u128::from(requests), u128::from(requests) * 10);
     let compute = units.div_ceil(1) + 10 * rows;
     compute + compute / 10 + (50 * units * share).div_ceil(10_000_000) + compute / 20

@@ -11,6 +11,8 @@ use super::{
     *,
 };
 
+type Change = fn(&mut Voucher);
+
 #[test]
 fn a_voucher_pays_everybody_what_it_adds_to_the_one_before() {
     let mut escrow = Escrow::with_session();
@@ -71,7 +73,7 @@ fn every_rule_of_a_voucher_has_its_name_and_a_refused_one_changes_nothing() {
     assert_eq!(escrow.settled(escrow.signed(voucher(1, 5, 100, 2_330))), Ok(2_330));
     let books = escrow.sums();
     let good = voucher(1, 6, 150, 2_500);
-    let cases: [(fn(&mut Voucher), VoucherRefusal); 14] = [
+    let cases: [(Change, VoucherRefusal); 14] = [
         (|v| v.session = 2, Unknown),
         (|v| v.deployment = 3, Unknown),
         (|v| v.sequence = 5, Stale),

@@ -10,6 +10,7 @@ mod document;
 mod market;
 mod meter;
 mod proof;
+mod sessions;
 mod story;
 
 use std::path::PathBuf;
@@ -29,9 +30,12 @@ async fn main() -> anyhow::Result<()> {
     let (client, made) = deployment::deploy(net.rpc(0)).await?;
     let mut small = Meter::new(client.clone());
     story::tell(&mut small, "small", "0.1.1").await?;
+    sessions::tell(&mut small, "small").await?;
     market::fill(&small).await?;
+    sessions::fill(&small).await?;
     let mut large = Meter::new(client);
     story::tell(&mut large, "large", "0.1.2").await?;
+    sessions::tell(&mut large, "large").await?;
     let version = net.status()[0]
         .up
         .as_ref()

@@ -46,7 +46,7 @@ fxn=$(realpath "${CARGO_TARGET_DIR:-target}/release/fxn")
 FXN_BIN="$fxn" cargo test --workspace --locked --no-fail-fast
 
 if [[ $node == yes ]]; then
-  step "CosmJS on the embedded chain"
+  step "CosmJS on the embedded chain, and what docs/wire.md describes"
   npm --prefix tests/cosmjs ci --no-audit --no-fund --loglevel=error
   FXN_BIN="$fxn" npm --prefix tests/cosmjs test
 fi

@@ -239,6 +239,7 @@ impl Escrow<'_> {
         let query = escrow::QueryMsg::Money {
             holder: holder.to_owned(),
             start_after: None,
+            sessions_after: None,
             limit: Some(PAGE),
         };
         self.ask(&query).await

@@ -45,8 +45,8 @@ pub(crate) fn codes() -> Vec<Code> {
             Box::new(ContractWrapper::new(execute, instantiate, query).with_migrate(migrate))
         },
         || {
-            use royalty_escrow::contract::{execute, instantiate, query};
-            Box::new(ContractWrapper::new(execute, instantiate, query))
+            use royalty_escrow::contract::{execute, instantiate, query, reply};
+            Box::new(ContractWrapper::new(execute, instantiate, query).with_reply(reply))
         },
         || {
             use job_orchestrator::contract::{execute, instantiate, migrate, query, reply};

@@ -2,7 +2,7 @@
 //!
 //! A preimage is `fxn/<type>/v1` in ASCII, then the fields in declared order: integers up to 64 bits as u64 big-endian, u128
 //! big-endian; texts, byte strings and lists with a u32 big-endian length before them; an option as one byte 0 or 1, then its
-//! value. The digest is sha256 of all of it. Golden vectors stand in the tests of [`crate::receipt`].
+//! value. The digest is sha256 of all of it. `docs/wire.md` says the same for other languages; golden vectors stand in `vectors/`.
 
 use sha2::{Digest as _, Sha256};
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    escrow::{Holder, Reason},
+    escrow::{Holder, Reason, VoucherRefusal},
     Digest, ItemId, ModelId, Namespace,
 };
 
@@ -47,7 +47,22 @@ macro_rules! plain_fields {
     )+ };
 }
 
-plain_fields!(u8, u16, u32, u64, bool, Uint128, String, Digest, ItemId, ModelId, Namespace, Holder, Reason);
+plain_fields!(
+    u8,
+    u16,
+    u32,
+    u64,
+    bool,
+    Uint128,
+    String,
+    Digest,
+    ItemId,
+    ModelId,
+    Namespace,
+    Holder,
+    Reason,
+    VoucherRefusal
+);
 
 impl<T: Field> Field for Option<T> {
     fn write(&self) -> Option<String> {
@@ -193,6 +208,33 @@ events! {
     /// One item was paid for: `paid` left the hold, of which `burnt` left the world.
     Settled = "settled" { item: ItemId, paid: Uint128, burnt: Uint128 }
     RoyaltiesDistributed = "royalties_distributed" { model: ModelId, amount: Uint128 }
+    /// Slots are taken and vouchers may come. What is pinned stands in `Session`.
+    SessionOpened = "session_opened" {
+        session: u64, owner: String, model: ModelId, version: u32, endpoint: String, deployments: DeploymentList,
+        /// For vouchers and reservations.
+        held: Uint128,
+        expires_at: u64,
+    }
+    /// Money came to these deployments, which may be new to the session.
+    SessionToppedUp = "session_topped_up" { session: u64, deployments: DeploymentList, held: Uint128 }
+    /// The owner wants it back: after this date anyone may close it.
+    AllocationClosing = "allocation_closing" { session: u64, deployment: u64, closes_at: u64 }
+    /// The slot is free again.
+    AllocationClosed = "allocation_closed" {
+        session: u64, deployment: u64,
+        /// To the provider, of what was prepaid.
+        reservation: Uint128,
+        /// To the owner.
+        released: Uint128,
+    }
+    /// A voucher was paid: everything but the sequence is what it adds to the one settled before it.
+    VoucherSettled = "voucher_settled" {
+        session: u64, deployment: u64, sequence: u64, requests: u64, units_in: u64, units_out: u64,
+        /// Out of the allocation, of which `burnt` left the world.
+        paid: Uint128,
+        burnt: Uint128,
+    }
+    VoucherRefused = "voucher_refused" { session: u64, deployment: u64, sequence: u64, reason: VoucherRefusal }
 
     // job-orchestrator
     JobSubmitted = "job_submitted" {
@@ -317,6 +359,18 @@ mod tests {
                 units_out: 0,
             },
             Event::AdminProposed { admin: None },
+            Event::VoucherRefused {
+                session: 3,
+                deployment: 4,
+                sequence: 5,
+                reason: VoucherRefusal::Stale,
+            },
+            Event::AllocationClosed {
+                session: 3,
+                deployment: 4,
+                reservation: 5u128.into(),
+                released: 0u128.into(),
+            },
             Event::MigrationProposed {
                 code_id: 7,
                 checksum: Digest([2; 32]),

@@ -102,6 +102,19 @@ impl Digest {
     }
 }
 
+impl Signature {
+    /// Every signature has a twin with the other s. Only the one with the lower s is a signature of ours, so that what is signed has one
+    /// form.
+    pub fn is_low_s(&self) -> bool {
+        // Half of the order of the group, rounded down.
+        const HALF_ORDER: [u8; 32] = [
+            0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x5d, 0x57,
+            0x6e, 0x73, 0x57, 0xa4, 0x50, 0x1d, 0xdf, 0xe9, 0x2f, 0x46, 0x68, 0x1b, 0x20, 0xa0,
+        ];
+        self.0[32..] <= HALF_ORDER[..]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! The wire contract of Function Network: what contracts, hosts, relayers and clients say to each other.
 //!
 //! Everybody speaks this crate and nobody speaks past it. It does no I/O and depends on no other member of the workspace.
-//! Bytes that are signed or hashed are defined in [`canonical`], [`merkle`] and [`receipt`]; money in [`price`].
+//! Bytes that are signed or hashed are defined in [`canonical`], [`merkle`], [`receipt`] and [`session`]; money in [`price`].
 
 pub mod canonical;
 pub mod event;
@@ -12,6 +12,7 @@ pub mod msg;
 pub mod params;
 pub mod price;
 pub mod receipt;
+pub mod session;
 pub mod text;
 pub mod work;
 

@@ -30,7 +30,26 @@ pub struct NoticeTooShort {
     pub seconds: u64,
 }
 
+/// Nobody could ever open a session.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "escrow.allocation_min is {least}, at most staking.bond_per_slot = {slot_bond} may be at stake with a deployment"
+)]
+pub struct NoSessions {
+    pub least: Uint128,
+    pub slot_bond: Uint128,
+}
+
 impl Params {
+    /// Refuses a network on which the least allocation of a session is more than a slot is backed with.
+    pub fn check_sessions(&self) -> Result<(), NoSessions> {
+        let (least, slot_bond) = (self.escrow.allocation_min, self.staking.bond_per_slot);
+        if least > slot_bond {
+            return Err(NoSessions { least, slot_bond });
+        }
+        Ok(())
+    }
+
     /// Refuses a network on which a migration could outrun an unbonding. Unbonding may grow up to staking's notice, so that one is
     /// the measure of the others.
     pub fn check_notices(&self) -> Result<(), NoticeTooShort> {
@@ -79,6 +98,8 @@ pub struct StakingParams {
     pub penalty_bps_min: u16,
     /// Longest `base_seconds` and `seconds_per_1k_units` of an SLA.
     pub sla_seconds_max: u64,
+    /// Least that a deployment may ask for a slot reserved for an hour, in ufunc. At least 1: holding capacity is never free.
+    pub reservation_per_hour_min: Uint128,
     /// From `ProposeMigration` to `ExecuteMigration`. Never changes; at least `unbonding_seconds`, at most
     /// 90 days.
     pub migration_notice_seconds: u64,
@@ -91,6 +112,12 @@ pub struct EscrowParams {
     pub fees: FeeBps,
     /// Longest time for which money may be held.
     pub hold_seconds_max: u64,
+    /// Longest time from the opening of a session to its expiry, at most 30 days.
+    pub session_seconds_max: u64,
+    /// Time in which providers may still settle when a session closes or has expired, 1 second to 7 days. Pinned when it is opened.
+    pub close_notice_seconds: u64,
+    /// Least ufunc set apart for a deployment of a session. At least 1.
+    pub allocation_min: Uint128,
 }
 
 #[cw_serde]
@@ -131,6 +158,26 @@ mod tests {
         ] {
             let params: Params = toml::from_str(profile).unwrap();
             assert_eq!(params.check_notices(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn in_both_profiles_sessions_can_be_opened_and_a_network_without_them_is_told() {
+        for profile in [
+            include_str!("../../params/local.toml"),
+            include_str!("../../params/public.toml"),
+        ] {
+            let mut params: Params = toml::from_str(profile).unwrap();
+            assert_eq!(params.check_sessions(), Ok(()));
+            params.staking.bond_per_slot = params.escrow.allocation_min;
+            assert_eq!(params.check_sessions(), Ok(()));
+            params.escrow.allocation_min = 50_000_001u128.into();
+            params.staking.bond_per_slot = 50_000_000u128.into();
+            let told = params.check_sessions().unwrap_err().to_string();
+            assert_eq!(
+                told,
+                "escrow.allocation_min is 50000001, at most staking.bond_per_slot = 50000000 may be at stake with a deployment"
+            );
         }
     }
 

@@ -17,7 +17,7 @@ pub struct Domain {
 }
 
 impl Domain {
-    fn preimage(&self, type_name: &str) -> Preimage {
+    pub(crate) fn preimage(&self, type_name: &str) -> Preimage {
         Preimage::new(type_name).bytes(&self.chain_id).bytes(&self.contract)
     }
 }
@@ -31,7 +31,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    fn write(self, preimage: Preimage) -> Preimage {
+    pub(crate) fn write(self, preimage: Preimage) -> Preimage {
         match self {
             Self::Done => preimage.u64(0u8),
         }

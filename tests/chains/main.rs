@@ -11,6 +11,7 @@
 
 mod market;
 mod mistakes;
+mod sessions;
 mod side;
 mod work;
 
@@ -26,6 +27,7 @@ async fn tell(side: &mut Side) {
     mistakes::of_the_market(side).await;
     work::is_done_and_paid(side).await;
     work::is_missed_and_refunded(side).await;
+    sessions::are_paid(side).await;
     mistakes::of_transactions(side).await;
     market::is_looked_at(side).await;
     side.money_after().await;

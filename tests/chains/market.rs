@@ -43,6 +43,8 @@ fn terms(stage: u8) -> Value {
     terms.sla.base_seconds = 1;
     terms.sla.seconds_per_1k_units = 0;
     terms.slots = 4;
+    // So little that it is the same however many seconds the chains differ by.
+    terms.reservation_per_hour = 1u128.into();
     serde_json::to_value(terms).unwrap()
 }
 

@@ -221,13 +221,15 @@ impl Side {
     }
 }
 
-/// Blocks may be late here, and evidence must not be.
+/// Blocks may be late here, and evidence must not be. A slot may be kept for next to nothing, for what is paid by the second is no
+/// more the same on both.
 fn slower(params: &str) -> String {
-    let line = params
-        .lines()
-        .find(|line| line.starts_with("evidence_seconds"))
-        .unwrap();
-    params.replace(line, "evidence_seconds = 8")
+    let with = |params: &str, name: &str, value: &str| {
+        let line = params.lines().find(|line| line.starts_with(name)).unwrap();
+        params.replace(line, &format!("{name} = {value}"))
+    };
+    let params = with(params, "evidence_seconds", "8");
+    with(&params, "reservation_per_hour_min", "\"1\"")
 }
 
 fn deploy(net: &Localnet, home: &std::path::Path) {

@@ -73,8 +73,8 @@ pub(crate) async fn is_done_and_paid(side: &mut Side) {
         .await;
 }
 
-/// Until the chain's own clock has passed a date.
-async fn passes(side: &Side, date: u64) {
+/// Until the chain's own clock has passed a date, and the blocks that have to come with it.
+pub(crate) async fn passes(side: &Side, date: u64) {
     let since = std::time::Instant::now();
     loop {
         let now = side.client.status().await.unwrap().time_nanos / 1_000_000_000;

@@ -47,7 +47,7 @@ fn codes() -> Vec<Code> {
         code!(func_token),
         code!(model_registry.with_migrate(migrate)),
         code!(provider_staking.with_migrate(migrate)),
-        code!(royalty_escrow),
+        code!(royalty_escrow.with_reply(reply)),
         code!(job_orchestrator.with_reply(reply).with_migrate(migrate)),
     ]
 }

@@ -4,6 +4,7 @@
 //! a vague answer fails here whatever the table says.
 
 mod answers;
+mod sessions;
 
 use cosmwasm_std::{Decimal, Uint128};
 use cw20::Cw20ExecuteMsg;
@@ -68,6 +69,9 @@ fn deployments(table: &mut Table) {
     table.deploy("a class of 129 bytes", |terms| terms.engine_class = "c".repeat(129));
     table.deploy("a rate beyond all FUNC", |terms| {
         terms.ask.per_1k_out = (RATE_MAX + 1).into()
+    });
+    table.deploy("a slot kept for nothing", |terms| {
+        terms.reservation_per_hour = Uint128::zero()
     });
     table.deploy("an SLA of two hours", |terms| terms.sla.base_seconds = 7_200);
     table.deploy("an SLA without units", |terms| terms.sla.units_max = 0);
@@ -509,6 +513,8 @@ use table as table_of;
 fn whatever_is_wrong_is_named_with_its_numbers_and_changes_nothing() {
     let mut protocol = Protocol::with_market();
     protocol.starts(Protocol::order(1, 2, 1));
+    let session = protocol.new_session(&[(1, FUNC), (3, FUNC)]);
+    protocol.opens_session(DEVELOPER, session);
     for name in ["mallory", "anna", "stranger"] {
         protocol.fund(name, 100 * FUNC);
     }
@@ -533,6 +539,7 @@ fn whatever_is_wrong_is_named_with_its_numbers_and_changes_nothing() {
     providers(&mut table);
     models(&mut table);
     money(&mut table);
+    sessions::sessions(&mut table);
     roles(&mut table);
     work(&mut table);
     let status = registry::ExecuteMsg::SetStatus {

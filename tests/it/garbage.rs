@@ -226,6 +226,9 @@ fn queries(protocol: &Protocol) -> Vec<(Addr, Value)> {
             start_after: Some(1),
             limit,
         }),
+        json!(Staking::Offers {
+            deployments: vec![1, 2]
+        }),
         json!(Staking::Deployments {
             provider: Some(protocol.addr("anna").into_string()),
             start_after: Some(0),
@@ -239,6 +242,7 @@ fn queries(protocol: &Protocol) -> Vec<(Addr, Value)> {
         json!(Escrow::Money {
             holder: dora.clone(),
             start_after: Some(0),
+            sessions_after: Some(0),
             limit,
         }),
         json!(Escrow::Ledger {
@@ -246,6 +250,17 @@ fn queries(protocol: &Protocol) -> Vec<(Addr, Value)> {
             limit,
         }),
         json!(Escrow::Hold { job: 1 }),
+        json!(Escrow::Session { session: 1 }),
+        json!(Escrow::Sessions {
+            account: dora.clone(),
+            start_after: Some(0),
+            limit,
+        }),
+        json!(Escrow::SessionsOf {
+            deployment: 1,
+            start_after: Some(0),
+            limit,
+        }),
     ] {
         ask(&contracts.royalty_escrow, question);
     }

@@ -15,6 +15,7 @@ fn anyone_releases_the_hold_of_a_job_that_nobody_finished() {
         &QueryMsg::Money {
             holder: protocol.addr(DEVELOPER).into_string(),
             start_after: None,
+            sessions_after: None,
             limit: None,
         },
     );

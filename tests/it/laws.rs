@@ -12,8 +12,8 @@
 //! | 1. balances are the sums of the ledgers | `checks.rs` after every message |
 //! | 2. strangers lower and delay nobody's money | `checks.rs` after every message |
 //! | 3. everything held is free at its date, by anyone | `ending.rs` at the date and one second after; `oracle/forecast.rs` always |
-//! | 4. a payment is inside its hold and its pinned price | `oracle/work.rs` at every settlement |
-//! | 5. proof counts once, for what it was signed for | `world.rs` for every attestation; `hosts.rs` for evidence and blame |
+//! | 4. a payment is inside its hold and its pinned price | `oracle/work.rs` and `oracle/sessions.rs` at every settlement |
+//! | 5. proof counts once, for what it was signed for | `world.rs` for every attestation; `hosts.rs` for evidence and blame; `oracle/sessions.rs` for every voucher |
 //! | 6. parts sum to the whole, in the same transaction | `checks.rs`: every balance of everybody, to the unit |
 //! | 7. exposure is inside its limit, slashes find money | `checks.rs` and `oracle/work.rs` |
 //! | 8. everybody gets what is his, whatever was stopped | `ending.rs`: both contracts are empty in the end |
@@ -47,12 +47,12 @@ use world::{steps, Census, Step, World};
 
 /// Of each statement.
 const STORIES: u32 = 8;
-const STORIES_OF_ALL: u32 = 60;
+const STORIES_OF_ALL: u32 = 72;
 /// Of each of the ten tests.
 const STORIES_SLOW: u32 = 2_000;
 const SEED: u64 = 20_260_901;
 /// Sent by whoever likes, and taken only from siblings, from the owner of nothing, or not at all.
-const NEVER_TAKEN: [&str; 18] = [
+const NEVER_TAKEN: [&str; 20] = [
     "func-token mint",
     "func-token update_minter",
     "func-token update_marketing",
@@ -64,6 +64,8 @@ const NEVER_TAKEN: [&str; 18] = [
     "provider-staking receive",
     "provider-staking occupy",
     "provider-staking vacate",
+    "provider-staking reserve",
+    "provider-staking free",
     "royalty-escrow wire",
     "royalty-escrow receive",
     "royalty-escrow receive/penalty",

@@ -20,3 +20,4 @@ mod migration;
 mod orders;
 mod parameters;
 mod permissions;
+mod sessions;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use cosmwasm_std::{Addr, Uint128};
 use cw20::Cw20ExecuteMsg;
 use expect_test::expect_file;
-use fxn_tests::{Protocol, FUNC};
+use fxn_tests::{Protocol, DEVELOPER, FUNC};
 use schema::{escrow, registry};
 use serde_json::Value;
 
@@ -16,10 +16,12 @@ pub(crate) mod table;
 
 use table::{model, table, Row};
 
-/// The world in which everything is tried: one job is at work, and every role has been offered to an heir.
+/// The world in which everything is tried: one job is at work, one session is open, and every role has been offered to an heir.
 pub(crate) fn world() -> Protocol {
     let mut protocol = Protocol::with_market();
     protocol.starts(Protocol::order(1, 1, 1));
+    let session = protocol.new_session(&[(1, FUNC), (3, FUNC)]);
+    protocol.opens_session(DEVELOPER, session);
     protocol.fund("stranger", 1_000 * FUNC);
     protocol.fund("admin", 1_000 * FUNC);
     let heir = Some(protocol.addr("heir").into_string());

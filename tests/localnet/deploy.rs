@@ -177,6 +177,7 @@ async fn serve(client: &Client, model: &ModelId) {
                 per_1k_out: price,
                 per_request: price,
             },
+            reservation_per_hour: 100_000u128.into(),
             slots: 2,
             sla: staking::Sla {
                 base_seconds: 600,

@@ -108,6 +108,7 @@ impl Protocol {
         let question = escrow::QueryMsg::Money {
             holder: holder.to_owned(),
             start_after: None,
+            sessions_after: None,
             limit: None,
         };
         let money: MoneyResponse = self.ask(&self.contracts.royalty_escrow, &question);

@@ -346,7 +346,8 @@ fn deploy(app: &mut Chain, params: &Params) -> Contracts {
         treasury,
         params: params.escrow.clone(),
     };
-    let royalty_escrow = start(app, contract!(royalty_escrow), &msg, None);
+    let replying = contract!(royalty_escrow).with_reply(royalty_escrow::contract::reply);
+    let royalty_escrow = start(app, replying, &msg, None);
     let msg = orchestrator::InstantiateMsg {
         admin,
         model_registry: model_registry.to_string(),

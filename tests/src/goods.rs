@@ -114,6 +114,7 @@ pub fn terms_at(price: u128, model: &ModelId, stage: u8, slots: u16, base_second
                 per_1k_out: price,
                 per_request: price,
             },
+            reservation_per_hour: 100_000u128.into(),
             slots,
             sla: staking::Sla {
                 base_seconds,

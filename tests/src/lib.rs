@@ -20,6 +20,7 @@ mod market;
 pub mod people;
 pub mod program;
 pub mod proofs;
+mod session;
 mod work;
 
 pub use crate::{
@@ -28,5 +29,6 @@ pub use crate::{
     code::NEXT_VERSION,
     host::Host,
     market::{Creation, Serving, DEVELOPER, MODEL, PARENT, PROVIDERS},
-    work::{found, links_of, Work},
+    session::SESSION_KEY,
+    work::{found, host_of, links_of, Work},
 };

@@ -93,6 +93,7 @@ impl Serving {
             last: self.stages.1,
             engine_class: self.class.clone(),
             ask: self.ask(),
+            reservation_per_hour: 100_000u128.into(),
             slots: self.slots,
             sla: self.sla,
         }

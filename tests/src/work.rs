@@ -194,7 +194,7 @@ pub(crate) fn links_by(
 }
 
 /// Everybody in the stories can sign for every host, so that they can tell of every fraud.
-fn host_of(key: &PublicKey) -> Host {
+pub fn host_of(key: &PublicKey) -> Host {
     let names = PROVIDERS
         .iter()
         .copied()

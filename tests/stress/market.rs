@@ -268,6 +268,7 @@ impl Market {
             last: provider.stage,
             engine_class: self.tiny.class.clone(),
             ask: ask(number),
+            reservation_per_hour: 100_000u128.into(),
             slots,
             sla: sla(),
         };

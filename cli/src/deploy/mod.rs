@@ -263,6 +263,7 @@ fn inputs(args: &Deploy, chain_id: &str, wallet: &Wallet, artifacts: &Artifacts)
         (None, Profile::Public) => toml::from_str(PUBLIC).context("the public profile cannot be read")?,
     };
     params.check_notices()?;
+    params.check_sessions()?;
     let (given, rest_to) = match args.profile {
         // As on the embedded chain.
         Profile::Local => {

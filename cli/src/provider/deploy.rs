@@ -30,7 +30,10 @@ pub(crate) struct Deploy {
     /// Prices in FUNC: per_1k_in=..,per_1k_out=..,per_request=..; what is not named is 0
     #[arg(long, value_name = "PRICES", value_parser = parse_ask)]
     ask: Ask,
-    /// Items served at the same time; each is backed by bond
+    /// Price in FUNC of a slot that a session keeps for an hour [default: the least that the network takes]
+    #[arg(long, value_name = "FUNC")]
+    reservation_per_hour: Option<Func>,
+    /// Items and sessions served at the same time; each is backed by bond
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
     slots: u16,
     /// The commitment: base=SECONDS,rate=SECONDS per 1000 units,units=most units of an item,penalty=BPS of its price
@@ -139,6 +142,7 @@ pub(crate) async fn deploy(context: &Context, deploy: Deploy) -> anyhow::Result<
         deploy.model,
         deploy.stages.last
     );
+    let dues = dues(client).await?;
     let terms = DeploymentTerms {
         version,
         model: deploy.model,
@@ -146,10 +150,14 @@ pub(crate) async fn deploy(context: &Context, deploy: Deploy) -> anyhow::Result<
         last: deploy.stages.last,
         engine_class: engine_class.clone(),
         ask: deploy.ask,
+        reservation_per_hour: deploy
+            .reservation_per_hour
+            .unwrap_or(dues.reservation_per_hour_min)
+            .into(),
         slots: deploy.slots,
         sla: deploy.sla,
     };
-    let fee = listing_fee(client).await?;
+    let fee = dues.listing_fee;
     check_balance(&account, fee).await?;
     let outcome = account.execute(&[deploy_call(client, fee, terms)?]).await?;
     let mut events = outcome.events.iter().filter_map(|event| Event::from_wasm(event).ok()?);
@@ -183,10 +191,21 @@ async fn version(client: &Client, deploy: &Deploy) -> anyhow::Result<u32> {
     Ok(model.versions)
 }
 
-/// What listing a deployment costs.
-pub(crate) async fn listing_fee(client: &Client) -> Result<Func, ClientError> {
-    let config = client.staking().config().await?;
-    Ok(config.params.listing_fee.into())
+/// What the network wants of a deployment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Dues {
+    /// Burnt when it is listed.
+    pub(crate) listing_fee: Func,
+    /// Least that it may ask for a slot reserved for an hour.
+    pub(crate) reservation_per_hour_min: Func,
+}
+
+pub(crate) async fn dues(client: &Client) -> Result<Dues, ClientError> {
+    let params = client.staking().config().await?.params;
+    Ok(Dues {
+        listing_fee: params.listing_fee.into(),
+        reservation_per_hour_min: params.reservation_per_hour_min.into(),
+    })
 }
 
 pub(crate) fn deploy_call(client: &Client, fee: Func, terms: DeploymentTerms) -> Result<Call, ClientError> {

@@ -11,7 +11,7 @@ use schema::staking::{ExecuteMsg, ReceiveMsg};
 use serde::Serialize;
 
 pub(crate) use self::{
-    deploy::{deploy_call, listing_fee},
+    deploy::{deploy_call, dues},
     register::{bond_call, register_call},
 };
 use crate::{amount::Func, context::Context, wallet::check_balance};

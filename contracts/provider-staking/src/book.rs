@@ -6,7 +6,7 @@
 
 use cosmwasm_std::{Addr, Empty, Storage, Uint128};
 use schema::{
-    staking::{Occupation, Penalty, Vacancy},
+    staking::{Penalty, Vacancy},
     ItemId,
 };
 
@@ -119,9 +119,9 @@ pub(crate) fn remove(storage: &mut dyn Storage, number: u64, sender: &Addr) -> R
     })
 }
 
-/// Takes a slot of every deployment of an item.
-pub(crate) fn occupy(storage: &mut dyn Storage, item: &Occupation) -> Result<(), ContractError> {
-    for number in &item.deployments {
+/// Takes a slot of every deployment, for an item or a session.
+pub(crate) fn occupy(storage: &mut dyn Storage, deployments: &[u64]) -> Result<(), ContractError> {
+    for number in deployments {
         let mut deployment = load(storage, *number)?;
         deployment.occupy(*number)?;
         DEPLOYMENTS.save(storage, *number, &deployment)?;
@@ -165,6 +165,23 @@ pub(crate) fn vacate(storage: &mut dyn Storage, mut vacancy: Vacancy) -> Result<
         }
     }
     Ok(penalised)
+}
+
+/// Gives slots of a session back. Never fails for known deployments, and a deployment is known while a slot of it is taken.
+pub(crate) fn free(storage: &mut dyn Storage, deployments: &[u64]) -> Result<(), ContractError> {
+    for number in deployments {
+        let mut deployment = load(storage, *number)?;
+        if !deployment.vacate() {
+            continue;
+        }
+        DEPLOYMENTS.save(storage, *number, &deployment)?;
+        change_stake(storage, &deployment.owner, |stake| {
+            stake.vacate(deployment.slot_bond);
+            Ok(())
+        })?;
+        save(storage, *number, &deployment)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,9 +8,10 @@ use cw20::{Cw20ExecuteMsg, Cw20ReceiveMsg};
 use cw_utils::nonpayable;
 use governed::{admin, migration};
 use schema::{
-    escrow,
+    escrow::{self, ALLOCATIONS_MAX},
     msg::MigrateMsg,
     params::StakingParams,
+    price::RATE_MAX,
     registry::{ConfigResponse as RegistryConfig, QueryMsg as RegistryQuery, VersionResponse},
     staking::{
         DeploymentTerms, ExecuteMsg, InstantiateMsg, Occupation, Profile, QueryMsg, ReceiveMsg, TotalsResponse, Vacancy,
@@ -100,6 +101,18 @@ pub fn execute(deps: DepsMut, env: Env, info: MessageInfo, msg: ExecuteMsg) -> R
         }
         ExecuteMsg::Occupy { items } => occupy(storage, &sender, &items),
         ExecuteMsg::Vacate { items } => vacate(storage, api, &sender, items),
+        ExecuteMsg::Reserve { deployments, .. } => {
+            require_escrow(storage, &sender)?;
+            check_count(&deployments)?;
+            book::occupy(storage, &deployments)?;
+            Ok(Response::new())
+        }
+        ExecuteMsg::Free { deployments, .. } => {
+            require_escrow(storage, &sender)?;
+            check_count(&deployments)?;
+            book::free(storage, &deployments)?;
+            Ok(Response::new())
+        }
         ExecuteMsg::Wire {
             royalty_escrow,
             job_orchestrator,
@@ -257,10 +270,28 @@ fn require_orchestrator(storage: &dyn Storage, sender: &Addr) -> Result<(Config,
     }
 }
 
+fn require_escrow(storage: &dyn Storage, sender: &Addr) -> Result<(), ContractError> {
+    match CONFIG.load(storage)?.siblings {
+        Some(siblings) if siblings.royalty_escrow == sender => Ok(()),
+        _ => Err(ContractError::NotEscrow {
+            sender: sender.to_string(),
+        }),
+    }
+}
+
+/// As many deployments as one session has.
+fn check_count(deployments: &[u64]) -> Result<(), ContractError> {
+    let (count, max) = (deployments.len(), ALLOCATIONS_MAX);
+    if count > max {
+        return Err(ContractError::TooManyNamed { count, max });
+    }
+    Ok(())
+}
+
 fn occupy(storage: &mut dyn Storage, sender: &Addr, items: &[Occupation]) -> Result<Response, ContractError> {
     require_orchestrator(storage, sender)?;
     for item in items {
-        book::occupy(storage, item)?;
+        book::occupy(storage, &item.deployments)?;
     }
     Ok(Response::new())
 }
@@ -371,6 +402,13 @@ fn check_params(params: &StakingParams) -> Result<(), ContractError> {
     check_bounds("unbonding_seconds", params.unbonding_seconds, 1, UNBONDING_SECONDS_MAX)?;
     check_bounds("penalty_bps_min", params.penalty_bps_min, 0, BPS)?;
     check_bounds("sla_seconds_max", params.sla_seconds_max, 1, SLA_SECONDS_MAX)?;
+    // At least 1: who keeps a slot from others without using it pays for it.
+    check_bounds(
+        "reservation_per_hour_min",
+        params.reservation_per_hour_min.u128(),
+        1,
+        RATE_MAX,
+    )?;
     // Who starts to unbond when new code is proposed must be out before it runs.
     Ok(migration::check_notice(
         params.migration_notice_seconds,
@@ -409,6 +447,10 @@ pub fn query(deps: Deps, _env: Env, msg: QueryMsg) -> Result<Binary, ContractErr
             start_after,
             limit,
         } => to_json_binary(&query::deployments_of(deps, &model, version, start_after, limit)?),
+        QueryMsg::Offers { deployments } => {
+            check_count(&deployments)?;
+            to_json_binary(&query::offers(deps, deployments)?)
+        }
         QueryMsg::Draw { request } => to_json_binary(&query::draw(deps, &request)?),
         QueryMsg::Totals {} => to_json_binary(&TOTALS.load(deps.storage)?),
     };

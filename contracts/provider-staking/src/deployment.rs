@@ -162,6 +162,12 @@ fn check_terms(terms: &DeploymentTerms, params: &StakingParams) -> Result<(), Co
         let max = Uint128::new(RATE_MAX);
         return Err(ContractError::AskTooHigh { max });
     }
+    check_bounds(
+        "reservation_per_hour",
+        terms.reservation_per_hour,
+        params.reservation_per_hour_min,
+        Uint128::new(RATE_MAX),
+    )?;
     check_bounds("slots", terms.slots, 1u16, SLOTS_MAX)?;
     check_sla(&terms.sla, params)
 }
@@ -198,6 +204,7 @@ pub(crate) mod tests {
             miss_min: 50u128.into(),
             penalty_bps_min: 1_000,
             sla_seconds_max: 600,
+            reservation_per_hour_min: 40u128.into(),
             migration_notice_seconds: 100,
         }
     }
@@ -232,6 +239,7 @@ pub(crate) mod tests {
                 per_1k_out: 0u128.into(),
                 per_request: 0u128.into(),
             },
+            reservation_per_hour: 40u128.into(),
             slots,
             sla: Sla {
                 base_seconds: 2,
@@ -298,6 +306,14 @@ pub(crate) mod tests {
         assert_eq!(
             refused(|t| t.ask.per_request = (RATE_MAX + 1).into()),
             "a rate of the ask is above 1000000000000000 ufunc"
+        );
+        assert_eq!(
+            refused(|t| t.reservation_per_hour = 39u128.into()),
+            "reservation_per_hour is 39, 40 to 1000000000000000 are allowed"
+        );
+        assert_eq!(
+            refused(|t| t.reservation_per_hour = (RATE_MAX + 1).into()),
+            "reservation_per_hour is 1000000000000001, 40 to 1000000000000000 are allowed"
         );
         assert_eq!(refused(|t| t.slots = 0), "slots is 0, 1 to 1000 are allowed");
         assert_eq!(refused(|t| t.slots = 1_001), "slots is 1001, 1 to 1000 are allowed");

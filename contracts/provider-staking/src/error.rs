@@ -15,6 +15,8 @@ pub enum ContractError {
     NotFunc { sender: String },
     #[error("{sender} is not the job orchestrator")]
     NotOrchestrator { sender: String },
+    #[error("{sender} is not the royalty escrow")]
+    NotEscrow { sender: String },
     #[error("{account} is not a provider")]
     NotRegistered { account: String },
     #[error("{account} is a provider already")]
@@ -66,7 +68,9 @@ pub enum ContractError {
     BondTooSmall { required: Uint128, posted: Uint128 },
     #[error("deployment {deployment} is draining")]
     Draining { deployment: u64 },
-    #[error("deployment {deployment} is busy with {busy} items")]
+    #[error("at most {max} deployments at a time, found {count}")]
+    TooManyNamed { count: usize, max: usize },
+    #[error("deployment {deployment} is busy with {busy} items or sessions")]
     Busy { deployment: u64, busy: u16 },
     #[error("all {slots} slots of deployment {deployment} are busy")]
     NoFreeSlot { deployment: u64, slots: u16 },

@@ -6,8 +6,8 @@ use governed::admin;
 use schema::{
     msg::MigrationResponse,
     staking::{
-        Chain, ConfigResponse, DeploymentResponse, DeploymentsResponse, DrawRequest, DrawResponse, Profile,
-        ProviderResponse, ProvidersResponse, Span,
+        Chain, ConfigResponse, DeploymentOffer, DeploymentResponse, DeploymentsResponse, DrawRequest, DrawResponse,
+        OffersResponse, Profile, ProviderResponse, ProvidersResponse, Span,
     },
     ModelId,
 };
@@ -137,6 +137,26 @@ pub(crate) fn deployments_of(
     Ok(DeploymentsResponse {
         deployments: deployments.collect::<Result<_, _>>()?,
     })
+}
+
+/// What sessions pin of deployments.
+pub(crate) fn offers(deps: Deps, deployments: Vec<u64>) -> Result<OffersResponse, ContractError> {
+    let offer = |number| {
+        let deployment = book::load(deps.storage, number)?;
+        let host_key = PROFILES.load(deps.storage, &deployment.owner)?.host_key;
+        Ok(DeploymentOffer {
+            deployment: number,
+            provider: deployment.owner.into(),
+            host_key,
+            terms: deployment.terms,
+            slot_bond: deployment.slot_bond,
+        })
+    };
+    let offers = deployments
+        .into_iter()
+        .map(offer)
+        .collect::<Result<_, ContractError>>()?;
+    Ok(OffersResponse { offers })
 }
 
 fn describe_deployment(number: u64, deployment: Deployment) -> DeploymentResponse {

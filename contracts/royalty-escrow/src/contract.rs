@@ -1,10 +1,12 @@
-//! Entry points: who may send what. The rules are in the ledger and the settlement.
+//! Entry points: who may send what. The rules are in the ledger, the settlement and the session.
+
+mod sessions;
 
 use std::collections::BTreeMap;
 
 use cosmwasm_std::{
     entry_point, from_json, to_json_binary, Addr, Api, Binary, CosmosMsg, Deps, DepsMut, Env, MessageInfo,
-    QuerierWrapper, Response, Storage, Uint128, WasmMsg,
+    QuerierWrapper, Reply, Response, StdError, Storage, Uint128, WasmMsg,
 };
 use cw20::{Cw20ExecuteMsg, Cw20ReceiveMsg};
 use governed::admin;
@@ -86,6 +88,12 @@ pub fn execute(deps: DepsMut<'_>, env: Env, info: MessageInfo, msg: ExecuteMsg) 
         ExecuteMsg::ReleaseExpired { job } => on_ledger(deps.storage, |ledger| {
             ledger.release_expired(job, env.block.time.seconds())
         }),
+        ExecuteMsg::OpenSession { session } => sessions::open(deps, &env, info.sender, session),
+        ExecuteMsg::TopUp { session, allocations } => sessions::top_up(deps, &env, sender, session, allocations),
+        ExecuteMsg::SettleVouchers { vouchers } => sessions::settle(deps, &env, &vouchers),
+        ExecuteMsg::CloseSession { session, consents } => sessions::close(deps, &env, sender, session, &consents),
+        ExecuteMsg::LeaveSession { session, deployment } => sessions::leave(deps, &env, sender, session, deployment),
+        ExecuteMsg::FinaliseSession { session } => sessions::finalise(deps, &env, session),
         ExecuteMsg::DistributeRoyalties { model } => {
             let rule = payout_rule(deps.as_ref(), &model)?;
             pass_on(deps.storage, &model, &rule)?.ok_or(ContractError::NothingAccrued { model })
@@ -114,17 +122,44 @@ pub fn execute(deps: DepsMut<'_>, env: Env, info: MessageInfo, msg: ExecuteMsg) 
     }
 }
 
+/// Staking has refused to take a slot back: the money has moved all the same.
 #[entry_point]
-pub fn query(deps: Deps<'_>, _env: Env, msg: QueryMsg) -> Result<Binary, ContractError> {
+pub fn reply(_deps: DepsMut<'_>, _env: Env, reply: Reply) -> Result<Response, ContractError> {
+    match reply.id {
+        sessions::FREE => Ok(Response::new()),
+        id => Err(StdError::generic_err(format!("no reply was asked for under {id}")).into()),
+    }
+}
+
+#[entry_point]
+pub fn query(deps: Deps<'_>, env: Env, msg: QueryMsg) -> Result<Binary, ContractError> {
     let answer = match msg {
         QueryMsg::Config {} => to_json_binary(&query::config(deps)?),
         QueryMsg::Money {
             holder,
             start_after,
+            sessions_after,
             limit,
-        } => to_json_binary(&query::money(deps, &holder, start_after, limit)?),
+        } => to_json_binary(&query::money(
+            deps,
+            &env,
+            &holder,
+            (start_after, sessions_after),
+            limit,
+        )?),
         QueryMsg::Earnings { holder } => to_json_binary(&query::earnings(deps, &holder)?),
         QueryMsg::Hold { job } => to_json_binary(&query::hold(deps, job)?),
+        QueryMsg::Session { session } => to_json_binary(&query::session(deps, &env, session)?),
+        QueryMsg::Sessions {
+            account,
+            start_after,
+            limit,
+        } => to_json_binary(&query::sessions(deps, &env, &account, start_after, limit)?),
+        QueryMsg::SessionsOf {
+            deployment,
+            start_after,
+            limit,
+        } => to_json_binary(&query::sessions_of(deps, &env, deployment, start_after, limit)?),
         QueryMsg::Ledger { start_after, limit } => to_json_binary(&query::ledger(deps, start_after.as_deref(), limit)?),
         QueryMsg::Totals {} => to_json_binary(&query::totals(deps)?),
     };

@@ -2,7 +2,8 @@
 //!
 //! Guarantees:
 //! - The running totals are the sum over all holders after every [`Ledger::close`].
-//! - Money appears only by [`Ledger::credit`], which announces it, and leaves only by `withdraw`, `spend` or `take_accrued`.
+//! - Money appears only by [`Ledger::credit`], which announces it, and leaves only by `withdraw`, `spend`, `spend_held` or
+//!   `take_accrued`.
 //! - A hold never goes below zero and never pays after it has been released.
 //!
 //! What the totals say is backed by cw20 messages that the caller sends; the ledger itself moves nothing.
@@ -48,6 +49,16 @@ impl<'a> Ledger<'a> {
     pub(crate) fn close(self) -> Result<Vec<Event>, ContractError> {
         TOTALS.save(self.storage, &self.totals)?;
         Ok(self.events)
+    }
+
+    /// For what is kept beside the accounts.
+    pub(crate) fn storage(&self) -> &dyn Storage {
+        self.storage
+    }
+
+    /// For what is kept beside the accounts, which nothing but the ledger writes.
+    pub(crate) fn storage_mut(&mut self) -> &mut dyn Storage {
+        self.storage
     }
 
     pub(crate) fn announce(&mut self, event: Event) {
@@ -117,6 +128,32 @@ impl<'a> Ledger<'a> {
         Ok(accrued)
     }
 
+    /// Moves available money to what is held for an account's work. Whoever calls this keeps the book of what it is held for.
+    pub(crate) fn lock(&mut self, account: &str, amount: Uint128) -> Result<(), ContractError> {
+        self.change(account, |account| {
+            account.take_available(amount)?;
+            account.held = account.held.checked_add(amount)?;
+            Ok(())
+        })
+    }
+
+    /// Gives held money back.
+    pub(crate) fn unlock(&mut self, account: &str, amount: Uint128) -> Result<(), ContractError> {
+        self.change(account, |account| {
+            account.held = account.held.checked_sub(amount)?;
+            account.available = account.available.checked_add(amount)?;
+            Ok(())
+        })
+    }
+
+    /// Takes out of what is held. Whoever calls this credits or burns the same amount.
+    pub(crate) fn spend_held(&mut self, account: &str, amount: Uint128) -> Result<(), ContractError> {
+        self.change(account, |account| {
+            account.held = account.held.checked_sub(amount)?;
+            Ok(())
+        })
+    }
+
     /// Moves available money into a new hold.
     pub(crate) fn hold(&mut self, job: u64, hold: &Hold) -> Result<(), ContractError> {
         if hold.amount.is_zero() {
@@ -126,11 +163,7 @@ impl<'a> Ledger<'a> {
             return Err(ContractError::HoldExists { job });
         }
         let Hold { account, amount, .. } = hold;
-        self.change(account.as_str(), |account| {
-            account.take_available(*amount)?;
-            account.held = account.held.checked_add(*amount)?;
-            Ok(())
-        })?;
+        self.lock(account.as_str(), *amount)?;
         HOLDS.save(self.storage, job, hold)?;
         ACCOUNT_HOLDS.save(self.storage, (account.as_str(), job), &())?;
         self.announce(Event::Held {
@@ -158,10 +191,7 @@ impl<'a> Ledger<'a> {
             });
         }
         hold.amount = hold.amount.checked_sub(amount)?;
-        self.change(hold.account.as_str(), |account| {
-            account.held = account.held.checked_sub(amount)?;
-            Ok(())
-        })?;
+        self.spend_held(hold.account.as_str(), amount)?;
         HOLDS.save(self.storage, job, &hold)?;
         Ok(())
     }
@@ -171,11 +201,7 @@ impl<'a> Ledger<'a> {
         let Some(Hold { account, amount, .. }) = self.find_hold(job)? else {
             return Ok(());
         };
-        self.change(account.as_str(), |account| {
-            account.held = account.held.checked_sub(amount)?;
-            account.available = account.available.checked_add(amount)?;
-            Ok(())
-        })?;
+        self.unlock(account.as_str(), amount)?;
         HOLDS.remove(self.storage, job);
         ACCOUNT_HOLDS.remove(self.storage, (account.as_str(), job));
         self.announce(Event::HoldReleased {

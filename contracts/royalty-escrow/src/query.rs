@@ -1,12 +1,13 @@
-use cosmwasm_std::{Deps, Order, StdResult};
+use cosmwasm_std::{Deps, Env, Order, StdResult};
 use cw_storage_plus::Bound;
 use governed::admin;
 use schema::escrow::{
     ConfigResponse, Credit, EarningsResponse, HoldResponse, Holder, LedgerEntry, LedgerResponse, MoneyResponse, Reason,
-    TotalsResponse,
+    SessionResponse, SessionsResponse, TotalsResponse, SESSIONS_PAGE_MAX,
 };
 
 use crate::{
+    lane,
     state::{ACCOUNTS, ACCOUNT_HOLDS, CONFIG, CREDITS, HOLDS, SIBLINGS, TOTALS},
     ContractError,
 };
@@ -17,6 +18,10 @@ const LIMIT_MAX: u32 = 30;
 
 fn page(limit: Option<u32>) -> usize {
     limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX) as usize
+}
+
+fn session_page(limit: Option<u32>) -> usize {
+    limit.unwrap_or(LIMIT_DEFAULT).min(SESSIONS_PAGE_MAX) as usize
 }
 
 pub(crate) fn config(deps: Deps<'_>) -> Result<ConfigResponse, ContractError> {
@@ -44,8 +49,9 @@ fn key_of(deps: Deps<'_>, holder: &str) -> Result<String, ContractError> {
 
 pub(crate) fn money(
     deps: Deps<'_>,
+    env: &Env,
     holder: &str,
-    start_after: Option<u64>,
+    (start_after, sessions_after): (Option<u64>, Option<u64>),
     limit: Option<u32>,
 ) -> Result<MoneyResponse, ContractError> {
     let key = key_of(deps, holder)?;
@@ -63,6 +69,57 @@ pub(crate) fn money(
         available: account.available,
         held: account.held,
         holds,
+        sessions: account_sessions(deps, env, &key, sessions_after, limit)?,
+    })
+}
+
+fn account_sessions(
+    deps: Deps<'_>,
+    env: &Env,
+    account: &str,
+    start_after: Option<u64>,
+    limit: Option<u32>,
+) -> Result<Vec<SessionResponse>, ContractError> {
+    let numbers = lane::of_account(deps.storage, account, start_after, session_page(limit))?;
+    numbers.into_iter().map(|number| session(deps, env, number)).collect()
+}
+
+pub(crate) fn session(deps: Deps<'_>, env: &Env, number: u64) -> Result<SessionResponse, ContractError> {
+    let session = lane::load(deps.storage, number)?;
+    let now = env.block.time.seconds();
+    let mut allocations = vec![];
+    for deployment in lane::deployments(deps.storage, number)? {
+        if let Some(allocation) = lane::find(deps.storage, number, deployment)? {
+            allocations.push(allocation.into_response(&session, now)?);
+        }
+    }
+    Ok(session.into_response(number, allocations))
+}
+
+pub(crate) fn sessions(
+    deps: Deps<'_>,
+    env: &Env,
+    account: &str,
+    start_after: Option<u64>,
+    limit: Option<u32>,
+) -> Result<SessionsResponse, ContractError> {
+    let account = deps.api.addr_validate(account)?;
+    Ok(SessionsResponse {
+        sessions: account_sessions(deps, env, account.as_str(), start_after, limit)?,
+    })
+}
+
+pub(crate) fn sessions_of(
+    deps: Deps<'_>,
+    env: &Env,
+    deployment: u64,
+    start_after: Option<u64>,
+    limit: Option<u32>,
+) -> Result<SessionsResponse, ContractError> {
+    let numbers = lane::of_deployment(deps.storage, deployment, start_after, session_page(limit))?;
+    let sessions = numbers.into_iter().map(|number| session(deps, env, number));
+    Ok(SessionsResponse {
+        sessions: sessions.collect::<Result<_, _>>()?,
     })
 }
 

@@ -5,12 +5,20 @@ use schema::{
     escrow::{HoldResponse, WorkTerms},
     params::EscrowParams,
     price::{FeeBps, FEE_BPS_MAX},
+    TOTAL_SUPPLY,
 };
 
-use crate::ContractError;
+use crate::{
+    session::{Pins, Session, Standing},
+    ContractError,
+};
 
 /// Longest time for which the admin may let money be held: 30 days, well above any job and any session.
 const HOLD_SECONDS_MAX: u64 = 30 * 24 * 3600;
+/// Longest session that the admin may allow: 30 days.
+const SESSION_SECONDS_MAX: u64 = 30 * 24 * 3600;
+/// Longest notice that the admin may make owners of sessions wait: a week.
+const CLOSE_NOTICE_SECONDS_MAX: u64 = 7 * 24 * 3600;
 
 pub(crate) const CONFIG: Item<Config> = Item::new("config");
 /// Absent until `Wire`.
@@ -24,6 +32,17 @@ pub(crate) const CREDITS: Map<(&str, &str), Uint128> = Map::new("credits");
 pub(crate) const HOLDS: Map<u64, Hold> = Map::new("holds");
 /// Jobs of an account that have a hold.
 pub(crate) const ACCOUNT_HOLDS: Map<(&str, u64), ()> = Map::new("account_holds");
+/// Number of the newest session. Numbers never return.
+pub(crate) const NEWEST_SESSION: Item<u64> = Item::new("newest_session");
+/// Sessions that are not over. Kept by `lane.rs` alone, as are the four below.
+pub(crate) const SESSIONS: Map<u64, Session> = Map::new("sessions");
+/// Allocations by session and deployment: what never changes, and what every settlement writes.
+pub(crate) const PINS: Map<(u64, u64), Pins> = Map::new("pins");
+pub(crate) const STANDINGS: Map<(u64, u64), Standing> = Map::new("standings");
+/// Sessions of an account.
+pub(crate) const ACCOUNT_SESSIONS: Map<(&str, u64), ()> = Map::new("account_sessions");
+/// Sessions by deployment, as long as its allocation is not closed.
+pub(crate) const DEPLOYMENT_SESSIONS: Map<(u64, u64), ()> = Map::new("deployment_sessions");
 
 #[cw_serde]
 pub(crate) struct Config {
@@ -96,5 +115,23 @@ pub(crate) fn check_params(params: &EscrowParams) -> Result<(), ContractError> {
             max: HOLD_SECONDS_MAX,
         });
     }
-    Ok(())
+    check_bounds(
+        "session_seconds_max",
+        params.session_seconds_max.into(),
+        SESSION_SECONDS_MAX.into(),
+    )?;
+    check_bounds(
+        "close_notice_seconds",
+        params.close_notice_seconds.into(),
+        CLOSE_NOTICE_SECONDS_MAX.into(),
+    )?;
+    check_bounds("allocation_min", params.allocation_min.u128(), TOTAL_SUPPLY)
+}
+
+fn check_bounds(field: &str, found: u128, max: u128) -> Result<(), ContractError> {
+    if (1..=max).contains(&found) {
+        return Ok(());
+    }
+    let field = field.to_owned();
+    Err(ContractError::OutOfBounds { field, found, max })
 }

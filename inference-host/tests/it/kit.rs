@@ -273,6 +273,7 @@ impl Provider {
                 last,
                 engine_class: engine_class.to_owned(),
                 ask: ask(),
+                reservation_per_hour: 100_000u128.into(),
                 slots: 8,
                 sla: sla(),
             },

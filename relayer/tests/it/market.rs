@@ -313,6 +313,7 @@ impl Market {
                 per_1k_out: 0u128.into(),
                 per_request: 100u128.into(),
             },
+            reservation_per_hour: 100_000u128.into(),
             slots: SLOTS,
             sla: Sla {
                 base_seconds,

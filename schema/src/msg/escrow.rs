@@ -1,4 +1,4 @@
-//! royalty-escrow: the ledger. Deposits, holds for work, settlement with the full split, royalties, withdrawals.
+//! royalty-escrow: the ledger. Deposits, holds for work, sessions, settlement with the full split, royalties, withdrawals.
 
 use std::{fmt, str::FromStr};
 
@@ -6,6 +6,10 @@ use cosmwasm_schema::{cw_serde, QueryResponses};
 use cosmwasm_std::Uint128;
 use cw20::Cw20ReceiveMsg;
 
+pub use super::session::{
+    AllocationResponse, AllocationState, Consent, NewAllocation, NewSession, SessionResponse, SessionsResponse,
+    VoucherRefusal, ALLOCATIONS_MAX, SESSIONS_PAGE_MAX,
+};
 use super::{
     registry::{Parent, Share},
     AdminResponse,
@@ -13,6 +17,7 @@ use super::{
 use crate::{
     params::EscrowParams,
     price::{Ask, FeeBps, RoyaltyRate, Units},
+    session::SignedVoucher,
     ItemId, ModelId,
 };
 
@@ -51,6 +56,24 @@ pub enum ExecuteMsg {
     Release { job: u64 },
     /// Anyone, after the hold's date: what is left goes back.
     ReleaseExpired { job: u64 },
+    /// Anyone, with his own available money: takes a slot of every deployment named, prepays its reservation and sets money apart for
+    /// it, by the prices and terms of this moment.
+    OpenSession { session: NewSession },
+    /// Owner of the session: more money for its deployments, or further deployments by the prices of this moment.
+    TopUp {
+        session: u64,
+        allocations: Vec<NewAllocation>,
+    },
+    /// Anyone: pays what vouchers promise, at most 32, of as many sessions. Each has a status of its own, told by an event; a bad one
+    /// never stops the others.
+    SettleVouchers { vouchers: Vec<SignedVoucher> },
+    /// Owner of the session: its allocations close `close_notice_seconds` from now, or at once where the provider consents.
+    CloseSession { session: u64, consents: Vec<Consent> },
+    /// Provider of the deployment, or its operator: the allocation closes at once.
+    LeaveSession { session: u64, deployment: u64 },
+    /// Anyone: closes every allocation of a session whose date has passed. Providers get the reservation up to that date, the owner
+    /// the rest.
+    FinaliseSession { session: u64 },
     /// Anyone: passes on what a model has been credited with as a parent, by its own rule.
     DistributeRoyalties { model: ModelId },
     /// Model registry, before a rule changes: as `DistributeRoyalties`, by the rule given.
@@ -125,10 +148,12 @@ pub enum Reason {
     Protocol,
     /// A culprit's bond, to the developer.
     Penalty,
+    /// For a slot kept for a session.
+    Reservation,
 }
 
 impl Reason {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Deposit,
         Self::Compute,
         Self::Royalty,
@@ -136,6 +161,7 @@ impl Reason {
         Self::Gateway,
         Self::Protocol,
         Self::Penalty,
+        Self::Reservation,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -147,6 +173,7 @@ impl Reason {
             Self::Gateway => "gateway",
             Self::Protocol => "protocol",
             Self::Penalty => "penalty",
+            Self::Reservation => "reservation",
         }
     }
 }
@@ -200,12 +227,15 @@ impl FromStr for Holder {
 pub enum QueryMsg {
     #[returns(ConfigResponse)]
     Config {},
-    /// Where is my money: `holder` is an address or `model:namespace/name`. Holds by job; `limit` has default 10 and maximum 30,
-    /// here and below.
+    /// Where is my money: `holder` is an address or `model:namespace/name`. Holds by job, sessions by number; `limit` has default 10
+    /// and maximum 30, here and below, and maximum 10 for sessions.
     #[returns(MoneyResponse)]
     Money {
         holder: String,
+        /// Holds of jobs after this one.
         start_after: Option<u64>,
+        /// Sessions after this one.
+        sessions_after: Option<u64>,
         limit: Option<u32>,
     },
     /// Everything ever credited to a holder, by reason.
@@ -213,6 +243,23 @@ pub enum QueryMsg {
     Earnings { holder: String },
     #[returns(HoldResponse)]
     Hold { job: u64 },
+    /// A session that has not ended. What has ended is forgotten: its events tell.
+    #[returns(SessionResponse)]
+    Session { session: u64 },
+    /// Open sessions of an account, by number.
+    #[returns(SessionsResponse)]
+    Sessions {
+        account: String,
+        start_after: Option<u64>,
+        limit: Option<u32>,
+    },
+    /// Sessions that have an allocation to a deployment which is not closed, by number.
+    #[returns(SessionsResponse)]
+    SessionsOf {
+        deployment: u64,
+        start_after: Option<u64>,
+        limit: Option<u32>,
+    },
     /// All holders with what they have, by text.
     #[returns(LedgerResponse)]
     Ledger {
@@ -238,9 +285,11 @@ pub struct ConfigResponse {
 #[cw_serde]
 pub struct MoneyResponse {
     pub available: Uint128,
-    /// Sum of all holds, also of those that this page does not list.
+    /// Sum of all holds and of what sessions hold, also of those that this page does not list.
     pub held: Uint128,
     pub holds: Vec<HoldResponse>,
+    /// Each holds, for every allocation that is not closed, `reservation + amount - paid`.
+    pub sessions: Vec<SessionResponse>,
 }
 
 #[cw_serde]

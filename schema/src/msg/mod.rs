@@ -5,6 +5,7 @@
 pub mod escrow;
 pub mod orchestrator;
 pub mod registry;
+mod session;
 pub mod staking;
 pub mod token;
 

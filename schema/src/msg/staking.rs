@@ -44,6 +44,10 @@ pub enum ExecuteMsg {
     Occupy { items: Vec<Occupation> },
     /// Job orchestrator: gives the slots back, and makes a culprit pay.
     Vacate { items: Vec<Vacancy> },
+    /// Royalty escrow: takes a slot of every deployment named, at most 16, for a session.
+    Reserve { session: u64, deployments: Vec<u64> },
+    /// Royalty escrow: gives slots of a session back. Never refused for known deployments.
+    Free { session: u64, deployments: Vec<u64> },
     /// Admin: bounded parameters, for what is opened from now on.
     UpdateParams { params: StakingParams },
     /// Admin: offers the role, or withdraws the offer.
@@ -96,7 +100,9 @@ pub struct DeploymentTerms {
     /// What decides the bits: library, device, precision, options, CPU features. 1 to 128 bytes.
     pub engine_class: String,
     pub ask: Ask,
-    /// Items served at the same time, 1 to 1000. Each is backed by `bond_per_slot`.
+    /// For a slot that a session keeps for an hour, in ufunc: from `reservation_per_hour_min` on, and at most all FUNC.
+    pub reservation_per_hour: Uint128,
+    /// Items and sessions served at the same time, 1 to 1000. Each is backed by `bond_per_slot`.
     pub slots: u16,
     pub sla: Sla,
 }
@@ -180,6 +186,9 @@ pub enum QueryMsg {
         start_after: Option<u64>,
         limit: Option<u32>,
     },
+    /// What sessions pin of deployments, in the order asked for: at most 16.
+    #[returns(OffersResponse)]
+    Offers { deployments: Vec<u64> },
     /// Chooses chains of deployments for all replicas of all shards, or says that there is no supply.
     #[returns(DrawResponse)]
     Draw { request: DrawRequest },
@@ -231,7 +240,7 @@ pub struct DeploymentResponse {
     pub provider: String,
     pub terms: DeploymentTerms,
     pub state: DeploymentState,
-    /// Slots that hold an item now.
+    /// Slots that hold an item or a session now.
     pub busy: u16,
     /// Bond behind each slot, pinned when it was listed.
     pub slot_bond: Uint128,
@@ -248,6 +257,22 @@ pub enum DeploymentState {
 #[cw_serde]
 pub struct DeploymentsResponse {
     pub deployments: Vec<DeploymentResponse>,
+}
+
+#[cw_serde]
+pub struct OffersResponse {
+    pub offers: Vec<DeploymentOffer>,
+}
+
+/// A deployment with what of its provider concerns a session.
+#[cw_serde]
+pub struct DeploymentOffer {
+    pub deployment: u64,
+    pub provider: String,
+    pub host_key: PublicKey,
+    pub terms: DeploymentTerms,
+    /// Bond behind each slot, pinned when it was listed.
+    pub slot_bond: Uint128,
 }
 
 /// What the orchestrator asks of a draw. Anyone may ask the same to learn what a job would get.

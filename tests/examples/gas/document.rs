@@ -207,8 +207,8 @@ fn messages(text: &mut String, small: &[Row], large: &[Row]) -> anyhow::Result<(
     writeln!(text, "\n## Messages\n")?;
     writeln!(
         text,
-        "Each was sent in a market of a few models and ten deployments, and once more by other people when {CROWD} further models, deployments and\n\
-         open jobs were there. `SubmitJob, 8 of 3` is a job of 8 shards that three hosts run one after the other. FUNC that is sent to\n\
+        "Each was sent in a market of a few models and ten deployments, and once more by other people when {CROWD} further models, deployments,\n\
+         open jobs and open sessions were there. `SubmitJob, 8 of 3` is a job of 8 shards that three hosts run one after the other. FUNC that is sent to\n\
          a contract (`ClaimNamespace`, `Bond`, `Deploy`, `Deposit`) goes through `func-token`.\n"
     )?;
     writeln!(

@@ -9,6 +9,7 @@ mod crowd;
 mod deployment;
 mod document;
 mod meter;
+mod sessions;
 mod story;
 
 use std::path::PathBuf;
@@ -28,10 +29,13 @@ async fn main() -> anyhow::Result<()> {
     let (client, made, wired) = deployment::deploy(net.rpc(0)).await?;
     let mut small = Meter::new(client.clone());
     story::tell(&mut small, "small", "0.1.1").await?;
+    sessions::tell(&mut small, "small").await?;
     let drawn = crowd::draws(&small.people).await?;
     crowd::fill(&small.people).await?;
+    sessions::fill(&small.people).await?;
     let mut large = Meter::new(client);
     story::tell(&mut large, "large", "0.1.2").await?;
+    sessions::tell(&mut large, "large").await?;
     let version = net.status()[0]
         .up
         .as_ref()

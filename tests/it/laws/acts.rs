@@ -26,6 +26,7 @@ mod ledger;
 mod market;
 mod proofs;
 mod roles;
+mod sessions;
 mod token;
 mod work;
 
@@ -104,13 +105,19 @@ const KINDS: &[(u32, &str, Build)] = &[
     (2, "2", token::transfer_from),
     (3, "2", token::send_from),
     (3, "2", token::burn_from),
-    (1, "1", token::forbidden),
+    (4, "1", token::forbidden),
     (4, "12", ledger::deposit),
     (1, "5", ledger::penalty),
     (5, "128", ledger::withdraw),
     (4, "3", ledger::release_expired),
     (4, "6", ledger::distribute_royalties),
     (3, "5", ledger::of_siblings),
+    (10, "2347", sessions::open_session),
+    (4, "247", sessions::top_up),
+    (14, "456", sessions::settle_vouchers),
+    (3, "25", sessions::close_session),
+    (2, "8", sessions::leave_session),
+    (5, "3", sessions::finalise_session),
     (2, "1", market::claim_namespace),
     (2, "6", market::publish_model),
     (1, "", market::update_metadata),
@@ -119,8 +126,8 @@ const KINDS: &[(u32, &str, Build)] = &[
     (2, "4", market::set_endpoint),
     (4, "6", market::set_payout),
     (2, "8", market::set_status),
-    (1, "", market::propose_owner),
-    (2, "", market::accept_owner),
+    (3, "", market::propose_owner),
+    (5, "", market::accept_owner),
     (1, "5", market::of_escrow),
     (2, "", market::register_provider),
     (2, "5", market::update_provider),
@@ -132,8 +139,8 @@ const KINDS: &[(u32, &str, Build)] = &[
     (2, "7", market::remove),
     (2, "57", market::of_orchestrator),
     (5, "48", roles::update_params),
-    (3, "", roles::propose_admin),
-    (3, "", roles::accept_admin),
+    (4, "", roles::propose_admin),
+    (8, "", roles::accept_admin),
     (5, "", roles::propose_migration),
     (2, "", roles::cancel_migration),
     (4, "", roles::execute_migration),

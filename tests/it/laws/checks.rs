@@ -81,6 +81,7 @@ impl Picture {
         self.assert_sums(world);
         self.assert_balances(world);
         self.assert_holds(world);
+        self.assert_sessions(world);
         self.assert_exposure(world);
     }
 
@@ -117,6 +118,9 @@ impl Picture {
         let mut held: BTreeMap<&str, u128> = BTreeMap::new();
         for hold in oracle.holds.values() {
             *held.entry(&hold.account).or_default() += hold.amount;
+        }
+        for session in oracle.sessions.values() {
+            *held.entry(&session.owner).or_default() += session.held();
         }
         for (holder, entry) in &self.books.0 {
             let expected = (
@@ -162,6 +166,46 @@ impl Picture {
         }
     }
 
+    /// Statements 2, 3 and 4 for sessions: what `Session` says of money and dates is what was agreed, and what is over is forgotten.
+    fn assert_sessions(&self, world: &World) {
+        let escrow = &world.oracle.contracts.royalty_escrow;
+        for (number, expected) in &world.oracle.sessions {
+            let question = escrow::QueryMsg::Session { session: *number };
+            let found = world
+                .protocol
+                .try_ask::<escrow::SessionResponse>(escrow, &question)
+                .ok();
+            let is_open = expected.open().count() > 0;
+            assert_eq!(
+                found.is_some(),
+                is_open,
+                "session {number} is known as long as it is open"
+            );
+            let Some(found) = found else { continue };
+            assert_eq!(
+                found.expires_at, expected.expires_at,
+                "statement 2: a date of session {number}"
+            );
+            assert_eq!(found.allocations.len(), expected.parts.len());
+            for (found, (deployment, part)) in found.allocations.iter().zip(&expected.parts) {
+                let is_closed = found.state == escrow::AllocationState::Closed;
+                let told = (
+                    found.amount.u128(),
+                    found.paid.u128(),
+                    found.reservation.u128(),
+                    found.sequence,
+                );
+                let agreed = (part.amount, part.paid.total(), part.reservation, part.sequence);
+                assert_eq!((found.deployment, is_closed), (*deployment, part.closed));
+                assert_eq!(told, agreed, "statement 4: deployment {deployment} in session {number}");
+                if !is_closed {
+                    let date = expected.date(part);
+                    assert_eq!(found.releasable_at, date, "statement 3: a date of session {number}");
+                }
+            }
+        }
+    }
+
     /// Statement 7: slots hold what is at work and no more, each item costs at most the bond of its slot, and busy slots are backed.
     fn assert_exposure(&self, world: &World) {
         let mut busy: BTreeMap<u64, u16> = BTreeMap::new();
@@ -174,6 +218,11 @@ impl Picture {
                     price <= slot_bond,
                     "statement 7: {item} costs {price}, its slot is backed with {slot_bond}"
                 );
+            }
+        }
+        for session in world.oracle.sessions.values() {
+            for (deployment, _) in session.open() {
+                *busy.entry(*deployment).or_default() += 1;
             }
         }
         let mut backing: BTreeMap<&str, u128> = BTreeMap::new();
@@ -206,7 +255,12 @@ impl Picture {
     /// Statement 2: only what somebody does himself lowers what he has available.
     pub(crate) fn assert_nobody_lost(&self, after: &Self, act: &Act) {
         let own = |holder: &str| match &act.msg {
-            Msg::Escrow(escrow::ExecuteMsg::Withdraw { .. }) | Msg::Orchestrator(_) => act.sender.as_str() == holder,
+            Msg::Escrow(
+                escrow::ExecuteMsg::Withdraw { .. }
+                | escrow::ExecuteMsg::OpenSession { .. }
+                | escrow::ExecuteMsg::TopUp { .. },
+            )
+            | Msg::Orchestrator(_) => act.sender.as_str() == holder,
             Msg::Escrow(escrow::ExecuteMsg::DistributeRoyalties { model })
             | Msg::Registry(registry::ExecuteMsg::SetPayout { model, .. }) => holder == format!("model:{model}"),
             _ => false,

@@ -23,6 +23,7 @@ impl World {
         }
         self.models_are_retired();
         self.holds_are_released();
+        self.sessions_are_finalised();
         self.items_expire();
         assert!(self.hosts.live.is_empty(), "statement 3: slots stay busy for ever");
         self.providers_leave();
@@ -111,6 +112,28 @@ impl World {
             if self.oracle.holds.contains_key(&job) {
                 self.must("stranger", release);
             }
+        }
+    }
+
+    fn sessions_are_finalised(&mut self) {
+        let next = |world: &Self| {
+            let sessions = world.oracle.sessions.iter();
+            let dates =
+                sessions.flat_map(|(number, session)| session.open().map(|(_, part)| (session.date(part), *number)));
+            dates.min()
+        };
+        while let Some((date, session)) = next(self) {
+            let finalise = Msg::Escrow(Escrow::FinaliseSession { session });
+            self.passes(date.saturating_sub(self.protocol.now()));
+            if self.protocol.now() == date {
+                let early = self.act("stranger", finalise.clone());
+                assert!(
+                    self.perform(&early).is_none(),
+                    "statement 3: session {session} was finalised early"
+                );
+            }
+            self.passes(1);
+            self.must("stranger", finalise);
         }
     }
 

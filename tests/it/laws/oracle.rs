@@ -16,7 +16,7 @@ use schema::{
     price::RoyaltyRate,
     registry::{self, Parent, Share},
     staking::{self, DeploymentTerms, ReceiveMsg as Bond},
-    Event, ItemId, ModelId, Namespace,
+    Event, ItemId, ModelId, Namespace, PublicKey,
 };
 
 use super::{
@@ -26,9 +26,11 @@ use super::{
 
 pub(crate) mod codes;
 mod forecast;
+mod sessions;
 mod work;
 
 use codes::{Codes, Word};
+pub(crate) use sessions::{Allotted, Opened};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Held {
@@ -104,6 +106,11 @@ pub(crate) struct Oracle {
     pub(crate) chains: BTreeMap<ItemId, Vec<u64>>,
     pub(crate) counted: BTreeMap<ItemId, Count>,
     pub(crate) codes: Codes,
+    pub(crate) chain_id: String,
+    /// By owner: what is registered now.
+    pub(crate) host_keys: BTreeMap<String, PublicKey>,
+    /// Those that are over too.
+    pub(crate) sessions: BTreeMap<u64, Opened>,
 }
 
 pub(crate) fn model_holder(model: &ModelId) -> String {
@@ -145,6 +152,9 @@ impl Oracle {
             chains: BTreeMap::new(),
             counted: BTreeMap::new(),
             codes: Codes::of(protocol),
+            chain_id: protocol.escrow_domain().chain_id,
+            host_keys: BTreeMap::new(),
+            sessions: BTreeMap::new(),
         }
     }
 
@@ -178,7 +188,7 @@ impl Oracle {
             Msg::Token(msg) => self.token(&act.sender, msg, events),
             Msg::Registry(msg) => self.registry(&act.sender, msg, events, now),
             Msg::Staking(msg) => self.staking(act.sender.as_str(), msg, now),
-            Msg::Escrow(msg) => self.escrow(act.sender.as_str(), msg),
+            Msg::Escrow(msg) => self.escrow(act.sender.as_str(), msg, events, now),
             Msg::Orchestrator(msg) => self.orchestrator(&act.sender, msg, events, now),
         }
     }
@@ -376,8 +386,12 @@ impl Oracle {
         use staking::ExecuteMsg as Staking;
         let contract = self.contracts.provider_staking.clone();
         match msg {
-            Staking::RegisterProvider { .. } => {
+            Staking::RegisterProvider { profile } => {
                 self.stakes.insert(sender.to_owned(), Stake::default());
+                self.host_keys.insert(sender.to_owned(), profile.host_key);
+            }
+            Staking::UpdateProvider { profile } => {
+                self.host_keys.insert(sender.to_owned(), profile.host_key);
             }
             Staking::Unbond { amount } => {
                 let release_at = now + self.params.staking.unbonding_seconds;
@@ -393,7 +407,7 @@ impl Oracle {
                 self.move_money(&contract, &Addr::unchecked(sender), amount);
             }
             Staking::Remove { deployment } => self.deployments.get_mut(deployment).unwrap().removed = true,
-            Staking::UpdateProvider { .. } | Staking::Drain { .. } => {}
+            Staking::Drain { .. } => {}
             Staking::UpdateParams { params } => self.params.staking = params.clone(),
             Staking::ProposeAdmin { admin } => self.propose_admin(&contract, admin.as_deref()),
             Staking::AcceptAdmin {} => {
@@ -404,13 +418,18 @@ impl Oracle {
             }
             Staking::CancelMigration {} => self.codes.follow(&contract, &Word::Cancel, now),
             Staking::ExecuteMigration {} => self.codes.follow(&contract, &Word::Execute, now),
-            Staking::Wire { .. } | Staking::Receive(_) | Staking::Occupy { .. } | Staking::Vacate { .. } => {
+            Staking::Wire { .. }
+            | Staking::Receive(_)
+            | Staking::Occupy { .. }
+            | Staking::Vacate { .. }
+            | Staking::Reserve { .. }
+            | Staking::Free { .. } => {
                 panic!("statement 5: {sender} passed for a sibling: {msg:?}")
             }
         }
     }
 
-    fn escrow(&mut self, sender: &str, msg: &escrow::ExecuteMsg) {
+    fn escrow(&mut self, sender: &str, msg: &escrow::ExecuteMsg, events: &[Event], now: u64) {
         use escrow::ExecuteMsg as Escrow;
         let contract = self.contracts.royalty_escrow.clone();
         match msg {
@@ -424,6 +443,12 @@ impl Oracle {
             }
             Escrow::ReleaseExpired { job } => self.release(*job),
             Escrow::DistributeRoyalties { model } => self.distribute_accrued(model),
+            Escrow::OpenSession { session } => self.open_session(sender, session, events, now),
+            Escrow::TopUp { session, allocations } => self.top_up(*session, allocations, now),
+            Escrow::SettleVouchers { vouchers } => self.settle_vouchers(vouchers, events),
+            Escrow::CloseSession { session, consents } => self.close_session(*session, consents, now),
+            Escrow::LeaveSession { session, deployment } => self.close_part(*session, *deployment, now),
+            Escrow::FinaliseSession { session } => self.finalise(*session, now),
             Escrow::UpdateParams { params } => self.params.escrow = params.clone(),
             Escrow::ProposeAdmin { admin } => self.propose_admin(&contract, admin.as_deref()),
             Escrow::AcceptAdmin {} => {

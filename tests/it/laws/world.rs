@@ -153,6 +153,14 @@ impl World {
             let escrow = self.oracle.contracts.royalty_escrow.clone();
             self.sends(name, &escrow, 60 * FUNC, &deposit);
         }
+        // One session each from the start, so that every story has some.
+        for (name, allocations) in DEVELOPERS
+            .into_iter()
+            .zip([[(1, 6 * FUNC), (3, 3 * FUNC)], [(2, FUNC), (5, 8 * FUNC)]])
+        {
+            let session = self.protocol.new_session(&allocations);
+            self.must(name, Msg::Escrow(escrow::ExecuteMsg::OpenSession { session }));
+        }
     }
 
     fn publishes(
@@ -287,8 +295,10 @@ impl World {
         let items = self.hosts.live.values();
         let items = items.flat_map(|live| [live.deadline, live.evidence_until]);
         let holds = self.oracle.holds.values().map(|hold| hold.expires_at);
+        let sessions = self.oracle.sessions.values();
+        let sessions = sessions.flat_map(|session| session.open().map(|(_, part)| session.date(part)));
         let bonds = self.oracle.stakes.values().flat_map(|stake| &stake.unbonding);
-        let all = items.chain(holds).chain(bonds.map(|entry| entry.1));
+        let all = items.chain(holds).chain(sessions).chain(bonds.map(|entry| entry.1));
         let all = all.chain(self.oracle.codes.dates());
         let mut dates: Vec<u64> = all.filter(|date| *date >= self.protocol.now()).collect();
         dates.sort_unstable();

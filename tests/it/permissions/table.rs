@@ -357,6 +357,19 @@ fn staking_rows(table: &mut Table<'_>) {
     };
     let vacate = Staking::Vacate { items: vec![vacancy] };
     table.row("vacate", "job-orchestrator", &orchestrator, &vacate);
+    let escrow = protocol.contracts.royalty_escrow.clone();
+    let (session, deployments) = (1, vec![deployment]);
+    let reserve = Staking::Reserve {
+        session,
+        deployments: deployments.clone(),
+    };
+    table.row("reserve", "royalty-escrow", &escrow, &reserve);
+    table.row(
+        "free",
+        "royalty-escrow",
+        &escrow,
+        &Staking::Free { session, deployments },
+    );
     let params = protocol.params.staking.clone();
     table.admin_rows(&Staking::UpdateParams { params });
     table.migration_rows();
@@ -438,6 +451,7 @@ fn escrow_rows_of_work(table: &mut Table<'_>) {
     );
     let release = Escrow::ReleaseExpired { job: 1 };
     table.row("release_expired", "anyone, after its date", &admin, &release);
+    session_rows(table);
     let parent: ModelId = PARENT.parse().unwrap();
     let distribute = Escrow::DistributeRoyalties { model: parent.clone() };
     table.row("distribute_royalties", "anyone", &admin, &distribute);
@@ -452,6 +466,37 @@ fn escrow_rows_of_work(table: &mut Table<'_>) {
     table.row("distribute_under", "model-registry", &registry, &under);
     let params = protocol.params.escrow.clone();
     table.admin_rows(&Escrow::UpdateParams { params });
+}
+
+fn session_rows(table: &mut Table<'_>) {
+    use escrow::ExecuteMsg as Escrow;
+    let protocol = table.protocol;
+    let (dora, anna) = (protocol.addr(DEVELOPER), protocol.addr("anna"));
+    let open = Escrow::OpenSession {
+        session: protocol.new_session(&[(1, FUNC)]),
+    };
+    table.row("open_session", "anyone with money", &dora, &open);
+    let top_up = Escrow::TopUp {
+        session: 1,
+        allocations: Protocol::allocations(&[(1, FUNC), (5, FUNC)]),
+    };
+    table.row("top_up", "the owner of the session", &dora, &top_up);
+    let settle = Escrow::SettleVouchers {
+        vouchers: vec![protocol.voucher(1, 1, 1, 10)],
+    };
+    table.row("settle_vouchers", "anyone", &anna, &settle);
+    let close = Escrow::CloseSession {
+        session: 1,
+        consents: vec![protocol.consent("anna", 1, 1, 0)],
+    };
+    table.row("close_session", "the owner of the session", &dora, &close);
+    let leave = Escrow::LeaveSession {
+        session: 1,
+        deployment: 1,
+    };
+    table.row("leave_session", "the provider or its operator", &anna, &leave);
+    let finalise = Escrow::FinaliseSession { session: 1 };
+    table.row("finalise_session", "anyone, after its date", &anna, &finalise);
 }
 
 fn orchestrator_rows(table: &mut Table<'_>) {

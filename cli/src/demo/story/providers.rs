@@ -17,7 +17,7 @@ use crate::{
         cast::{Cast, Provider},
         plan, Demo,
     },
-    provider::{bond_call, deploy_call, listing_fee, register_call},
+    provider::{bond_call, deploy_call, dues, register_call},
 };
 
 /// Longest wait for a status page.
@@ -64,7 +64,7 @@ impl Scene<'_> {
             endpoints.push(self.host_file(provider).await?);
         }
         self.progress.step("six providers register, bond and deploy");
-        let fee = listing_fee(cast.developer.account.client()).await?;
+        let dues = dues(cast.developer.account.client()).await?;
         let listings = cast.providers.iter().zip(&endpoints).map(async |(provider, host)| {
             let terms = DeploymentTerms {
                 model: model.clone(),
@@ -73,10 +73,11 @@ impl Scene<'_> {
                 last: provider.stage,
                 engine_class: engine_class.to_owned(),
                 ask: provider.ask,
+                reservation_per_hour: dues.reservation_per_hour_min.into(),
                 slots: plan::SLOTS,
                 sla: plan::sla(),
             };
-            enlist(provider, &host.listen, terms, fee).await
+            enlist(provider, &host.listen, terms, dues.listing_fee).await
         });
         let deployments = try_join_all(listings).await?;
         for provider in &cast.providers {

@@ -61,14 +61,7 @@ fn list(
 }
 
 fn take(storage: &mut MockStorage, number: u64) -> Result<(), ContractError> {
-    let deployments = vec![number];
-    occupy(
-        storage,
-        &Occupation {
-            item: item(),
-            deployments,
-        },
-    )
+    occupy(storage, &[number])
 }
 
 fn give(storage: &mut MockStorage, number: u64, price: Option<u128>) -> Option<Penalised> {
@@ -179,6 +172,7 @@ enum Step {
     Remove(usize, u64),
     Occupy(u64),
     Vacate(u64, Option<u128>),
+    Free(u64),
     BondPerSlot(u128),
 }
 
@@ -194,6 +188,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..3usize, number()).prop_map(|(name, number)| Step::Remove(name, number)),
         10 => number().prop_map(Step::Occupy),
         8 => (number(), prop::option::of(0..6_000u128)).prop_map(|(number, price)| Step::Vacate(number, price)),
+        4 => number().prop_map(Step::Free),
         1 => prop_oneof![Just(500u128), Just(1_000), Just(2_000)].prop_map(Step::BondPerSlot),
     ]
 }
@@ -240,6 +235,7 @@ proptest! {
                 } else {
                     Ok(())
                 },
+                Step::Free(number) => free(&mut storage, &[number]),
                 Step::BondPerSlot(bond) => { params.bond_per_slot = bond.into(); Ok(()) }
             };
             // As the chain does with a message that fails.

@@ -17,6 +17,8 @@ enum Step {
     /// Occupy what a draw gives for this seed.
     Assign(u8),
     Vacate(Vec<u64>, Option<(u64, u128)>),
+    Reserve(Vec<u64>),
+    Free(Vec<u64>),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -32,6 +34,8 @@ fn step() -> impl Strategy<Value = Step> {
         8 => any::<u8>().prop_map(Step::Assign),
         6 => (prop::collection::vec(number(), 1..4), prop::option::of((number(), 0..6_000u128)))
             .prop_map(|(numbers, culprit)| Step::Vacate(numbers, culprit)),
+        3 => prop::collection::vec(number(), 0..4).prop_map(Step::Reserve),
+        2 => prop::collection::vec(number(), 0..4).prop_map(Step::Free),
     ]
 }
 
@@ -62,6 +66,8 @@ proptest! {
                     let numbers: Vec<u64> = chain.spans.iter().map(|span| span.deployment).collect();
                     prop_assert!(network.occupies(&numbers).is_ok(), "what is drawn can be occupied");
                 },
+                Step::Reserve(numbers) => drop(network.reserves(&numbers)),
+                Step::Free(numbers) => drop(network.frees(&numbers)),
                 Step::Vacate(numbers, culprit) => drop(network.vacates(&numbers, culprit)),
             }
             network.check_money();

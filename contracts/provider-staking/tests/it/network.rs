@@ -183,6 +183,28 @@ impl Network {
         self.execute("orchestrator", &ExecuteMsg::Vacate { items })
     }
 
+    pub(crate) fn reserves(&mut self, deployments: &[u64]) -> Outcome {
+        let deployments = deployments.to_vec();
+        self.by_escrow(&ExecuteMsg::Reserve {
+            session: 1,
+            deployments,
+        })
+    }
+
+    pub(crate) fn frees(&mut self, deployments: &[u64]) -> Outcome {
+        let deployments = deployments.to_vec();
+        self.by_escrow(&ExecuteMsg::Free {
+            session: 1,
+            deployments,
+        })
+    }
+
+    fn by_escrow(&mut self, msg: &ExecuteMsg) -> Outcome {
+        let (escrow, staking) = (self.escrow.clone(), self.staking.clone());
+        let result = self.app.execute_contract(escrow, staking, msg, &[]);
+        result.map_err(|error| error.downcast().unwrap())
+    }
+
     pub(crate) fn passes(&mut self, seconds: u64) {
         self.app.update_block(|block| {
             block.time = block.time.plus_seconds(seconds);
@@ -365,6 +387,7 @@ pub(crate) fn params() -> StakingParams {
         miss_min: MISS_MIN.into(),
         penalty_bps_min: 1_000,
         sla_seconds_max: 600,
+        reservation_per_hour_min: 40u128.into(),
         migration_notice_seconds: 100 * UNBONDING,
     }
 }
@@ -392,6 +415,7 @@ pub(crate) fn terms(first: u8, last: u8, slots: u16) -> DeploymentTerms {
             per_1k_out: 0u128.into(),
             per_request: 100u128.into(),
         },
+        reservation_per_hour: 40u128.into(),
         slots,
         sla: Sla {
             base_seconds: 2,

@@ -160,6 +160,10 @@ fn parameters_have_bounds_that_protect_the_bonded() {
         "penalty_bps_min is 10001, 0 to 10000 are allowed"
     );
     assert_eq!(
+        refused(|p| p.reservation_per_hour_min = 0u128.into()),
+        "reservation_per_hour_min is 0, 1 to 1000000000000000 are allowed"
+    );
+    assert_eq!(
         refused(|p| p.sla_seconds_max = 604_801),
         "sla_seconds_max is 604801, 1 to 604800 are allowed"
     );

@@ -44,6 +44,91 @@ fn only_the_orchestrator_takes_and_gives_slots() {
 }
 
 #[test]
+fn only_the_escrow_takes_and_gives_slots_of_sessions() {
+    let mut network = Network::with_ann(2_000);
+    network.deploys("ann", terms(0, 2, 2)).unwrap();
+    let msgs = |deployments: Vec<u64>| {
+        let session = 1;
+        let reserve = ExecuteMsg::Reserve {
+            session,
+            deployments: deployments.clone(),
+        };
+        [reserve, ExecuteMsg::Free { session, deployments }]
+    };
+    for name in ["orchestrator", "adam", "ann", "dev"] {
+        for msg in msgs(vec![1]) {
+            let refused = ContractError::NotEscrow {
+                sender: network.who(name).into(),
+            };
+            assert_eq!(network.refusal(name, &msg), refused);
+        }
+    }
+    let unknown = ContractError::UnknownDeployment { deployment: 7 };
+    let crowd = ContractError::TooManyNamed { count: 17, max: 16 };
+    assert_eq!(network.reserves(&[1, 7]).unwrap_err(), unknown);
+    assert_eq!(network.reserves(&[1; 17]).unwrap_err(), crowd);
+    assert_eq!(network.frees(&[1; 17]).unwrap_err(), crowd);
+    assert_eq!(network.deployment(1).busy, 0, "all slots of a session or none");
+}
+
+#[test]
+fn sessions_and_items_share_the_slots_and_the_bond_behind_them() {
+    let mut network = Network::with_ann(3_000);
+    network.deploys("ann", terms(0, 2, 2)).unwrap();
+    network.reserves(&[1]).unwrap();
+    network.occupies(&[1]).unwrap();
+    let full = ContractError::NoFreeSlot {
+        deployment: 1,
+        slots: 2,
+    };
+    assert_eq!(network.reserves(&[1]).unwrap_err(), full);
+    assert_eq!(network.draw(0), None);
+    let committed = ContractError::BondCommitted {
+        free: 1_000u128.into(),
+        requested: 1_001u128.into(),
+    };
+    assert_eq!(network.unbonds("ann", 1_001).unwrap_err(), committed);
+    network.execute("ann", &ExecuteMsg::Drain { deployment: 1 }).unwrap();
+    let busy = |busy| ContractError::Busy { deployment: 1, busy };
+    let remove = ExecuteMsg::Remove { deployment: 1 };
+    assert_eq!(network.refusal("ann", &remove), busy(2));
+    network.vacates(&[1], None).unwrap();
+    assert_eq!(network.refusal("ann", &remove), busy(1), "a session is on it");
+    let draining = ContractError::Draining { deployment: 1 };
+    assert_eq!(network.reserves(&[1]).unwrap_err(), draining);
+    network.frees(&[1, 1]).unwrap();
+    assert_eq!(network.deployment(1).busy, 0, "a slot is given back once");
+    network.execute("ann", &remove).unwrap();
+}
+
+#[test]
+fn an_offer_is_everything_that_a_session_pins() {
+    let mut network = Network::with_ann(3_000);
+    network.joins("bob", 1_000);
+    network.deploys("ann", terms(0, 2, 2)).unwrap();
+    network.deploys("bob", terms(1, 2, 1)).unwrap();
+    let asked = |deployments: Vec<u64>| QueryMsg::Offers { deployments };
+    let answer: OffersResponse = network.query(&asked(vec![2, 1]));
+    let found = |name: &str, deployment, terms: DeploymentTerms| DeploymentOffer {
+        deployment,
+        provider: network.who(name).into(),
+        host_key: profile(name).host_key,
+        terms,
+        slot_bond: SLOT_BOND.into(),
+    };
+    assert_eq!(
+        answer.offers,
+        [found("bob", 2, terms(1, 2, 1)), found("ann", 1, terms(0, 2, 2))]
+    );
+    assert!(network
+        .query_refusal(&asked(vec![1, 3]))
+        .contains("there is no deployment 3"));
+    assert!(network
+        .query_refusal(&asked(vec![1; 17]))
+        .contains("at most 16 deployments at a time, found 17"));
+}
+
+#[test]
 fn a_deployment_holds_as_many_items_as_it_has_slots() {
     let mut network = Network::with_ann(2_000);
     network.deploys("ann", terms(0, 2, 2)).unwrap();

@@ -110,6 +110,7 @@ fn money_lists_the_holds_of_an_account_page_by_page() {
         let money: MoneyResponse = escrow.ask(QueryMsg::Money {
             holder: addr("dave").into_string(),
             start_after,
+            sessions_after: None,
             limit: Some(2),
         });
         assert_eq!((money.available.u128(), money.held.u128()), (70, 30));
@@ -131,6 +132,7 @@ fn what_could_not_be_a_holder_is_not_looked_up() {
             QueryMsg::Money {
                 holder: holder.clone(),
                 start_after: None,
+                sessions_after: None,
                 limit: None,
             },
         ] {

@@ -5,7 +5,7 @@ use schema::{
     price::{RoyaltyRate, Units, RATE_MAX},
     registry::{EndpointTerms, ExecuteMsg as Registry, ModelStatus, Parent, ReceiveMsg as Claim, Task, Unit, Usage},
     staking::{DeploymentTerms, ExecuteMsg as Staking, Occupation, Penalty, ReceiveMsg as Bond, Vacancy},
-    ModelId,
+    ItemId, ModelId,
 };
 
 use super::{item, metadata, model, name_of, payout, person, send, sender, version, Act, Msg};
@@ -233,6 +233,7 @@ pub(super) fn deploy(world: &World, dice: &mut Dice) -> Act {
         _ => {}
     }
     terms.sla.penalty_bps = [2_000, 10_000, 1_000, 999][dice.roll(4)];
+    terms.reservation_per_hour = [100_000u128, 123_457, 1][dice.roll(3)].into();
     let amount = dice.around(world.oracle.params.staking.listing_fee.u128());
     let contract = &world.oracle.contracts.provider_staking;
     send(world, dice, name, contract, amount, &Bond::Deploy { terms })
@@ -286,25 +287,33 @@ pub(super) fn remove(world: &World, dice: &mut Dice) -> Act {
     world.act(sender(dice, owner), Msg::Staking(Staking::Remove { deployment }))
 }
 
-/// Slots are to be taken or given back, or a competitor punished, by somebody who is not the orchestrator.
+/// Slots are to be taken or given back, or a competitor punished, by somebody who is neither the orchestrator nor the escrow.
 pub(super) fn of_orchestrator(world: &World, dice: &mut Dice) -> Act {
     let item = item(world, dice);
     let deployments = vec![deployment(world, dice).0];
-    let msg = if dice.rarely(2) {
-        let items = vec![Occupation { item, deployments }];
-        Staking::Occupy { items }
-    } else {
-        let penalty = Some(Penalty {
-            deployment: deployments[0],
-            price: dice.around(FUNC).into(),
-            beneficiary: world.addr("mallory").into_string(),
-        });
-        let items = vec![Vacancy {
-            item,
-            deployments,
-            penalty,
-        }];
-        Staking::Vacate { items }
+    let session = 1;
+    let msg = match dice.roll(4) {
+        0 => Staking::Reserve { session, deployments },
+        1 => Staking::Free { session, deployments },
+        2 => {
+            let items = vec![Occupation { item, deployments }];
+            Staking::Occupy { items }
+        }
+        _ => vacate(world, dice, item, deployments),
     };
     world.act(person(dice), Msg::Staking(msg))
+}
+
+fn vacate(world: &World, dice: &mut Dice, item: ItemId, deployments: Vec<u64>) -> Staking {
+    let penalty = Some(Penalty {
+        deployment: deployments[0],
+        price: dice.around(FUNC).into(),
+        beneficiary: world.addr("mallory").into_string(),
+    });
+    let items = vec![Vacancy {
+        item,
+        deployments,
+        penalty,
+    }];
+    Staking::Vacate { items }
 }

@@ -57,6 +57,9 @@ pub(super) fn update_params(world: &World, dice: &mut Dice) -> Act {
         burn_bps: [100, 500, 501][dice.roll(3)],
     };
     escrow.hold_seconds_max = dice.near(3_600);
+    escrow.session_seconds_max = dice.near(3_600);
+    escrow.close_notice_seconds = [5, 1, 100][dice.roll(3)];
+    staking.reservation_per_hour_min = [100_000u128, 1, 0, 250_001][dice.roll(4)].into();
     orchestrator.grace_seconds = [1, 2][dice.roll(2)];
     orchestrator.evidence_seconds = [2, 9, 1][dice.roll(3)];
     orchestrator.attempts_max = [5, 2, 10, 11][dice.roll(4)];

@@ -125,7 +125,12 @@ impl Oracle {
             Staking::ProposeMigration { code_id, msg } => code(Word::Propose(*code_id, msg)),
             Staking::CancelMigration {} => code(Word::Cancel),
             Staking::ExecuteMigration {} => code(Word::Execute),
-            Staking::Wire { .. } | Staking::Receive(_) | Staking::Occupy { .. } | Staking::Vacate { .. } => Some(false),
+            Staking::Wire { .. }
+            | Staking::Receive(_)
+            | Staking::Occupy { .. }
+            | Staking::Vacate { .. }
+            | Staking::Reserve { .. }
+            | Staking::Free { .. } => Some(false),
         }
     }
 
@@ -143,6 +148,24 @@ impl Oracle {
                 let accrued = self.available(&model_holder(model)) > 0;
                 Some(accrued && self.rules.contains_key(model))
             }
+            Escrow::OpenSession { session } => {
+                let named = session.allocations.iter().map(|new| new.amount.u128());
+                let amount = named.fold(0, u128::saturating_add);
+                let latest = now + self.params.escrow.session_seconds_max;
+                let dated = session.expires_at > now && session.expires_at <= latest;
+                (amount > self.available(act.sender.as_str()) || !dated).then_some(false)
+            }
+            Escrow::TopUp { session, .. } => {
+                let known = self.sessions.get(session);
+                let own = known.is_some_and(|known| known.owner == act.sender.as_str() && now < known.expires_at);
+                (!own).then_some(false)
+            }
+            Escrow::SettleVouchers { vouchers } => Some((1..=schema::BATCH_MAX).contains(&vouchers.len())),
+            Escrow::CloseSession { session, consents } => Some(self.closes(act.sender.as_str(), *session, consents)),
+            Escrow::LeaveSession { session, deployment } => {
+                Some(self.leaves(act.sender.as_str(), *session, *deployment))
+            }
+            Escrow::FinaliseSession { session } => Some(!self.due(*session, now).is_empty()),
             Escrow::UpdateParams { .. } | Escrow::ProposeAdmin { .. } => Self::role(admin, act),
             Escrow::AcceptAdmin {} => Self::offered(admin, act),
             Escrow::Wire { .. }

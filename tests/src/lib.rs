@@ -1,4 +1,4 @@
-//! The Protocol suite: all five contracts, wired, on a simulated chain, with people, hosts and verbs to tell stories with.
+//! The Protocol suite: all contracts, wired, on a simulated chain, with people, hosts and verbs to tell stories with.
 //!
 //! Nothing is stubbed: the contracts are the real ones with the checked-in local parameters, hosts sign with real keys, and
 //! addresses are real bech32. Time is moved, never waited for. After any story `protocol.assert_conserved()` compares every
@@ -17,6 +17,7 @@ mod host;
 pub mod localnet;
 mod market;
 pub mod program;
+mod randomness;
 mod work;
 
 pub use crate::{

@@ -149,6 +149,7 @@ fn story() -> Facts {
             assigned_at: 0,
             deadline: 1,
             evidence_until: 2,
+            redraw_round: None,
             history: vec![],
         }],
         fees: FeeBps {

@@ -196,7 +196,7 @@ impl World {
     }
 
     fn assert_done(&self, made: &Made, inputs: &Inputs) {
-        assert_eq!((self.contracts.len(), self.wired), (5, 3));
+        assert_eq!((self.contracts.len(), self.wired), (6, 3));
         for kind in Kind::ALL {
             let address = kind.address(&made.contracts);
             let (label, code_id, admin) = &self.contracts[address];

@@ -221,6 +221,7 @@ impl World {
             assigned_at: self.seconds,
             deadline,
             evidence_until: deadline + WINDOW,
+            redraw_round: None,
             history: vec![],
         };
         self.pending_events.push(assigned_event(&response, deployments));

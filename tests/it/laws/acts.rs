@@ -29,7 +29,7 @@ mod roles;
 mod token;
 mod work;
 
-/// A message of one of the five contracts.
+/// A message of one of the contracts.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Msg {

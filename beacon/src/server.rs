@@ -208,3 +208,91 @@ async fn metrics(State(server): State<Server>) -> Response {
     );
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use schema::BeaconKey;
+
+    use super::*;
+    use crate::source::{Source, SourceError};
+
+    const SCHEDULE: Schedule = Schedule {
+        genesis_seconds: 1_000,
+        period_seconds: 3,
+    };
+
+    /// Round 11 is due, and round 12 in two seconds.
+    async fn serving() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = Server::new(Secret::development(), SCHEDULE, || 1_031);
+        tokio::spawn(server.serve(listener, CancellationToken::new()));
+        url
+    }
+
+    async fn get(url: String) -> (u16, String) {
+        let answer = reqwest::get(url).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    fn source(url: &str, key: BeaconKey) -> Source {
+        Source::new(&[format!("{url}/")], key, Duration::from_secs(10)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_round_is_told_from_its_time_on_and_not_before() {
+        let url = serving().await;
+        let key = Secret::development().public_key();
+        for round in [1, 10, 11] {
+            let told = source(&url, key).round(round).await.unwrap();
+            assert_eq!(told.signature, Secret::development().sign(round));
+        }
+        for round in ["12", "0", "18446744073709551615"] {
+            let (status, text) = get(format!("{url}/public/{round}")).await;
+            assert_eq!(status, 404);
+            assert!(!text.contains("signature"), "{text}");
+        }
+        assert_eq!(get(format!("{url}/public/x")).await.0, 400);
+        let (_, latest) = get(format!("{url}/public/latest")).await;
+        let latest: Value = serde_json::from_str(&latest).unwrap();
+        let signature = Secret::development().sign(11);
+        assert_eq!(latest["round"], 11);
+        assert_eq!(latest["randomness"], randomness(&signature).to_string());
+        assert_eq!(latest["signature"], signature.to_string());
+    }
+
+    #[tokio::test]
+    async fn the_beacon_says_whose_it_is_and_never_its_secret() {
+        let url = serving().await;
+        let (_, info) = get(format!("{url}/info")).await;
+        let info: Value = serde_json::from_str(&info).unwrap();
+        assert_eq!(info["public_key"], Secret::development().public_key().to_string());
+        assert_eq!((&info["period"], &info["genesis_time"]), (&json!(3), &json!(1_000)));
+        assert_eq!(info["schemeID"], SCHEME);
+        get(format!("{url}/public/12")).await;
+        let (_, metrics) = get(format!("{url}/metrics")).await;
+        assert!(metrics.contains("fxn_beacon_round 11\n") && metrics.contains("fxn_beacon_early_total 1\n"));
+        assert_eq!(get(format!("{url}/health")).await.0, 200);
+        assert_eq!(get(format!("{url}/ready")).await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn what_another_key_has_signed_is_no_round() {
+        let url = serving().await;
+        let other = Secret::from_secret(&[3; 32]).unwrap().public_key();
+        let SourceError::NotFound { said, .. } = source(&url, other).round(5).await.unwrap_err() else {
+            panic!("another refusal")
+        };
+        assert!(said[0].ends_with("a signature that is none"), "{said:?}");
+    }
+
+    #[test]
+    fn what_is_no_server_is_told() {
+        let refused = |url: &str| crate::source::check(&[url.to_owned()]).unwrap_err();
+        for url in ["", "127.0.0.1:7073", "ftp://host", "http://host?x=1"] {
+            assert_eq!(refused(url), SourceError::NoUrl(url.to_owned()));
+        }
+        let many = vec!["http://host".to_owned(); 17];
+        assert_eq!(crate::source::check(&many), Err(SourceError::TooMany { found: 17 }));
+    }
+}

@@ -39,6 +39,19 @@ pub enum SourceError {
     NotFound { round: u64, said: Vec<String> },
 }
 
+/// Whether these could be servers.
+pub fn check(servers: &[String]) -> Result<(), SourceError> {
+    read(servers).map(drop)
+}
+
+fn read(servers: &[String]) -> Result<Vec<Url>, SourceError> {
+    let found = servers.len();
+    if found > SERVERS_MAX {
+        return Err(SourceError::TooMany { found });
+    }
+    servers.iter().map(|server| url(server)).collect()
+}
+
 /// Servers of one beacon.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -50,11 +63,7 @@ pub struct Source {
 impl Source {
     /// Servers whose rounds count if this key has signed them. An answer takes at most `timeout`.
     pub fn new(servers: &[String], key: BeaconKey, timeout: Duration) -> Result<Self, SourceError> {
-        let found = servers.len();
-        if found > SERVERS_MAX {
-            return Err(SourceError::TooMany { found });
-        }
-        let servers = servers.iter().map(|server| url(server)).collect::<Result<_, _>>()?;
+        let servers = read(servers)?;
         // A server that sends us elsewhere could send us to somebody's own network.
         let client = Client::builder().timeout(timeout).redirect(redirect::Policy::none());
         let client = client

@@ -131,6 +131,7 @@ fn story() -> Facts {
         told_sum: sum,
     };
     Facts {
+        beacon_for: None,
         events,
         jobs: vec![job()],
         items: vec![ItemResponse {

@@ -37,7 +37,7 @@ impl Schedule {
     /// The newest round that is due at `seconds`. None: before genesis.
     pub fn newest_at(&self, seconds: u64) -> Option<u64> {
         let since = seconds.checked_sub(self.genesis_seconds)?;
-        Some((since / self.period_seconds.max(1)).saturating_add(1))
+        since.checked_div(self.period_seconds.max(1))?.checked_add(1)
     }
 }
 
@@ -75,6 +75,7 @@ pub fn draw_seed(domain: &Domain, job: u64, (shard, attempt): (u16, u8), round: 
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "small numbers in tests")]
 mod tests {
     use super::*;
 

@@ -9,7 +9,7 @@
 # target, nor on compiler settings in the environment.
 set -euo pipefail
 
-contracts=(func-token model-registry provider-staking royalty-escrow job-orchestrator)
+contracts=(func-token model-registry provider-staking royalty-escrow job-orchestrator randomness-beacon)
 cosmwasm_check=3.0.10
 # The compiler uses wasm features that chains refuse; the three lowerings rewrite them, and a feature has to be enabled to be rewritten.
 # A function that is called once stays a function: put into its caller, the variables of both pass the 100 that a chain allows.

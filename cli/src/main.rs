@@ -81,6 +81,8 @@ enum Command {
     Host(services::host::Options),
     /// The service that carries facts between chain and host
     Relayer(services::relayer::Options),
+    /// Randomness signed with a key of one's own, for networks without drand
+    Beacon(services::beacon::Options),
     /// Look at this machine and the network, and say how to fix what is wrong
     Doctor(doctor::Doctor),
     /// Completions for a shell
@@ -95,6 +97,7 @@ impl Command {
             Self::Devnet(_)
                 | Self::Host(_)
                 | Self::Relayer(_)
+                | Self::Beacon(_)
                 | Self::Model(model::Command::Serve(_))
                 | Self::Provider(provider::Command::Run(_))
         )
@@ -144,6 +147,7 @@ async fn run(globals: Globals, command: Command) -> anyhow::Result<()> {
         Command::Devnet(options) => services::devnet::run(context, &options).await,
         Command::Host(options) => services::host::run(context, &options).await,
         Command::Relayer(options) => services::relayer::run(context, &options).await,
+        Command::Beacon(options) => services::beacon::run(context, &options).await,
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use cosmwasm_std::Decimal;
+use schema::{params::BeaconParams, BeaconKey, Schedule};
 use serde::{Deserialize, Serialize};
 
 /// A network file is a page of text; anything longer is not one.
@@ -92,11 +93,42 @@ impl Contracts {
 #[serde(deny_unknown_fields)]
 pub struct Beacon {
     /// BLS public key on G2, 96 bytes in lower-case hex.
-    pub public_key: String,
+    pub public_key: BeaconKey,
     /// Unix time of round 1, in seconds.
     pub genesis_seconds: u64,
     /// Time between two rounds, in seconds.
     pub period_seconds: u64,
+    /// Servers with drand's HTTP paths at which its rounds can be had. Nobody has to believe them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub urls: Vec<String>,
+}
+
+impl Beacon {
+    /// When rounds are due.
+    pub fn schedule(&self) -> Schedule {
+        Schedule {
+            genesis_seconds: self.genesis_seconds,
+            period_seconds: self.period_seconds,
+        }
+    }
+}
+
+impl From<BeaconParams> for Beacon {
+    fn from(params: BeaconParams) -> Self {
+        let BeaconParams {
+            public_key,
+            genesis_seconds,
+            period_seconds,
+            urls,
+            ..
+        } = params;
+        Self {
+            public_key,
+            genesis_seconds,
+            period_seconds,
+            urls,
+        }
+    }
 }
 
 /// Why a network file cannot be used.

@@ -4,7 +4,7 @@
 
 use std::future::Future;
 
-use schema::{escrow, orchestrator, registry, staking, token, ItemId, ModelId, Namespace};
+use schema::{escrow, orchestrator, randomness, registry, staking, token, ItemId, ModelId, Namespace, Round};
 use serde::{de::DeserializeOwned, Serialize};
 
 use crate::{client::Client, error::ClientError};
@@ -58,6 +58,43 @@ contract!(
     /// Jobs and their items.
     Orchestrator, orchestrator, job_orchestrator, orchestrator::QueryMsg
 );
+
+/// Rounds of randomness, where the network has a beacon.
+#[derive(Clone, Copy, Debug)]
+pub struct Randomness<'a> {
+    client: &'a Client,
+    address: &'a str,
+}
+
+impl Client {
+    /// The beacon, if the network has one.
+    pub fn randomness(&self) -> Option<Randomness<'_>> {
+        let address = self.contracts().randomness_beacon.as_deref()?;
+        Some(Randomness { client: self, address })
+    }
+}
+
+impl Randomness<'_> {
+    /// Where it is.
+    pub fn address(&self) -> &str {
+        self.address
+    }
+
+    /// Key and schedule.
+    pub async fn config(&self) -> Result<randomness::ConfigResponse, ClientError> {
+        ask(self.client, self.address, &randomness::QueryMsg::Config {}).await
+    }
+
+    /// The newest round that is known.
+    pub async fn latest(&self) -> Result<Option<Round>, ClientError> {
+        ask(self.client, self.address, &randomness::QueryMsg::Latest {}).await
+    }
+
+    /// A round, if it is known.
+    pub async fn round(&self, round: u64) -> Result<Option<Round>, ClientError> {
+        ask(self.client, self.address, &randomness::QueryMsg::Round { round }).await
+    }
+}
 
 impl Token<'_> {
     /// Balance of an account, in ufunc.

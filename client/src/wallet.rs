@@ -126,7 +126,7 @@ impl Wallet {
         }
     }
 
-    /// The secret, for the encrypted key file and nothing else.
+    /// The secret, for the encrypted key file and for keys that are made of it.
     pub fn secret(&self) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(self.key.to_bytes().into())
     }

@@ -1,6 +1,8 @@
 //! Addresses as the SDK reads them: what is none is refused in its words, by contracts and by the chain alike.
 
-use cosmwasm_std::{Addr, Api, CanonicalAddr, RecoverPubkeyError, StdError, StdResult, VerificationError};
+use cosmwasm_std::{
+    Addr, Api, CanonicalAddr, HashFunction, RecoverPubkeyError, StdError, StdResult, VerificationError,
+};
 use cw_multi_test::MockApiBech32;
 
 use crate::PREFIX;
@@ -141,6 +143,36 @@ impl Api for ChainApi {
         keys: &[&[u8]],
     ) -> Result<bool, VerificationError> {
         self.0.ed25519_batch_verify(messages, signatures, keys)
+    }
+
+    fn bls12_381_aggregate_g1(&self, g1s: &[u8]) -> Result<[u8; 48], VerificationError> {
+        self.0.bls12_381_aggregate_g1(g1s)
+    }
+
+    fn bls12_381_aggregate_g2(&self, g2s: &[u8]) -> Result<[u8; 96], VerificationError> {
+        self.0.bls12_381_aggregate_g2(g2s)
+    }
+
+    fn bls12_381_pairing_equality(&self, ps: &[u8], qs: &[u8], r: &[u8], s: &[u8]) -> Result<bool, VerificationError> {
+        self.0.bls12_381_pairing_equality(ps, qs, r, s)
+    }
+
+    fn bls12_381_hash_to_g1(
+        &self,
+        hash_function: HashFunction,
+        msg: &[u8],
+        dst: &[u8],
+    ) -> Result<[u8; 48], VerificationError> {
+        self.0.bls12_381_hash_to_g1(hash_function, msg, dst)
+    }
+
+    fn bls12_381_hash_to_g2(
+        &self,
+        hash_function: HashFunction,
+        msg: &[u8],
+        dst: &[u8],
+    ) -> Result<[u8; 96], VerificationError> {
+        self.0.bls12_381_hash_to_g2(hash_function, msg, dst)
     }
 
     fn debug(&self, message: &str) {

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     accounts::Accounts,
+    beacon,
     log::{Folder, Header, Identity, Recovered},
     machine::{Code, Machine},
     market,
@@ -208,11 +209,12 @@ fn begin(config: Config, rpc: &str, genesis_nanos: u64, metrics: Arc<Metrics>) -
     };
     codes.extend(&config.codes);
     let mut machine = Machine::new(&codes, &balances, block)?;
+    let beacon = config.market.as_ref().and_then(|params| beacon::told(params, rpc));
     let contracts = match config.market {
         Some(params) => market::deploy(&mut machine, params, &config.accounts)?,
         None => json!({}),
     };
-    let network = json!({
+    let mut network = json!({
         "chain_id": config.chain_id,
         "rpc": rpc,
         "denom": config.denom,
@@ -220,6 +222,9 @@ fn begin(config: Config, rpc: &str, genesis_nanos: u64, metrics: Arc<Metrics>) -
         "bech32_prefix": PREFIX,
         "contracts": contracts,
     });
+    if let Some(beacon) = beacon {
+        network["beacon"] = beacon;
+    }
     let rules = Rules {
         chain_id: config.chain_id,
         denom: config.denom,

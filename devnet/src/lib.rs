@@ -2,6 +2,7 @@
 
 mod accounts;
 mod addresses;
+mod beacon;
 mod code;
 mod comet;
 mod events;
@@ -157,6 +158,7 @@ impl Devnet {
         let chain_id = config.chain_id.clone();
         let block_time = config.block_time;
         let metrics = Arc::new(metrics::Metrics::default());
+        let rounds = config.market.as_ref().and_then(beacon::routes);
         let (node, ready) = genesis::prepare(config, format!("http://{address}"), metrics.clone());
         let (service, ended) = service::Service::start(node, block_time, stop.clone()).await?;
         let router = rpc::router(rpc::Context {
@@ -166,6 +168,10 @@ impl Devnet {
             metrics: metrics.clone(),
             stop: stop.clone(),
         });
+        let router = match rounds {
+            Some(rounds) => router.nest(beacon::PATH, rounds),
+            None => router,
+        };
         let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
         let ready = ready.await.map_err(|_| DevnetError::Genesis("no network".into()))?;
         let mut servers = vec![tokio::spawn(async move { serving.await })];

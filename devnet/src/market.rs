@@ -4,7 +4,11 @@ use anyhow::{anyhow, Context};
 use cosmwasm_std::Uint128;
 use cw20::Cw20Coin;
 use cw_multi_test::ContractWrapper;
-use schema::{escrow, orchestrator, params::Params, registry, staking, token, TOTAL_SUPPLY};
+use schema::{
+    escrow, orchestrator,
+    params::{BeaconParams, Params},
+    randomness, registry, staking, token, TOTAL_SUPPLY,
+};
 use serde::Serialize;
 use serde_json::{json, Value};
 
@@ -21,11 +25,12 @@ const ADMIN: &str = "admin";
 const TREASURY: &str = "treasury";
 
 /// Which code it is, in the same order: a log is replayed by the code that made it. The contracts have this crate's version.
-pub(crate) const VERSIONS: [&str; 5] = [
+pub(crate) const VERSIONS: [&str; 6] = [
     concat!("func-token ", env!("CARGO_PKG_VERSION")),
     concat!("model-registry ", env!("CARGO_PKG_VERSION")),
     concat!("provider-staking ", env!("CARGO_PKG_VERSION")),
     concat!("royalty-escrow ", env!("CARGO_PKG_VERSION")),
+    concat!("randomness-beacon ", env!("CARGO_PKG_VERSION")),
     concat!("job-orchestrator ", env!("CARGO_PKG_VERSION")),
 ];
 
@@ -47,6 +52,10 @@ pub(crate) fn codes() -> Vec<Code> {
         || {
             use royalty_escrow::contract::{execute, instantiate, query, reply};
             Box::new(ContractWrapper::new(execute, instantiate, query).with_reply(reply))
+        },
+        || {
+            use randomness_beacon::contract::{execute, instantiate, query};
+            Box::new(ContractWrapper::new(execute, instantiate, query))
         },
         || {
             use job_orchestrator::contract::{execute, instantiate, migrate, query, reply};
@@ -98,6 +107,7 @@ pub(crate) fn deploy(machine: &mut Machine, params: Params, accounts: &[Account]
             params: params.escrow,
         },
     )?;
+    let randomness_beacon = deployer.beacon(params.beacon)?;
     let job_orchestrator = deployer.instantiate(
         ("job-orchestrator", true),
         &orchestrator::InstantiateMsg {
@@ -105,6 +115,7 @@ pub(crate) fn deploy(machine: &mut Machine, params: Params, accounts: &[Account]
             model_registry: model_registry.clone(),
             provider_staking: provider_staking.clone(),
             royalty_escrow: royalty_escrow.clone(),
+            randomness_beacon: randomness_beacon.clone(),
             params: params.orchestrator,
         },
     )?;
@@ -125,13 +136,17 @@ pub(crate) fn deploy(machine: &mut Machine, params: Params, accounts: &[Account]
     for own in [&model_registry, &provider_staking, &job_orchestrator] {
         deployer.give_to_itself(own)?;
     }
-    Ok(json!({
+    let mut contracts = json!({
         "func_token": func_token,
         "model_registry": model_registry,
         "provider_staking": provider_staking,
         "royalty_escrow": royalty_escrow,
         "job_orchestrator": job_orchestrator,
-    }))
+    });
+    if let Some(beacon) = randomness_beacon {
+        contracts["randomness_beacon"] = beacon.into();
+    }
+    Ok(contracts)
 }
 
 /// All FUNC there is: what the accounts were given, and the rest for the faucet.
@@ -175,6 +190,20 @@ impl Deployer<'_> {
         let made = effect.events.iter().find(|event| event.ty == "instantiate");
         let address = made.and_then(|event| shape::attribute(event, "_contract_address"));
         Ok(address.context("no address")?.to_owned())
+    }
+
+    /// The beacon, if the network is to have one. Its code is there in any case.
+    fn beacon(&mut self, params: Option<BeaconParams>) -> anyhow::Result<Option<String>> {
+        let Some(params) = params else {
+            self.code_id = self.code_id.saturating_add(1);
+            return Ok(None);
+        };
+        let msg = randomness::InstantiateMsg {
+            public_key: params.public_key,
+            schedule: params.schedule(),
+            rounds_kept: params.rounds_kept,
+        };
+        self.instantiate(("randomness-beacon", false), &msg).map(Some)
     }
 
     /// From now on only the contract itself can have it migrated.

@@ -7,13 +7,14 @@ pub mod live;
 
 use std::{future::Future, time::Duration};
 
+use beacon::SignedRound;
 use client::events::Block;
 pub use client::{Endpoint, Standing, TxHash};
 use futures::Stream;
 use schema::{
     orchestrator::{ExecuteMsg, ItemResponse},
     receipt::{Attestation, Link},
-    Event, ItemId,
+    BeaconKey, Event, ItemId, Schedule,
 };
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +68,15 @@ pub enum Batch {
     Evidence(Vec<Evidence>),
     /// One message each: all or none.
     Expire(Vec<ItemId>),
+    /// One message each, for the beacon: all or none.
+    Rounds(Vec<SignedRound>),
+}
+
+/// The network's beacon: whose rounds count, and when they are due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trusted {
+    pub key: BeaconKey,
+    pub schedule: Schedule,
 }
 
 /// What a host can prove about an attempt that missed its deadline.
@@ -78,13 +88,14 @@ pub struct Evidence {
 }
 
 impl Batch {
-    /// The messages for the orchestrator.
+    /// The messages for the orchestrator; rounds are none of its.
     pub fn messages(&self) -> Vec<ExecuteMsg> {
         match self {
             Batch::Attest(attestations) => vec![ExecuteMsg::SubmitAttestations {
                 attestations: attestations.clone(),
             }],
             Batch::Evidence(evidence) => evidence.iter().cloned().map(post).collect(),
+            Batch::Rounds(_) => vec![],
             Batch::Expire(items) => items.iter().map(|item| ExecuteMsg::Expire { item: *item }).collect(),
         }
     }
@@ -95,6 +106,7 @@ impl Batch {
             Batch::Attest(_) => "attestations",
             Batch::Evidence(_) => "evidence",
             Batch::Expire(_) => "expiries",
+            Batch::Rounds(_) => "rounds",
         }
     }
 }
@@ -211,6 +223,12 @@ pub trait Chain: Clone + Send + Sync + 'static {
     fn links(&self, item: ItemId, attempt: u8) -> impl Future<Output = ChainResult<Vec<Link>>> + Send;
     /// Items that anybody may expire now, oldest first.
     fn overdue(&self, limit: u32) -> impl Future<Output = ChainResult<Vec<ItemId>>> + Send;
+    /// The network's beacon, if it has one.
+    fn beacon(&self) -> impl Future<Output = ChainResult<Option<Trusted>>> + Send;
+    /// Number of the newest round that the beacon knows.
+    fn newest_round(&self) -> impl Future<Output = ChainResult<Option<u64>>> + Send;
+    /// Whether the beacon knows a round.
+    fn knows_round(&self, round: u64) -> impl Future<Output = ChainResult<bool>> + Send;
     /// Gas coin of the account that pays.
     fn balance(&self) -> impl Future<Output = ChainResult<u128>> + Send;
     /// Simulates and signs. Nothing is sent. At most one signed transaction may exist at a time.

@@ -65,6 +65,15 @@ pub struct Config {
     /// How often, by block time, overdue items of anybody are looked for. 1 s to 1 h.
     #[serde(with = "humantime_serde")]
     pub overdue_interval: Duration,
+    /// Servers with drand's HTTP paths from which rounds are brought to the chain, instead of those in the network file; at most 16.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub beacon: Vec<String>,
+    /// Longest wait for an answer of one of them. 100 ms to 10 s.
+    #[serde(with = "humantime_serde")]
+    pub beacon_timeout: Duration,
+    /// How old, by block time, the chain's newest round may become while there are jobs. 1 s to 1 day.
+    #[serde(with = "humantime_serde")]
+    pub beacon_age: Duration,
     /// Blocks to wait at most before an overdue item is expired; each relayer draws its own number. At most 100.
     pub expiry_blocks_max: u8,
     /// Items watched at the host at the same time; each is one idle connection. 1 to 4096.
@@ -96,6 +105,9 @@ impl Default for Config {
             balance_low: 1_000_000,
             batch_wait: Duration::from_millis(100),
             overdue_interval: Duration::from_secs(2),
+            beacon: vec![],
+            beacon_timeout: Duration::from_secs(3),
+            beacon_age: Duration::from_secs(600),
             expiry_blocks_max: 3,
             items_max: 256,
             shutdown_timeout: Duration::from_secs(15),
@@ -120,6 +132,8 @@ pub enum ConfigError {
         min: String,
         max: String,
     },
+    #[error("beacon: {0}")]
+    Beacon(beacon::SourceError),
     #[error("{field} must be an URL like http://127.0.0.1:7071, found {found:?}")]
     Url { field: &'static str, found: String },
 }
@@ -149,6 +163,11 @@ impl Config {
         within("confirm_timeout", self.confirm_timeout, s(1), s(600))?;
         within("batch_wait", self.batch_wait, s(0), s(10))?;
         within("overdue_interval", self.overdue_interval, s(1), s(3600))?;
+        within("beacon_timeout", self.beacon_timeout, ms(100), s(10))?;
+        within("beacon_age", self.beacon_age, s(1), s(86_400))?;
+        if let Err(error) = beacon::source::check(&self.beacon) {
+            return Err(ConfigError::Beacon(error));
+        }
         within("expiry_blocks_max", self.expiry_blocks_max, 0, 100)?;
         within("items_max", self.items_max, 1, 4096)?;
         within("shutdown_timeout", self.shutdown_timeout, s(0), s(600))?;
@@ -226,6 +245,8 @@ mod tests {
             ),
             ("host = \"127.0.0.1:7071\"", "host must be an URL"),
             ("rpc = [\"http://a:1\", \"a:2\"]", "rpc must be an URL"),
+            ("beacon = [\"ftp://a\"]", "\"ftp://a\" is no URL of a beacon"),
+            ("beacon_age = \"0s\"", "beacon_age is 0ns, it must be 1s to 86400s"),
             ("gas_percent = 99", "gas_percent is 99, it must be 100 to 1000"),
             ("stuck_blocks = 4", "stuck_blocks is 4, it must be 5 to 10000"),
             ("fee_max = 0", "fee_max is 0, it must be 1 to"),

@@ -1,13 +1,17 @@
-//! The public duty: items that are overdue are expired, whoever they belong to.
+//! The public duties: items that are overdue are expired, whoever they belong to, and the rounds that this needs are brought to the chain.
 //!
 //! Guarantees:
 //! - An item is expired only after a second look: some blocks after it became overdue, a number that each relayer draws for itself, so that
 //!   usually one of them pays for the gas and the others see that it is done.
 //! - Being second is normal: a refusal is a line in the log at most, and the item is looked at again later, more and more rarely.
+//! - The round of a redraw is posted after the second look, and only if the beacon does not know it by then.
 //! - Everything goes by blocks: a halted chain expires nobody.
 //! - At most [`CANDIDATES_MAX`] items are in mind; the chain has the others, oldest first, for the next look.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures::future::join_all;
 use rand::Rng;
@@ -22,6 +26,7 @@ use crate::{
     crash::{self, Point},
     queue::{Queue, Request, Verdict},
     retry::Decision,
+    rounds::Rounds,
     status::Board,
     RelayerError,
 };
@@ -49,6 +54,8 @@ pub struct Keeper<C> {
     pub blocks_max: u8,
     /// What is in mind.
     pub candidates: Candidates,
+    /// Where rounds are had. None: the network has no beacon, or nobody who could be asked is known.
+    pub rounds: Option<Rounds>,
 }
 
 /// Overdue items, and from which height on each may be looked at again.
@@ -84,6 +91,13 @@ impl Candidates {
         self.0.remove(&item);
     }
 
+    /// Its time has not quite come: in the next block.
+    pub fn wait(&mut self, item: ItemId, height: u64) {
+        if let Some(candidate) = self.0.get_mut(&item) {
+            candidate.due_height = height.saturating_add(1);
+        }
+    }
+
     /// It was refused: later, and later each time.
     pub fn refused(&mut self, item: ItemId, height: u64, blocks: u8) {
         if let Some(candidate) = self.0.get_mut(&item) {
@@ -108,6 +122,7 @@ impl<C: Chain> Keeper<C> {
                 ask_from = now.seconds.saturating_add(self.interval.as_secs());
                 self.ask().await?;
             }
+            self.renew(now).await?;
             self.look_again(now).await?;
         }
     }
@@ -128,9 +143,16 @@ impl<C: Chain> Keeper<C> {
 
     async fn look_again(&mut self, now: Moment) -> Result<(), RelayerError> {
         let mut still = vec![];
+        let mut rounds = BTreeSet::new();
         for item in self.candidates.due(now.height) {
             match self.chain.item(item).await {
-                Ok(found) if is_overdue(&found, now) => still.push(item),
+                Ok(found) if is_overdue(&found, now) && self.is_early(&found, now) => {
+                    self.candidates.wait(item, now.height);
+                }
+                Ok(found) if is_overdue(&found, now) => {
+                    still.push(item);
+                    rounds.extend(found.redraw_round);
+                }
                 Ok(_) | Err(ChainError::Refused(_)) => self.candidates.remove(item),
                 Err(error) => return self.chain_failed(error),
             }
@@ -138,6 +160,7 @@ impl<C: Chain> Keeper<C> {
         if !still.is_empty() {
             crash::pass(Point::OverdueFound);
         }
+        self.bring(rounds).await?;
         let verdicts = join_all(still.iter().map(|item| self.queue.submit(Request::Expire(*item)))).await;
         for (item, verdict) in still.into_iter().zip(verdicts) {
             match verdict {
@@ -155,6 +178,46 @@ impl<C: Chain> Keeper<C> {
         Ok(())
     }
 
+    /// Whether the round that a redraw takes cannot be had yet.
+    fn is_early(&self, item: &ItemResponse, now: Moment) -> bool {
+        let rounds = self.rounds.as_ref().zip(item.redraw_round);
+        rounds.is_some_and(|(rounds, round)| rounds.due_at(round) > now.seconds)
+    }
+
+    /// Makes rounds known that are not. Without one an expiry that needs it is refused, and costs nothing.
+    async fn bring(&self, wanted: BTreeSet<u64>) -> Result<(), RelayerError> {
+        let Some(rounds) = &self.rounds else {
+            return Ok(());
+        };
+        let mut requests = vec![];
+        for round in wanted {
+            match self.chain.knows_round(round).await {
+                Ok(true) => {}
+                Ok(false) => requests.extend(rounds.fetch(round).await.map(Request::Round)),
+                Err(error) => return self.chain_failed(error),
+            }
+        }
+        for verdict in join_all(requests.into_iter().map(|request| self.queue.submit(request))).await {
+            if let Verdict::Refused(reason) | Verdict::Failed(reason) = verdict {
+                tracing::info!(%reason, "a round was not posted by us");
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the newest round young enough for first draws.
+    async fn renew(&mut self, now: Moment) -> Result<(), RelayerError> {
+        let Some(rounds) = &mut self.rounds else {
+            return Ok(());
+        };
+        let blocks = rand::thread_rng().gen_range(0..=self.blocks_max);
+        match rounds.renew(&self.chain, now, blocks).await {
+            Ok(Some(round)) => self.bring(BTreeSet::from([round])).await,
+            Ok(None) => Ok(()),
+            Err(error) => self.chain_failed(error),
+        }
+    }
+
     fn chain_failed(&self, error: ChainError) -> Result<(), RelayerError> {
         self.board.chain_failed(&error);
         match error.decision() {
@@ -165,7 +228,11 @@ impl<C: Chain> Keeper<C> {
 }
 
 fn is_overdue(item: &ItemResponse, now: Moment) -> bool {
-    matches!(item.status, ItemStatus::Assigned {}) && item.evidence_until < now.seconds
+    match item.status {
+        ItemStatus::Assigned {} => item.evidence_until < now.seconds,
+        ItemStatus::AwaitingRound { .. } => true,
+        _ => false,
+    }
 }
 
 #[cfg(test)]

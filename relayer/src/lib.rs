@@ -14,6 +14,7 @@
 //! - [`keeper`]: expires what is overdue, after a random wait and a second look.
 //! - [`submitter`], behind [`queue`]: the only way on chain; batches, and writes down what it sends before it sends it.
 //! - [`checkpoint`]: what survives a crash, on a [`disk`]; [`book`]: how the tasks change it. [`chain`] and [`host`]: the two ends. [`status`]: what it says about itself.
+//! - [`keeper`], with [`rounds`]: what any relayer does for everybody.
 //! - [`pulse`]: height, clock, nodes and gas money, for the status. [`crash`]: where tests kill the process, and nothing in any other build.
 //! - [`relayer`]: owns the tasks. [`config`], [`retry`]: what an operator sets; how often and how soon.
 //!
@@ -35,6 +36,7 @@ pub mod pulse;
 pub mod queue;
 pub mod relayer;
 pub mod retry;
+pub mod rounds;
 pub mod source;
 pub mod status;
 pub mod submitter;
@@ -105,6 +107,10 @@ pub async fn run_on(
 ) -> Result<(), RelayerError> {
     config.check()?;
     let network = Network::load(&config.network)?;
+    let mut config = config;
+    if let (true, Some(beacon)) = (config.beacon.is_empty(), &network.beacon) {
+        config.beacon.clone_from(&beacon.urls);
+    }
     let limits = Limits {
         gas_percent: config.gas_percent,
         fee_max: Some(config.fee_max.into()),

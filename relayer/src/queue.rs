@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use beacon::SignedRound;
 use schema::{receipt::Attestation, ItemId, BATCH_MAX};
 use tokio::sync::{mpsc, oneshot};
 
@@ -20,6 +21,7 @@ pub enum Request {
     Attest(Attestation),
     Evidence(Evidence),
     Expire(ItemId),
+    Round(SignedRound),
 }
 
 /// What became of it.
@@ -68,12 +70,14 @@ pub(crate) struct Pending {
     attests: VecDeque<Job>,
     evidence: VecDeque<Job>,
     expiries: VecDeque<Job>,
+    rounds: VecDeque<Job>,
     turn: u8,
 }
 
 impl Pending {
     pub(crate) fn len(&self) -> usize {
-        let lengths = [self.attests.len(), self.evidence.len(), self.expiries.len()];
+        let queues = [&self.attests, &self.evidence, &self.expiries, &self.rounds];
+        let lengths = queues.map(VecDeque::len);
         lengths.into_iter().fold(0, usize::saturating_add)
     }
 
@@ -91,18 +95,20 @@ impl Pending {
             Request::Attest(_) => &mut self.attests,
             Request::Evidence(_) => &mut self.evidence,
             Request::Expire(_) => &mut self.expiries,
+            Request::Round(_) => &mut self.rounds,
         };
         queue.push_back(job);
     }
 
     /// The oldest of the kind whose turn it is, up to the limits of a transaction. Empty only if nothing is pending.
     pub(crate) fn next_batch(&mut self) -> Vec<Job> {
-        for _ in 0..3u8 {
-            self.turn = self.turn.wrapping_add(1) % 3;
+        for _ in 0..4u8 {
+            self.turn = self.turn.wrapping_add(1) % 4;
             let (queue, max) = match self.turn {
                 0 => (&mut self.expiries, PLAIN_BATCH_MAX),
                 1 => (&mut self.attests, BATCH_MAX),
-                _ => (&mut self.evidence, PLAIN_BATCH_MAX),
+                2 => (&mut self.evidence, PLAIN_BATCH_MAX),
+                _ => (&mut self.rounds, PLAIN_BATCH_MAX),
             };
             let batch = take(queue, max);
             if !batch.is_empty() {
@@ -134,6 +140,7 @@ pub(crate) fn size(request: &Request) -> usize {
         Request::Attest(attestation) => serde_json::to_vec(attestation),
         Request::Evidence(evidence) => serde_json::to_vec(evidence),
         Request::Expire(item) => serde_json::to_vec(item),
+        Request::Round(round) => serde_json::to_vec(round),
     };
     json.map_or(usize::MAX, |json| json.len())
 }

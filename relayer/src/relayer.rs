@@ -20,15 +20,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     book::Book,
-    chain::{Chain, Identity, Moment},
+    chain::{Chain, Identity, Moment, Trusted},
     checkpoint::{Owner, State, Store},
-    config::Config,
+    config::{Config, ConfigError},
     crash::{self, Point},
     disk::{self, Disk, SystemDisk},
     host::Host,
     keeper::{Candidates, Keeper},
     pulse,
     retry::Policy,
+    rounds::Rounds,
     source::{patiently, Change, Source, Step},
     status::{self, Board, Subject},
     submitter::{Manner, Submitter},
@@ -225,6 +226,7 @@ impl<C: Chain> Relayer<C> {
         };
         let (store, board) = (self.book.store.clone(), self.book.board.clone());
         let (submitter, queue) = Submitter::new(self.chain.clone(), store, board, manner);
+        let trusted = patiently(lookups, || self.chain.beacon()).await?;
         let keeper = Keeper {
             chain: self.chain.clone(),
             board: self.book.board.clone(),
@@ -234,6 +236,7 @@ impl<C: Chain> Relayer<C> {
             interval: self.config.overdue_interval,
             blocks_max: self.config.expiry_blocks_max,
             candidates: Candidates::default(),
+            rounds: rounds(&self.config, trusted)?,
         };
         let tools = Tools {
             chain: self.chain,
@@ -402,6 +405,19 @@ fn lookups(config: &Config) -> Policy {
         tries: LOOKUP_TRIES,
         ..policy(config)
     }
+}
+
+/// Where rounds are had, if the network has a beacon.
+fn rounds(config: &Config, trusted: Option<Trusted>) -> Result<Option<Rounds>, ConfigError> {
+    let Some(trusted) = trusted else {
+        return Ok(None);
+    };
+    let rounds = Rounds::new(&config.beacon, trusted, config.beacon_timeout, config.beacon_age);
+    let rounds = rounds.map_err(ConfigError::Beacon)?;
+    if rounds.is_none() {
+        tracing::info!("no server of the beacon is known, so its rounds are left to other relayers");
+    }
+    Ok(rounds)
 }
 
 /// What the node says about the network, as soon as it says anything.

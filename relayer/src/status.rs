@@ -119,6 +119,8 @@ pub struct Totals {
     pub attestations_refused: u64,
     pub evidence_posted: u64,
     pub expired: u64,
+    #[serde(default)]
+    pub rounds_posted: u64,
     /// In a block, whatever their result.
     pub transactions: u64,
     /// Those of them that failed there.

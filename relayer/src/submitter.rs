@@ -394,7 +394,7 @@ impl<C: Chain> Submitter<C> {
                     Some(Err(reason)) => Verdict::Refused(reason.to_owned()),
                     None => Verdict::Failed(format!("transaction {tx_hash} says nothing about it")),
                 },
-                Request::Evidence(_) | Request::Expire(_) => Verdict::Done,
+                Request::Evidence(_) | Request::Expire(_) | Request::Round(_) => Verdict::Done,
             };
             self.tell(&job.request, &verdict, tx_hash);
             let _ = job.reply.send(verdict);
@@ -420,6 +420,10 @@ impl<C: Chain> Submitter<C> {
                 tracing::info!(%item, %tx_hash, "expired");
                 self.book.board.count(|totals| &mut totals.expired, 1);
             }
+            (Request::Round(round), _) => {
+                tracing::info!(round = round.round, %tx_hash, "round posted");
+                self.book.board.count(|totals| &mut totals.rounds_posted, 1);
+            }
         }
     }
 }
@@ -442,7 +446,7 @@ fn word_on(events: &[Event], item: ItemId, attempt: u8) -> Option<Result<(), &st
 fn claims(content: &Batch) -> Vec<(ItemId, u8)> {
     match content {
         Batch::Attest(attestations) => attestations.iter().map(|one| (one.item, one.attempt)).collect(),
-        Batch::Evidence(_) | Batch::Expire(_) => vec![],
+        Batch::Evidence(_) | Batch::Expire(_) | Batch::Rounds(_) => vec![],
     }
 }
 
@@ -454,6 +458,8 @@ fn content(batch: &[Job]) -> Option<Batch> {
             (None, Request::Attest(attestation)) => content = Some(Batch::Attest(vec![attestation.clone()])),
             (None, Request::Evidence(evidence)) => content = Some(Batch::Evidence(vec![evidence.clone()])),
             (None, Request::Expire(item)) => content = Some(Batch::Expire(vec![*item])),
+            (None, Request::Round(round)) => content = Some(Batch::Rounds(vec![round.clone()])),
+            (Some(Batch::Rounds(all)), Request::Round(round)) => all.push(round.clone()),
             (Some(Batch::Attest(all)), Request::Attest(attestation)) => all.push(attestation.clone()),
             (Some(Batch::Evidence(all)), Request::Evidence(evidence)) => all.push(evidence.clone()),
             (Some(Batch::Expire(all)), Request::Expire(item)) => all.push(*item),

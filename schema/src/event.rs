@@ -245,6 +245,11 @@ events! {
     JobAssigned = "job_assigned" {
         item: ItemId, attempt: u8, model: ModelId, version: u32, deployments: DeploymentList, deadline: u64, evidence_until: u64,
     }
+    /// Chains were drawn with this seed: for a whole job, or anew for a shard. `round` is the beacon's round that it was made of; none
+    /// where the network has no beacon, or the beacon no round yet.
+    Drawn = "drawn" { job: u64, shard: Option<u16>, attempt: u8, seed: Digest, round: Option<u64> }
+    /// Replicas differ: the item is drawn anew once this round of the beacon is known, which is due at a time.
+    RoundAwaited = "round_awaited" { item: ItemId, round: u64, due_at: u64 }
     Attested = "attested" { item: ItemId, attempt: u8, output_digest: Digest, units_in: u64, units_out: u64 }
     AttestationRefused = "attestation_refused" { item: ItemId, attempt: u8, reason: String }
     EvidencePosted = "evidence_posted" { item: ItemId, attempt: u8, spans: u8 }
@@ -264,6 +269,12 @@ events! {
         status: String,
         paid: Uint128, refunded: Uint128,
     }
+
+    // randomness-beacon
+    /// A round is known from now on. `randomness` is sha256 of its signature.
+    RoundPosted = "round_posted" { round: u64, randomness: Digest }
+    /// The same round was posted before: nothing has changed.
+    RoundKnown = "round_known" { round: u64 }
 
     // every contract with an admin
     ParamsUpdated = "params_updated" { admin: String }

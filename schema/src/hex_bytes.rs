@@ -94,6 +94,16 @@ hex_bytes!(
     Signature,
     64
 );
+hex_bytes!(
+    /// Key of a randomness beacon: a compressed point of BLS12-381's G2.
+    BeaconKey,
+    96
+);
+hex_bytes!(
+    /// Signature of a randomness beacon over one round: a compressed point of BLS12-381's G1.
+    BeaconSignature,
+    48
+);
 
 impl Digest {
     /// sha256 of `bytes`.

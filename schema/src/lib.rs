@@ -3,6 +3,7 @@
 //! Everybody speaks this crate and nobody speaks past it. It does no I/O and depends on no other member of the workspace.
 //! Bytes that are signed or hashed are defined in [`canonical`], [`merkle`], [`receipt`] and [`session`]; money in [`price`].
 
+pub mod beacon;
 pub mod canonical;
 pub mod event;
 pub mod hex_bytes;
@@ -17,10 +18,11 @@ pub mod text;
 pub mod work;
 
 pub use crate::{
+    beacon::{Round, Schedule},
     event::Event,
-    hex_bytes::{Digest, PublicKey, Signature},
+    hex_bytes::{BeaconKey, BeaconSignature, Digest, PublicKey, Signature},
     id::{ItemId, ModelId, Namespace},
-    msg::{escrow, orchestrator, registry, staking, token},
+    msg::{escrow, orchestrator, randomness, registry, staking, token},
 };
 
 /// One whole in basis points.

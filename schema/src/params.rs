@@ -5,7 +5,7 @@ use cosmwasm_std::Uint128;
 
 use thiserror::Error;
 
-use crate::price::FeeBps;
+use crate::{price::FeeBps, BeaconKey, Schedule};
 
 /// Longest notice of a migration that the contracts take: 90 days, as the longest unbonding.
 pub const MIGRATION_NOTICE_SECONDS_MAX: u64 = 90 * 24 * 3_600;
@@ -18,6 +18,35 @@ pub struct Params {
     pub staking: StakingParams,
     pub escrow: EscrowParams,
     pub orchestrator: OrchestratorParams,
+    /// Absent: a network without a beacon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beacon: Option<BeaconParams>,
+}
+
+/// Whose randomness seeds draws. Never changes.
+#[cw_serde]
+#[derive(Eq)]
+pub struct BeaconParams {
+    pub public_key: BeaconKey,
+    /// Unix seconds of round 1.
+    pub genesis_seconds: u64,
+    /// Seconds between two rounds.
+    pub period_seconds: u64,
+    /// Rounds up to the newest, in time, that are taken and kept. Jobs must not outlive them.
+    pub rounds_kept: u64,
+    /// Where rounds can be had, told in the network file. No contract knows them.
+    #[serde(default)]
+    pub urls: Vec<String>,
+}
+
+impl BeaconParams {
+    /// When rounds are due.
+    pub fn schedule(&self) -> Schedule {
+        Schedule {
+            genesis_seconds: self.genesis_seconds,
+            period_seconds: self.period_seconds,
+        }
+    }
 }
 
 /// A contract could get new code before somebody who does not want it has got his bond out.
@@ -133,6 +162,9 @@ pub struct OrchestratorParams {
     pub attempts_max: u8,
     /// From `SubmitJob` to the date at which whatever is still held may be released by anyone.
     pub job_seconds_max: u64,
+    /// From the date that fixes a redraw to the time of its beacon round, at least: longer than the chain's clock is ever behind, so
+    /// that nobody knows the round at that date. At most an hour.
+    pub beacon_delay_seconds: u64,
     /// From `ProposeMigration` to `ExecuteMigration`. Never changes; at least staking's, at most 90 days.
     pub migration_notice_seconds: u64,
     /// Longest time between two blocks of a chain that does not stand still, 1 to 60. A date of an item has passed only when so many

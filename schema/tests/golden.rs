@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use cosmwasm_schema::{generate_api, schema_for};
 use expect_test::expect_file;
 use schema::{
-    escrow, event::EVENT_NAMES, msg::MigrateMsg, orchestrator, receipt::Attestation, registry, staking, token,
+    escrow, event::EVENT_NAMES, msg::MigrateMsg, orchestrator, randomness, receipt::Attestation, registry, staking,
+    token,
 };
 
 fn golden(name: &str, json: String) {
@@ -37,6 +38,7 @@ fn json_schemas_are_golden() {
     api!("provider-staking", staking, MigrateMsg);
     api!("royalty-escrow", escrow);
     api!("job-orchestrator", orchestrator, MigrateMsg);
+    api!("randomness-beacon", randomness);
 }
 
 #[test]

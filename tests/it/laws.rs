@@ -1,6 +1,6 @@
 //! The laws: statements of the protocol's document that must hold whatever anybody sends.
 //!
-//! A story is a random sequence of all messages of all five contracts by honest, careless and hostile people, with time jumping about
+//! A story is a random sequence of all messages of all contracts by honest, careless and hostile people, with time jumping about
 //! and the chain standing still. After every message everything is looked at (`checks.rs`), and every balance is compared with what an
 //! oracle has worked out from the messages alone (`oracle.rs`). What hosts do off the chain is known (`hosts.rs`), so what must be
 //! taken as proof, what must be refused and who must be blamed is known too. In the end everybody goes home (`ending.rs`).

@@ -1,4 +1,4 @@
-//! Stories and laws of the five contracts together.
+//! Stories and laws of the contracts together.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -20,4 +20,5 @@ mod migration;
 mod orders;
 mod parameters;
 mod permissions;
+mod randomness;
 mod sessions;

@@ -307,7 +307,7 @@ fn contracts_are_deployed_filled_and_migrated_and_nothing_is_lost() {
     let net = Localnet::start(1);
     let deployer = Deployer::named("faucet");
     let told = deployer.deploys(&net.rpc(0), &artifacts(), &[]);
-    assert_eq!(told["transactions"], 11, "{told}");
+    assert_eq!(told["transactions"], 13, "{told}");
     let again = deployer.deploys(&net.rpc(0), &artifacts(), &[]);
     assert_eq!(
         (&again["transactions"], &again["contracts"]),

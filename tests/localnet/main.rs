@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what cannot be unwrapped fails its story")]
 #![allow(clippy::arithmetic_side_effects, reason = "sums of a test's own numbers")]
 
+mod beacon;
 mod cli;
 mod deploy;
 mod validators;

@@ -1,4 +1,4 @@
-//! The simulated chain with the five contracts on it.
+//! The simulated chain with the contracts on it.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,9 @@ use std::{
 use cosmwasm_std::{to_json_binary, Addr, BlockInfo, Empty, Timestamp, Uint128, WasmMsg, WasmQuery};
 use cw20::{BalanceResponse, Cw20Coin, Cw20ExecuteMsg, Cw20QueryMsg, TokenInfoResponse};
 use cw_multi_test::{App, AppBuilder, AppResponse, BankKeeper, Contract, Executor, MockApiBech32};
-use schema::{escrow, orchestrator, params::Params, receipt::Domain, registry, staking, token, Event, TOTAL_SUPPLY};
+use schema::{
+    escrow, orchestrator, params::Params, randomness, receipt::Domain, registry, staking, token, Event, TOTAL_SUPPLY,
+};
 use serde::{de::DeserializeOwned, Serialize};
 
 use crate::code;
@@ -16,7 +18,7 @@ use crate::code;
 /// Ufunc of one FUNC.
 pub const FUNC: u128 = schema::UFUNC;
 const CHAIN_ID: &str = "fxn-test-1";
-const GENESIS_SECONDS: u64 = 1_800_000_000;
+pub(crate) const GENESIS_SECONDS: u64 = 1_800_000_000;
 
 /// What a message led to: all events of ours in order, or why it was refused.
 pub type Outcome = anyhow::Result<Vec<Event>>;
@@ -42,10 +44,12 @@ pub struct Contracts {
     pub provider_staking: Addr,
     pub royalty_escrow: Addr,
     pub job_orchestrator: Addr,
+    /// Only on a network that has one.
+    pub randomness_beacon: Option<Addr>,
 }
 
 impl Contracts {
-    /// All five of them.
+    /// The five that every network has.
     pub fn all(&self) -> [Addr; 5] {
         let Self {
             func_token,
@@ -53,6 +57,7 @@ impl Contracts {
             provider_staking,
             royalty_escrow,
             job_orchestrator,
+            ..
         } = self.clone();
         [
             royalty_escrow,
@@ -88,13 +93,21 @@ impl Default for Protocol {
 }
 
 /// The checked-in profile for devnet and tests.
-fn local_params() -> Params {
-    toml::from_str(include_str!("../../params/local.toml")).expect("the checked-in profile is valid")
+pub(crate) fn local_params() -> Params {
+    let params: Params =
+        toml::from_str(include_str!("../../params/local.toml")).expect("the checked-in profile is valid");
+    // Most stories have no beacon: what they tell does not depend on it.
+    Params { beacon: None, ..params }
 }
 
 impl Protocol {
     /// The contracts with local parameters, wired, and all FUNC at the `faucet`.
     pub fn new() -> Self {
+        Self::with_params(local_params())
+    }
+
+    /// The same with parameters of its own.
+    pub(crate) fn with_params(params: Params) -> Self {
         let mut app = AppBuilder::new()
             .with_api(MockApiBech32::new("wasm"))
             .with_block(BlockInfo {
@@ -103,7 +116,6 @@ impl Protocol {
                 chain_id: CHAIN_ID.to_owned(),
             })
             .build(|_, _, _| {});
-        let params = local_params();
         let contracts = deploy(&mut app, &params);
         let next_codes = code::store_next(&mut app, &contracts);
         let mut protocol = Self {
@@ -348,11 +360,20 @@ fn deploy(app: &mut Chain, params: &Params) -> Contracts {
     };
     let replying = contract!(royalty_escrow).with_reply(royalty_escrow::contract::reply);
     let royalty_escrow = start(app, replying, &msg, None);
+    let randomness_beacon = params.beacon.as_ref().map(|beacon| {
+        let msg = randomness::InstantiateMsg {
+            public_key: beacon.public_key,
+            schedule: beacon.schedule(),
+            rounds_kept: beacon.rounds_kept,
+        };
+        start(app, contract!(randomness_beacon), &msg, None)
+    });
     let msg = orchestrator::InstantiateMsg {
         admin,
         model_registry: model_registry.to_string(),
         provider_staking: provider_staking.to_string(),
         royalty_escrow: royalty_escrow.to_string(),
+        randomness_beacon: randomness_beacon.as_ref().map(ToString::to_string),
         params: params.orchestrator.clone(),
     };
     let replying = contract!(job_orchestrator).with_reply(job_orchestrator::contract::reply);
@@ -364,6 +385,7 @@ fn deploy(app: &mut Chain, params: &Params) -> Contracts {
         provider_staking,
         royalty_escrow,
         job_orchestrator,
+        randomness_beacon,
     }
 }
 

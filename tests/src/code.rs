@@ -98,6 +98,7 @@ impl Protocol {
             model_registry: self.contracts.model_registry.to_string(),
             provider_staking: self.contracts.provider_staking.to_string(),
             royalty_escrow: self.contracts.royalty_escrow.to_string(),
+            randomness_beacon: self.contracts.randomness_beacon.as_ref().map(ToString::to_string),
             params: params.clone(),
         };
         self.instantiates(code, &msg)

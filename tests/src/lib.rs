@@ -1,4 +1,4 @@
-//! The Protocol suite: all five contracts, wired, on a simulated chain, with people, hosts and verbs to tell stories with.
+//! The Protocol suite: all contracts, wired, on a simulated chain, with people, hosts and verbs to tell stories with.
 //!
 //! Nothing is stubbed: the contracts are the real ones with the checked-in local parameters, hosts sign with real keys, and
 //! addresses are real bech32. Time is moved, never waited for. After any story `protocol.assert_conserved()` compares every
@@ -20,6 +20,7 @@ mod market;
 pub mod people;
 pub mod program;
 pub mod proofs;
+mod randomness;
 mod session;
 mod work;
 

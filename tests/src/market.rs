@@ -112,7 +112,11 @@ impl Serving {
 impl Protocol {
     /// The model with its parent, its six providers, and a developer with 100 FUNC in the escrow.
     pub fn with_market() -> Self {
-        let mut protocol = Self::new();
+        Self::new().opens_market()
+    }
+
+    pub(crate) fn opens_market(self) -> Self {
+        let mut protocol = self;
         protocol.claims("clara", "demo");
         let mut parent = Creation::of("clara", PARENT);
         parent.payout = vec![("pavel".to_owned(), 6_000), ("petra".to_owned(), 4_000)];

@@ -10,6 +10,7 @@ fn sources(service: &str) -> String {
         "relayer" => "relayer/src",
         "devnet" => "devnet/src",
         "client" => "client/src",
+        "beacon" => "beacon/src",
         other => panic!("no service {other}"),
     };
     let files = rust_files(&root().join(folder));

@@ -5,15 +5,18 @@
 //! 2. every provider's compute earning is ask x receipt units of its settled spans, less protocol, audit and burn parts;
 //! 3. every holder's credits, by reason, are what the escrow answers, and its ledger entry is what came in less what went out;
 //! 4. the escrow's ledger sums to its FUNC, staking's bonds and unbonding entries to its own;
-//! 5. FUNC in existence is what there was less everything burnt.
+//! 5. FUNC in existence is what there was less everything burnt;
+//! 6. where there is a beacon, every redraw was seeded with a round of it that is on the chain.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use schema::{
+    beacon::draw_seed,
     escrow::{Holder, LedgerEntry, Reason},
     orchestrator::{ItemResponse, ItemStatus, JobResponse},
     price::{FeeBps, SpanPrice},
-    Event, ItemId,
+    receipt::Domain,
+    Digest, Event, ItemId, Round,
 };
 
 /// A contract's FUNC by the token, and by its own books. In ufunc.
@@ -43,6 +46,8 @@ pub(crate) struct Facts {
     pub(crate) staking: Books,
     pub(crate) supply_before: u128,
     pub(crate) supply: u128,
+    /// Where draws are made, if their randomness comes from a beacon.
+    pub(crate) beacon_for: Option<Domain>,
 }
 
 /// What does not add up, one sentence each. Empty: everything does.
@@ -54,7 +59,41 @@ pub(crate) fn check(facts: &Facts) -> Vec<String> {
     check_books("royalty_escrow", facts.escrow, &mut wrong);
     check_books("provider_staking", facts.staking, &mut wrong);
     check_supply(facts, &mut wrong);
+    check_redraws(facts, &mut wrong);
     wrong
+}
+
+fn check_redraws(facts: &Facts, wrong: &mut Vec<String>) {
+    let Some(domain) = &facts.beacon_for else {
+        return;
+    };
+    let posted = facts.events.iter().filter_map(|event| match event {
+        Event::RoundPosted { round, randomness } => Some((*round, *randomness)),
+        _ => None,
+    });
+    let posted: BTreeMap<u64, Digest> = posted.collect();
+    for event in &facts.events {
+        let Event::Drawn {
+            job,
+            shard: Some(shard),
+            attempt,
+            seed,
+            round,
+        } = *event
+        else {
+            continue;
+        };
+        let known = round.and_then(|round| {
+            let randomness = *posted.get(&round)?;
+            Some(Round { round, randomness })
+        });
+        let expected = known.map(|round| draw_seed(domain, job, (shard, attempt), &round));
+        if expected != Some(seed) {
+            wrong.push(format!(
+                "the redraw of shard {job}.{shard} for attempt {attempt} is not seeded with a round of the beacon ({round:?})"
+            ));
+        }
+    }
 }
 
 /// Providers' parts of one item, what was burnt of it and what it cost, by the formula.

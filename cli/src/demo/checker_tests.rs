@@ -131,6 +131,7 @@ fn story() -> Facts {
         told_sum: sum,
     };
     Facts {
+        beacon_for: None,
         events,
         jobs: vec![job()],
         items: vec![ItemResponse {
@@ -149,6 +150,7 @@ fn story() -> Facts {
             assigned_at: 0,
             deadline: 1,
             evidence_until: 2,
+            redraw_round: None,
             history: vec![],
         }],
         fees: FeeBps {
@@ -266,4 +268,47 @@ fn books_and_supply_must_match_the_token() {
     assert!(found(|facts| facts.escrow.cw20_balance += 1).contains("royalty_escrow has"));
     assert!(found(|facts| facts.staking.told_sum += 1).contains("provider_staking has"));
     assert!(found(|facts| facts.supply -= 1).contains("were burnt, but there are"));
+}
+
+#[test]
+fn a_redraw_that_is_not_seeded_with_a_posted_round_is_found() {
+    let domain = Domain {
+        chain_id: "chain-1".into(),
+        contract: "orchestrator".into(),
+    };
+    let round = Round {
+        round: 7,
+        randomness: Digest([7; 32]),
+    };
+    let drawn = |seed, round| Event::Drawn {
+        job: 1,
+        shard: Some(0),
+        attempt: 1,
+        seed,
+        round,
+    };
+    let seed = draw_seed(&domain, 1, (0, 1), &round);
+    let posted = Event::RoundPosted {
+        round: 7,
+        randomness: round.randomness,
+    };
+    let wrong = |events: Vec<Event>| {
+        found(|facts| {
+            facts.beacon_for = Some(domain.clone());
+            facts.events.extend(events);
+        })
+    };
+    assert_eq!(wrong(vec![posted.clone(), drawn(seed, Some(7))]), "");
+    for events in [
+        vec![drawn(seed, Some(7))],
+        vec![posted.clone(), drawn(seed, None)],
+        vec![posted.clone(), drawn(Digest([0; 32]), Some(7))],
+        vec![posted, drawn(seed, Some(8))],
+    ] {
+        let wrong = wrong(events);
+        assert!(
+            wrong.contains("the redraw of shard 1.0 for attempt 1 is not seeded"),
+            "{wrong}"
+        );
+    }
 }

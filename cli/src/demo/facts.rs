@@ -81,7 +81,9 @@ async fn read(client: &Client, question: &Question) -> anyhow::Result<Facts> {
     let config = client.escrow().config().await?;
     let totals = client.escrow().totals().await?;
     let bonds = client.staking().totals().await?;
+    let orchestrator = client.orchestrator().config().await?;
     let mut facts = Facts {
+        beacon_for: orchestrator.randomness_beacon.map(|_| orchestrator.domain),
         fees: config.params.fees,
         treasury: config.treasury,
         supply_before: question.supply_before,

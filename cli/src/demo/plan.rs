@@ -14,6 +14,8 @@ use crate::amount::Func;
 
 /// Role of the chain's process.
 pub(crate) const DEVNET: &str = "devnet";
+/// Role of the beacon's process, where the chain does not bring its own.
+pub(crate) const BEACON: &str = "beacon";
 pub(crate) const STAGES: u8 = 3;
 /// Two on every stage.
 pub(crate) const PROVIDERS: u8 = 6;

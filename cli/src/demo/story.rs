@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{bail, Context as _};
+use beacon::Secret;
 use client::{Account, Client, Network, Wallet};
 use futures::future::try_join_all;
 use partition::Runtime;
@@ -30,6 +31,7 @@ use crate::{
     model::{pass_on, split_with},
     progress::Progress,
     provider::drain,
+    services,
     wallet::{deposit_call, FAUCET},
 };
 
@@ -236,7 +238,7 @@ impl Scene<'_> {
     /// The network named on the command line, or one of our own. Returns the account that pays for the story.
     async fn open_network(&mut self, context: &Context) -> anyhow::Result<Account> {
         if context.named_network().is_some() {
-            return context.account().await;
+            return self.join(context).await;
         }
         let home = self.folder.join("devnet");
         crate::home::create_private(&home).context("failed to create the home of the chain")?;
@@ -251,8 +253,43 @@ impl Scene<'_> {
         let rpc = client.network().rpc.clone();
         self.crew.listens(plan::DEVNET, &[&rpc])?;
         self.progress
-            .done(&format!("a chain with the five contracts answers at {rpc}"));
+            .done(&format!("a chain with the contracts answers at {rpc}"));
         Ok(Account::new(client, Wallet::dev(FAUCET)))
+    }
+
+    /// The network named on the command line. If its beacon has the development key and nobody is known to run it, it runs here.
+    async fn join(&mut self, context: &Context) -> anyhow::Result<Account> {
+        let mut network = context.network()?;
+        let development = Secret::development().public_key();
+        let Some(beacon) = network.beacon.as_mut().filter(|beacon| beacon.urls.is_empty()) else {
+            return context.account().await;
+        };
+        if beacon.public_key != development {
+            return context.account().await;
+        }
+        let home = self.folder.join(plan::BEACON);
+        crate::home::create_private(&home).context("failed to create the home of the beacon")?;
+        let (genesis, period) = (beacon.genesis_seconds.to_string(), beacon.period_seconds.to_string());
+        let arguments = ["beacon", "--development", "--listen", "127.0.0.1:0"];
+        let schedule = ["--genesis", &genesis, "--period", &period];
+        let arguments = [&arguments[..], &schedule[..]].concat();
+        let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
+        self.crew.start(plan::BEACON, &home, &arguments)?;
+        let url = async || -> Option<String> {
+            let told = std::fs::read(home.join(services::beacon::FILE)).ok()?;
+            let told: services::beacon::Started = serde_json::from_slice(&told).ok()?;
+            Some(told.url)
+        };
+        let url = self
+            .crew
+            .until(plan::BEACON, "did not answer", plan::START_PATIENCE, url)
+            .await?;
+        self.crew.listens(plan::BEACON, &[&url])?;
+        beacon.urls.push(url);
+        let client = Client::connect(network).await?;
+        client.check_contracts().await?;
+        let wallet = context.wallet(&context.key_name()?)?;
+        Ok(Account::new(client, wallet))
     }
 
     /// `fxn model serve` in the creator's home; returns its URL.

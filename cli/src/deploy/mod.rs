@@ -21,7 +21,7 @@ use std::{
 
 use anyhow::{bail, ensure, Context as _};
 use clap::{Args, ValueEnum};
-use client::{Client, ClientError, Contracts, Network, Wallet};
+use client::{Beacon, Client, ClientError, Contracts, Network, Wallet};
 use cosmwasm_std::Decimal;
 use schema::{params::Params, TOTAL_SUPPLY};
 use serde::Serialize;
@@ -152,13 +152,17 @@ pub(crate) async fn run(context: &Context, args: Deploy) -> anyhow::Result<()> {
     ensure_writable(&out)?;
     let network = network(context, &args).await?;
     let wallet = context.wallet(&context.key_name()?)?;
-    let inputs = inputs(&args, &network.chain_id, &wallet, &artifacts)?;
+    let mut inputs = inputs(&args, &network.chain_id, &wallet, &artifacts)?;
     let _lock = journal::lock(&out)?;
     let live = Live::connect(network.clone(), wallet).await?;
     let existing = existing(&out, &network)?;
     let (contracts, transactions, gas_used) = match existing {
         Some(known) if !Journal::path_of(&out).exists() => {
             ensure_there(live.client(), &known, &out).await?;
+            if known.contracts.randomness_beacon.is_none() {
+                // It was deployed without one, and never gets one: that is what is verified.
+                inputs.params.beacon = None;
+            }
             (known.contracts, 0, 0)
         }
         _ => {
@@ -180,6 +184,7 @@ pub(crate) async fn run(context: &Context, args: Deploy) -> anyhow::Result<()> {
     }
     Network {
         contracts,
+        beacon: inputs.params.beacon.clone().map(Beacon::from),
         ..network.clone()
     }
     .save(&out)?;

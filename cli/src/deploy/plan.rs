@@ -1,11 +1,11 @@
-//! What is to be deployed: five contracts, in one order, with these messages. No chain here, and no file.
+//! What is to be deployed: the contracts, in one order, with these messages. No chain here, and no file.
 
 use std::collections::BTreeMap;
 
 use client::{Call, ClientError, Contracts};
 use cosmwasm_std::Uint128;
 use cw20::Cw20Coin;
-use schema::{escrow, orchestrator, params::Params, registry, staking, token, Digest};
+use schema::{escrow, orchestrator, params::Params, randomness, registry, staking, token, Digest};
 use serde::{Deserialize, Serialize};
 
 /// One of the contracts.
@@ -20,6 +20,8 @@ pub(crate) enum Kind {
     Staking,
     #[serde(rename = "royalty-escrow")]
     Escrow,
+    #[serde(rename = "randomness-beacon")]
+    Beacon,
     #[serde(rename = "job-orchestrator")]
     Orchestrator,
 }
@@ -27,11 +29,12 @@ pub(crate) enum Kind {
 impl Kind {
     /// In the order in which they are made: each is told of those before it. The embedded chain has the same order, so both have
     /// the same addresses when the chain is new.
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Token,
         Self::Registry,
         Self::Staking,
         Self::Escrow,
+        Self::Beacon,
         Self::Orchestrator,
     ];
 
@@ -42,6 +45,7 @@ impl Kind {
             Self::Registry => "model-registry",
             Self::Staking => "provider-staking",
             Self::Escrow => "royalty-escrow",
+            Self::Beacon => "randomness-beacon",
             Self::Orchestrator => "job-orchestrator",
         }
     }
@@ -56,12 +60,18 @@ impl Kind {
         matches!(self, Self::Registry | Self::Staking | Self::Orchestrator)
     }
 
+    /// Whether parameters of it can be set, and by whom that is decided.
+    fn has_admin(self) -> bool {
+        !matches!(self, Self::Token | Self::Beacon)
+    }
+
     pub(crate) fn address(self, contracts: &Contracts) -> &str {
         match self {
             Self::Token => &contracts.func_token,
             Self::Registry => &contracts.model_registry,
             Self::Staking => &contracts.provider_staking,
             Self::Escrow => &contracts.royalty_escrow,
+            Self::Beacon => contracts.randomness_beacon.as_deref().unwrap_or_default(),
             Self::Orchestrator => &contracts.job_orchestrator,
         }
     }
@@ -85,6 +95,13 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
+    /// The contracts that this network has.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = Kind> {
+        let has_beacon = self.params.beacon.is_some();
+        let kinds = Kind::ALL.into_iter();
+        kinds.filter(move |kind| has_beacon || *kind != Kind::Beacon)
+    }
+
     /// What differs, in a word.
     pub(crate) fn difference(&self, other: &Self) -> Option<&'static str> {
         let differs = [
@@ -133,11 +150,22 @@ impl Inputs {
                 treasury: self.treasury.clone(),
                 params: params.escrow,
             }),
+            Kind::Beacon => {
+                let beacon = params
+                    .beacon
+                    .ok_or_else(|| ClientError::BadCall("no beacon".to_owned()))?;
+                to_json(&randomness::InstantiateMsg {
+                    public_key: beacon.public_key,
+                    schedule: beacon.schedule(),
+                    rounds_kept: beacon.rounds_kept,
+                })
+            }
             Kind::Orchestrator => to_json(&orchestrator::InstantiateMsg {
                 admin,
                 model_registry,
                 provider_staking: address(Kind::Staking),
                 royalty_escrow: address(Kind::Escrow),
+                randomness_beacon: made.get(&Kind::Beacon).cloned(),
                 params: params.orchestrator,
             }),
         }?;
@@ -190,7 +218,7 @@ impl Inputs {
             // The same message for all that have an admin.
             let admin = Some(self.admin.clone());
             let offer = escrow::ExecuteMsg::ProposeAdmin { admin };
-            for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Token) {
+            for kind in Kind::ALL.into_iter().filter(|kind| kind.has_admin()) {
                 calls.push(Call::execute(kind.address(contracts), &offer)?);
             }
         }
@@ -229,12 +257,16 @@ pub(super) mod tests {
     use super::*;
 
     pub(crate) fn inputs() -> Inputs {
+        // Short waits, and every contract that there is.
+        let public: Params = toml::from_str(include_str!("../../../params/public.toml")).unwrap();
+        let local: Params = toml::from_str(include_str!("../../../params/local.toml")).unwrap();
+        let beacon = public.beacon;
         Inputs {
             chain_id: "chain-1".into(),
             deployer: "deployer".into(),
             admin: "admin".into(),
             treasury: "treasury".into(),
-            params: toml::from_str(include_str!("../../../params/local.toml")).unwrap(),
+            params: Params { beacon, ..local },
             supply: supply(vec![], "deployer", schema::TOTAL_SUPPLY).unwrap(),
             checksums: Kind::ALL
                 .into_iter()

@@ -64,12 +64,12 @@ impl<'a, C: Chain> Deployment<'a, C> {
     /// Does what is left to do. `told` hears of each step.
     pub(crate) async fn run(mut self, told: impl Fn(Step)) -> anyhow::Result<Made> {
         let mut codes = BTreeMap::new();
-        for kind in Kind::ALL {
+        for kind in self.inputs.kinds() {
             told(Step::Store(kind));
             codes.insert(kind, self.store(kind).await?);
         }
         let mut made = BTreeMap::new();
-        for kind in Kind::ALL {
+        for kind in self.inputs.kinds() {
             told(Step::Instantiate(kind));
             let code_id = codes.get(&kind).copied().unwrap_or_default();
             let address = self.instantiate(kind, code_id, &made).await?;
@@ -299,7 +299,7 @@ fn contracts(made: &BTreeMap<Kind, String>) -> anyhow::Result<Contracts> {
         provider_staking: address(Kind::Staking)?,
         royalty_escrow: address(Kind::Escrow)?,
         job_orchestrator: address(Kind::Orchestrator)?,
-        randomness_beacon: None,
+        randomness_beacon: made.get(&Kind::Beacon).cloned(),
         audit_court: None,
     })
 }

@@ -196,7 +196,7 @@ impl World {
     }
 
     fn assert_done(&self, made: &Made, inputs: &Inputs) {
-        assert_eq!((self.contracts.len(), self.wired), (5, 3));
+        assert_eq!((self.contracts.len(), self.wired), (6, 3));
         for kind in Kind::ALL {
             let address = kind.address(&made.contracts);
             let (label, code_id, admin) = &self.contracts[address];
@@ -405,8 +405,8 @@ async fn killed_at_every_call_and_started_again_it_makes_each_contract_once() {
         let made = story.run().await.unwrap();
         let world = story.world.borrow();
         world.assert_done(&made, &story.inputs);
-        assert_eq!(world.codes.len(), 5, "killed after {calls} calls");
-        assert_eq!(world.sequence, 7 + 11, "killed after {calls} calls");
+        assert_eq!(world.codes.len(), 6, "killed after {calls} calls");
+        assert_eq!(world.sequence, 7 + 13, "killed after {calls} calls");
         if !killed {
             break;
         }
@@ -440,7 +440,7 @@ async fn what_is_done_is_not_done_again_and_code_that_is_there_is_not_stored() {
         story.world.borrow_mut().codes.push(checksum);
     }
     let made = story.run().await.unwrap();
-    assert_eq!(made.transactions, 3 + 5 + 1);
+    assert_eq!(made.transactions, 4 + 6 + 1);
     story.world.borrow().assert_done(&made, &story.inputs);
     let again = story.run().await.unwrap();
     assert_eq!((again.transactions, again.gas_used), (0, 0));
@@ -467,7 +467,7 @@ async fn a_transaction_that_failed_because_another_of_its_step_was_quicker_is_no
     {
         let mut world = story.world.borrow_mut();
         world.gas = 1;
-        world.kill_when = Some(|world| world.signed.len() == 7 && !world.mempool.is_empty());
+        world.kill_when = Some(|world| world.signed.len() == 8 && !world.mempool.is_empty());
     }
     story.run().await.unwrap_err();
     {
@@ -476,9 +476,9 @@ async fn a_transaction_that_failed_because_another_of_its_step_was_quicker_is_no
         world.block();
         // The index will know it later than the other, which some node had sent after all.
         world.blocks.last_mut().unwrap().1 = 5;
-        let late = world.signed.remove(5);
+        let late = world.signed.remove(6);
         world.refuse(&late);
-        world.signed.insert(5, late);
+        world.signed.insert(6, late);
         assert_eq!(world.contracts.len(), 1);
     }
     let made = story.run().await.unwrap();

@@ -2,7 +2,7 @@
 
 use client::{Client, ClientError, Contracts};
 use cw20::{MinterResponse, TokenInfoResponse};
-use schema::{escrow, msg::AdminResponse, orchestrator, registry, staking, token, Digest, TOTAL_SUPPLY};
+use schema::{escrow, msg::AdminResponse, orchestrator, randomness, registry, staking, token, Digest, TOTAL_SUPPLY};
 use serde::{de::DeserializeOwned, Serialize};
 
 use super::plan::{Inputs, Kind};
@@ -84,7 +84,7 @@ pub(crate) async fn verify(client: &Client, contracts: &Contracts, inputs: &Inpu
         offered: vec![],
     };
     let mut facts = vec![];
-    for kind in Kind::ALL {
+    for kind in inputs.kinds() {
         facts.push(one(client, kind, contracts, inputs, &mut checks).await?);
     }
     // A contract of another name cannot be asked further.
@@ -191,6 +191,17 @@ async fn configs(
     checks.sibling(at, Kind::Staking, Some(&orchestrator.provider_staking), contracts);
     checks.sibling(at, Kind::Escrow, Some(&orchestrator.royalty_escrow), contracts);
     checks.params("orchestrator", &orchestrator.params, &inputs.params.orchestrator);
+    let beacon = orchestrator.randomness_beacon.as_deref();
+    match &inputs.params.beacon {
+        Some(expected) => {
+            checks.sibling(at, Kind::Beacon, beacon, contracts);
+            let found: randomness::ConfigResponse = ask.of(Kind::Beacon, &randomness::QueryMsg::Config {}).await?;
+            checks.equal("the key of randomness-beacon", found.public_key, expected.public_key);
+            checks.params("beacon", &found.schedule, &expected.schedule());
+            checks.equal("parameter beacon.rounds_kept", found.rounds_kept, expected.rounds_kept);
+        }
+        None => checks.equal("the beacon of job-orchestrator", beacon.unwrap_or("nobody"), "nobody"),
+    }
     Ok(())
 }
 

@@ -103,6 +103,7 @@ fn item_status(status: &ItemStatus) -> (String, Option<u64>, Option<Func>) {
     match status {
         ItemStatus::Assigned {} => ("at work".into(), None, None),
         ItemStatus::Attested { result } => ("attested".into(), Some(result.units.units_in), None),
+        ItemStatus::AwaitingRound { round } => (format!("awaits round {round}"), None, None),
         ItemStatus::Settled { result, paid } => {
             ("settled".into(), Some(result.units.units_in), Some(Func::from(*paid)))
         }

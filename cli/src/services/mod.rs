@@ -1,5 +1,6 @@
-//! The services, each as a command: `fxn devnet`, `fxn host`, `fxn relayer`, and `fxn provider run` for both of a provider's at once.
+//! The services, each as a command: `fxn devnet`, `fxn host`, `fxn relayer`, `fxn beacon`, and `fxn provider run` for both of a provider's at once.
 
+pub(crate) mod beacon;
 pub(crate) mod devnet;
 pub(crate) mod host;
 mod layers;

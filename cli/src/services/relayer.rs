@@ -34,6 +34,9 @@ pub(crate) struct RelayerFlags {
     /// Where the relayer answers about itself; port 0 takes a free one [default: 127.0.0.1:7072]
     #[arg(long, value_name = "ADDRESS")]
     relayer_status: Option<SocketAddr>,
+    /// Server with drand's HTTP paths from which rounds of the beacon are brought to the chain; may be repeated [default: the network file's]
+    #[arg(long, value_name = "URL")]
+    beacon: Vec<String>,
 }
 
 pub(crate) fn configure(
@@ -42,7 +45,7 @@ pub(crate) fn configure(
     flags: &RelayerFlags,
     provider: Option<&str>,
 ) -> anyhow::Result<Config> {
-    let mut layers = Layers::new("relayer", &["rpc"], file)?;
+    let mut layers = Layers::new("relayer", &["rpc", "beacon"], file)?;
     layers.default("home", context.home.display().to_string());
     layers.default("host_home", context.home.display().to_string());
     layers.default("network", context.network_path().display().to_string());
@@ -52,6 +55,7 @@ pub(crate) fn configure(
         "host_home",
         flags.host_home.as_ref().map(|path| path.display().to_string()),
     );
+    layers.flag("beacon", (!flags.beacon.is_empty()).then(|| flags.beacon.clone()));
     layers.flag("status_listen", flags.relayer_status.map(|status| status.to_string()));
     layers.environment(std::env::vars());
     let config: Config = layers.finish()?;

@@ -12,7 +12,9 @@ use schema::{
 use crate::{
     compare::{first_differences, Run},
     course::{vacancy, Course, Replica},
-    state::{load_links, Item, Job, Progress, INPUTS, ITEMS, JOBS, PROGRESS, SHARDS},
+    effects::Redraw,
+    randomness::Find,
+    state::{load_links, Item, Job, Progress, DUE, INPUTS, ITEMS, JOBS, PROGRESS, SHARDS},
     ContractError,
 };
 
@@ -111,12 +113,69 @@ impl Course<'_> {
             return self.give_up(job_id, shard, job, proven, reason);
         }
         let mut vacancies = vec![];
-        for (id, item) in proven {
-            vacancies.push(vacancy(id, &item, &job.developer, None));
-            ITEMS.save(self.storage, id.key(), &item)?;
+        for (id, item) in &proven {
+            vacancies.push(vacancy(*id, item, &job.developer, None));
+            ITEMS.save(self.storage, id.key(), item)?;
         }
-        self.draw_anew(job_id, shard, vacancies);
+        match self.round_from_now(job)? {
+            None => self.draw_anew(job_id, shard, vacancies, self.block),
+            Some(fixed) => {
+                self.effects.vacancies.extend(vacancies);
+                self.await_round(proven, fixed)?;
+            }
+        }
         Ok(())
+    }
+
+    /// Whoever brought the last proof could choose its moment, so the redraw takes a round that is signed only later.
+    fn await_round(&mut self, proven: Vec<Replica>, (round, due_at): (u64, u64)) -> Result<(), ContractError> {
+        for (item, mut awaiting) in proven {
+            awaiting.status = ItemStatus::AwaitingRound { round };
+            ITEMS.save(self.storage, item.key(), &awaiting)?;
+            DUE.save(self.storage, (due_at, item.key()), &())?;
+            self.announce(Event::RoundAwaited { item, round, due_at });
+        }
+        Ok(())
+    }
+
+    /// Draws all replicas of a shard anew that differed, with the round that they await; or gives them up when the job has no time left.
+    pub(crate) fn draw_differing(
+        &mut self,
+        id: ItemId,
+        item: &Item,
+        job: &Job,
+        find: Find<'_>,
+    ) -> Result<(), ContractError> {
+        let has_time = job.seconds_left(self.now).is_some();
+        let source = match has_time {
+            true => Some(self.source(id, item, job, find)?),
+            false => None,
+        };
+        let mut replicas = vec![];
+        for (id, awaiting) in self.replicas(job, id.job, id.shard)? {
+            let ItemStatus::AwaitingRound { round } = awaiting.status else {
+                continue;
+            };
+            let due_at = self.time_of(round)?;
+            DUE.remove(self.storage, (due_at, id.key()));
+            replicas.push(id.replica);
+            if !has_time {
+                self.fail(id, awaiting, FailureReason::Time)?;
+            }
+        }
+        match source {
+            Some(source) => {
+                let (job, shard) = (id.job, id.shard);
+                self.effects.draw = Some(Redraw {
+                    job,
+                    shard,
+                    replicas,
+                    source,
+                });
+                Ok(())
+            }
+            None => self.end_shard(id.job, id.shard, None),
+        }
     }
 
     /// Ends a shard whose proven replicas cannot be paid any more.

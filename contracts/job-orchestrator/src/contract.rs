@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use cosmwasm_std::{
-    entry_point, from_json, to_json_binary, Addr, Api, Binary, CosmosMsg, Deps, DepsMut, Env, MessageInfo, Reply,
-    Response, StdError, SubMsg, WasmMsg,
+    entry_point, from_json, to_json_binary, Addr, Api, Binary, CosmosMsg, Deps, DepsMut, Env, MessageInfo,
+    QuerierWrapper, Reply, Response, StdError, StdResult, SubMsg, WasmMsg,
 };
 use governed::{admin, migration};
 use schema::{
@@ -15,7 +15,7 @@ use schema::{
     receipt::Attestation,
     registry::{self, OfferResponse},
     staking::{self, DrawRequest, DrawResponse, DrawShard},
-    Digest, Event, PublicKey, Signature, BATCH_MAX,
+    Digest, Event, ItemId, PublicKey, Signature, BATCH_MAX,
 };
 
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
     order::Order,
     proof::is_low_s,
     query::{self, domain},
+    randomness::{Beacon, Source},
     redraw,
     state::{check_params, Config, Job, CONFIG, LAST_JOB},
     ContractError,
@@ -40,13 +41,18 @@ pub fn instantiate(
     msg: InstantiateMsg,
 ) -> Result<Response, ContractError> {
     refuse_funds(&info)?;
-    check_params(&msg.params)?;
+    let beacon = match &msg.randomness_beacon {
+        Some(beacon) => Some(Beacon::ask(deps.querier, deps.api.addr_validate(beacon)?)?),
+        None => None,
+    };
+    check_params(&msg.params, beacon.as_ref())?;
     cw2::set_contract_version(deps.storage, env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))?;
     admin::appoint(deps.storage, deps.api.addr_validate(&msg.admin)?)?;
     let config = Config {
         model_registry: deps.api.addr_validate(&msg.model_registry)?,
         provider_staking: deps.api.addr_validate(&msg.provider_staking)?,
         royalty_escrow: deps.api.addr_validate(&msg.royalty_escrow)?,
+        randomness_beacon: beacon,
         params: msg.params,
     };
     let staking: staking::ConfigResponse = deps
@@ -73,12 +79,7 @@ pub fn execute(deps: DepsMut<'_>, env: Env, info: MessageInfo, msg: ExecuteMsg) 
             let effects = course.finish();
             respond(deps.as_ref(), effects)
         }
-        ExecuteMsg::Expire { item } => {
-            let mut course = Course::at(deps.storage, &env.block);
-            course.expire(item)?;
-            let effects = course.finish();
-            respond(deps.as_ref(), effects)
-        }
+        ExecuteMsg::Expire { item } => expire(deps, &env, item),
         ExecuteMsg::UpdateParams { params } => update_params(deps, info.sender, params),
         ExecuteMsg::ProposeAdmin { admin } => {
             let admin = admin.map(|admin| deps.api.addr_validate(&admin)).transpose()?;
@@ -102,8 +103,8 @@ pub fn execute(deps: DepsMut<'_>, env: Env, info: MessageInfo, msg: ExecuteMsg) 
 
 fn update_params(deps: DepsMut<'_>, sender: Addr, params: OrchestratorParams) -> Result<Response, ContractError> {
     admin::require(deps.storage, &sender)?;
-    check_params(&params)?;
     let mut config = CONFIG.load(deps.storage)?;
+    check_params(&params, config.randomness_beacon.as_ref())?;
     migration::check_notice_is_fixed(config.params.migration_notice_seconds, params.migration_notice_seconds)?;
     config.params = params;
     CONFIG.save(deps.storage, &config)?;
@@ -121,13 +122,26 @@ pub fn migrate(deps: DepsMut<'_>, _env: Env, _msg: MigrateMsg) -> Result<Respons
 #[entry_point]
 pub fn reply(deps: DepsMut<'_>, env: Env, reply: Reply) -> Result<Response, ContractError> {
     let plan: Redraw = from_json(&reply.payload)?;
-    let request = redraw::request_anew(deps.storage, &plan, &env.block, &domain(&env))?;
+    draw_anew(deps, &env, &plan)
+}
+
+fn draw_anew(deps: DepsMut<'_>, env: &Env, plan: &Redraw) -> Result<Response, ContractError> {
+    let attempt = redraw::attempt(deps.storage, plan)?;
+    let seed = plan.source.seed(&domain(env), plan.job, (plan.shard, attempt));
+    let request = redraw::request_anew(deps.storage, plan, env.block.time.seconds(), seed)?;
     let chains = match request {
         Some(request) => draw(deps.as_ref(), request)?.chains,
         None => None,
     };
     let mut course = Course::at(deps.storage, &env.block);
-    course.redrawn(&plan, chains)?;
+    course.announce(Event::Drawn {
+        job: plan.job,
+        shard: Some(plan.shard),
+        attempt,
+        seed,
+        round: plan.source.round(),
+    });
+    course.redrawn(plan, chains)?;
     let effects = course.finish();
     respond(deps.as_ref(), effects)
 }
@@ -174,6 +188,18 @@ fn verifier(api: &dyn Api) -> impl Fn(&Digest, &Signature, &PublicKey) -> bool +
     }
 }
 
+fn expire(deps: DepsMut<'_>, env: &Env, item: ItemId) -> Result<Response, ContractError> {
+    let querier = deps.querier;
+    let find = |beacon: &Beacon, round: u64| beacon.find(querier, round);
+    let mut course = Course::at(deps.storage, &env.block);
+    course.expire(item, &find)?;
+    let mut effects = course.finish();
+    match effects.draw.take() {
+        Some(plan) => draw_anew(deps, env, &plan),
+        None => respond(deps.as_ref(), effects),
+    }
+}
+
 fn submit_job(deps: DepsMut<'_>, env: &Env, developer: Addr, new: NewJob) -> Result<Response, ContractError> {
     let config = CONFIG.load(deps.storage)?;
     let question = registry::QueryMsg::Offer {
@@ -202,7 +228,8 @@ fn submit_job(deps: DepsMut<'_>, env: &Env, developer: Addr, new: NewJob) -> Res
             ..DrawShard::default()
         })
         .collect();
-    let seed = redraw::seed(&domain(env), id, (0, 0), &env.block);
+    let source = first_source(deps.querier, env, &config)?;
+    let seed = source.seed(&domain(env), id, (0, 0));
     let request = redraw::request(&job, job.submitted_at, seed, shards).ok_or_else(|| no_supply(&job, &order))?;
     let drawn = draw(deps.as_ref(), request)?;
     let chains = drawn.chains.ok_or_else(|| no_supply(&job, &order))?;
@@ -214,6 +241,13 @@ fn submit_job(deps: DepsMut<'_>, env: &Env, developer: Addr, new: NewJob) -> Res
     }
     let mut course = Course::at(deps.storage, &env.block);
     course.open(id, &job, order.shards.into_iter().zip(inputs).collect(), chains)?;
+    course.announce(Event::Drawn {
+        job: id,
+        shard: None,
+        attempt: 0,
+        seed,
+        round: source.round(),
+    });
     let effects = course.finish();
 
     let hold = escrow::ExecuteMsg::Hold {
@@ -231,6 +265,15 @@ fn submit_job(deps: DepsMut<'_>, env: &Env, developer: Addr, new: NewJob) -> Res
     let hold = SubMsg::new(message(&config.royalty_escrow, to_json_binary(&hold)?));
     response.messages.insert(0, hold);
     Ok(response)
+}
+
+/// The newest round; a beacon that has none yet stops nobody.
+fn first_source(querier: QuerierWrapper<'_>, env: &Env, config: &Config) -> StdResult<Source> {
+    let latest = match &config.randomness_beacon {
+        Some(beacon) => beacon.latest(querier)?,
+        None => None,
+    };
+    Ok(latest.map_or_else(|| Source::block(&env.block), Source::Beacon))
 }
 
 /// What a query that failed has said, without the layers around it.

@@ -20,6 +20,7 @@ use schema::{
 use crate::{
     blame::blame,
     effects::{Effects, Redraw},
+    randomness::{Find, Source},
     state::{
         load_item, load_links, Item, Job, Progress, Window, DEVELOPER_JOBS, DUE, INPUTS, ITEMS, JOBS, PROGRESS, SHARDS,
     },
@@ -30,6 +31,8 @@ pub(crate) struct Course<'a> {
     pub(crate) storage: &'a mut dyn Storage,
     pub(crate) now: u64,
     height: u64,
+    /// The block as a source of seeds, where there is no beacon.
+    pub(crate) block: Source,
     pub(crate) effects: Effects,
 }
 
@@ -42,6 +45,7 @@ impl<'a> Course<'a> {
             storage,
             now: block.time.seconds(),
             height: block.height,
+            block: Source::block(block),
             effects: Effects::default(),
         }
     }
@@ -96,9 +100,12 @@ impl<'a> Course<'a> {
     }
 
     /// Ends an overdue attempt: blames, and then leaves the shard to its other replicas, draws anew, or gives up.
-    pub(crate) fn expire(&mut self, id: ItemId) -> Result<(), ContractError> {
+    pub(crate) fn expire(&mut self, id: ItemId, find: Find<'_>) -> Result<(), ContractError> {
         let mut item = load_item(self.storage, id)?;
         let job = JOBS.load(self.storage, id.job)?;
+        if let ItemStatus::AwaitingRound { .. } = item.status {
+            return self.draw_differing(id, &item, &job, find);
+        }
         self.check_overdue(id, &item, &job)?;
         let links = load_links(self.storage, id, item.attempt)?;
         let blame = blame(&item.spans, &links, item.price_max()?).ok_or(ContractError::NotAssigned { item: id })?;
@@ -116,8 +123,9 @@ impl<'a> Course<'a> {
         }
         match self.hindrance(&job, &item) {
             None => {
+                let source = self.source(id, &item, &job, find)?;
                 ITEMS.save(self.storage, id.key(), &item)?;
-                self.draw_anew(id.job, id.shard, vec![vacancy]);
+                self.draw_anew(id.job, id.shard, vec![vacancy], source);
                 Ok(())
             }
             Some(reason) => {
@@ -254,11 +262,12 @@ impl<'a> Course<'a> {
         }
     }
 
-    pub(crate) fn draw_anew(&mut self, job: u64, shard: u16, vacancies: Vec<Vacancy>) {
+    pub(crate) fn draw_anew(&mut self, job: u64, shard: u16, vacancies: Vec<Vacancy>, source: Source) {
         let plan = Redraw {
             job,
             shard,
             replicas: vacancies.iter().map(|vacancy| vacancy.item.replica).collect(),
+            source,
         };
         self.effects.redraws.push((vacancies, plan));
     }

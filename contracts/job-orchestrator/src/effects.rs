@@ -7,6 +7,8 @@ use schema::{
     Event,
 };
 
+use crate::randomness::Source;
+
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     pub(crate) events: Vec<Event>,
@@ -18,6 +20,8 @@ pub(crate) struct Effects {
     pub(crate) vacancies: Vec<Vacancy>,
     /// Slots to give back before their items are drawn anew.
     pub(crate) redraws: Vec<(Vec<Vacancy>, Redraw)>,
+    /// Slots are free already: items to draw anew in this transaction.
+    pub(crate) draw: Option<Redraw>,
     /// Jobs whose hold is to be released.
     pub(crate) ended: Vec<u64>,
 }
@@ -28,4 +32,5 @@ pub(crate) struct Redraw {
     pub(crate) job: u64,
     pub(crate) shard: u16,
     pub(crate) replicas: Vec<u8>,
+    pub(crate) source: Source,
 }

@@ -105,6 +105,13 @@ pub enum ContractError {
 
     #[error("a block takes 1 to {max} seconds at most, found {seconds}")]
     BlockSecondsOutOfBounds { seconds: u64, max: u64 },
+    #[error("item {item} is drawn anew with the beacon's round {round}, which is due at {due_at} and not known yet")]
+    RoundMissing { item: ItemId, round: u64, due_at: u64 },
+
+    #[error("a redraw waits at most {max} seconds for its round, found {seconds}")]
+    BeaconDelay { seconds: u64, max: u64 },
+    #[error("the beacon keeps rounds for {kept_seconds} seconds, jobs need them for {required}")]
+    BeaconForgets { kept_seconds: u64, required: u64 },
     #[error("1 to {max} attempts, found {attempts}")]
     AttemptsOutOfBounds { attempts: u8, max: u8 },
     #[error("evidence is taken at least as long as attestations: {grace_seconds} seconds, found {evidence_seconds}")]

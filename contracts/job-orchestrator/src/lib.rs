@@ -11,6 +11,7 @@ mod error;
 mod order;
 mod proof;
 mod query;
+mod randomness;
 mod redraw;
 mod state;
 mod testimony;

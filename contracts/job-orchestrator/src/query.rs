@@ -13,7 +13,8 @@ use schema::{
 
 use crate::{
     state::{
-        load_item, load_links, ItemKey, Progress, CONFIG, DEVELOPER_JOBS, DUE, INPUTS, ITEMS, JOBS, PROGRESS, SHARDS,
+        load_item, load_links, Item, ItemKey, Progress, CONFIG, DEVELOPER_JOBS, DUE, INPUTS, ITEMS, JOBS, PROGRESS,
+        SHARDS,
     },
     ContractError,
 };
@@ -41,6 +42,7 @@ pub(crate) fn config(deps: Deps<'_>, env: &Env) -> Result<ConfigResponse, Contra
         model_registry: config.model_registry.into_string(),
         provider_staking: config.provider_staking.into_string(),
         royalty_escrow: config.royalty_escrow.into_string(),
+        randomness_beacon: config.randomness_beacon.map(|beacon| beacon.contract.into_string()),
         params: config.params,
         domain: domain(env),
     })
@@ -115,7 +117,9 @@ pub(crate) fn jobs(
 }
 
 pub(crate) fn item(deps: Deps<'_>, item: ItemId) -> Result<ItemResponse, ContractError> {
-    Ok(load_item(deps.storage, item)?.into_response(item))
+    let found = load_item(deps.storage, item)?;
+    let round = redraw_round(deps.storage, item.job, &found)?;
+    Ok(found.into_response(item, round))
 }
 
 pub(crate) fn items(
@@ -131,10 +135,18 @@ pub(crate) fn items(
         .take(page(limit))
         .map(|entry| {
             let ((shard, replica), item) = entry?;
-            Ok(item.into_response(item_id((job, shard, replica))))
+            let round = redraw_round(deps.storage, job, &item)?;
+            Ok(item.into_response(item_id((job, shard, replica)), round))
         })
         .collect::<StdResult<_>>()?;
     Ok(ItemsResponse { items })
+}
+
+fn redraw_round(storage: &dyn Storage, job: u64, item: &Item) -> StdResult<Option<u64>> {
+    match CONFIG.load(storage)?.randomness_beacon {
+        Some(beacon) => Ok(beacon.redraw_round(item, &JOBS.load(storage, job)?)),
+        None => Ok(None),
+    }
 }
 
 fn item_id((job, shard, replica): ItemKey) -> ItemId {

@@ -1,12 +1,8 @@
 //! What is asked of the draw: for a whole job at submission, for what is left of a shard later.
-//!
-//! The seed is sha256 over names and the block. Whoever makes a block can predict it; it says so until a randomness beacon exists.
 
-use cosmwasm_std::{BlockInfo, Storage};
+use cosmwasm_std::Storage;
 use schema::{
-    canonical::Preimage,
     orchestrator::Blame,
-    receipt::Domain,
     staking::{DrawRequest, DrawShard},
     Digest,
 };
@@ -38,8 +34,8 @@ pub(crate) fn request(job: &Job, now: u64, seed: Digest, shards: Vec<DrawShard>)
 pub(crate) fn request_anew(
     storage: &dyn Storage,
     plan: &Redraw,
-    block: &BlockInfo,
-    domain: &Domain,
+    now: u64,
+    seed: Digest,
 ) -> Result<Option<DrawRequest>, ContractError> {
     let job = JOBS.load(storage, plan.job)?;
     let shard = SHARDS.load(storage, (plan.job, plan.shard))?;
@@ -49,21 +45,25 @@ pub(crate) fn request_anew(
         replicas: u8::try_from(plan.replicas.len()).unwrap_or(u8::MAX),
         ..DrawShard::default()
     };
-    let mut attempt = 0;
     for id in job.item_ids(plan.job, plan.shard) {
         let item = load_item(storage, id)?;
         let is_wanted = plan.replicas.contains(&id.replica);
-        if is_wanted {
-            attempt = item.attempt.max(attempt);
-        }
         for past in &item.history {
             learn(&mut wanted, &past.blame, is_wanted);
         }
     }
     let excluded = wanted.exclude.clone();
     wanted.avoid.retain(|deployment| !excluded.contains(deployment));
-    let seed = seed(domain, plan.job, (plan.shard, attempt.saturating_add(1)), block);
-    Ok(request(&job, block.time.seconds(), seed, vec![wanted]))
+    Ok(request(&job, now, seed, vec![wanted]))
+}
+
+/// Number of the attempt that replicas of a shard are drawn anew for: one more than any of them has had.
+pub(crate) fn attempt(storage: &dyn Storage, plan: &Redraw) -> Result<u8, ContractError> {
+    let mut attempt = 0;
+    for replica in &plan.replicas {
+        attempt = load_item(storage, plan.item(*replica))?.attempt.max(attempt);
+    }
+    Ok(attempt.saturating_add(1))
 }
 
 /// What a past attempt says about whom to draw. A miss on another replica is only a reason to avoid; a difference excludes everywhere.
@@ -77,17 +77,4 @@ fn learn(wanted: &mut DrawShard, blame: &Blame, is_own: bool) {
             wanted.exclude_pairs.push((sender, receiver));
         }
     }
-}
-
-/// Seed of a draw: domain, job, shard, attempt, height and nanoseconds of the block.
-pub(crate) fn seed(domain: &Domain, job: u64, (shard, attempt): (u16, u8), block: &BlockInfo) -> Digest {
-    Preimage::new("draw-seed")
-        .bytes(&domain.chain_id)
-        .bytes(&domain.contract)
-        .u64(job)
-        .u64(shard)
-        .u64(attempt)
-        .u64(block.height)
-        .u64(block.time.nanos())
-        .digest()
 }

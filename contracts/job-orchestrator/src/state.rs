@@ -11,7 +11,7 @@ use schema::{
     Digest, ItemId, ModelId,
 };
 
-use crate::ContractError;
+use crate::{randomness::Beacon, ContractError};
 
 /// Assignments of one item that the admin may allow: each one adds a line to the item's history.
 const ATTEMPTS_MAX: u8 = 10;
@@ -19,6 +19,8 @@ const ATTEMPTS_MAX: u8 = 10;
 /// Longest `block_seconds_max`: no chain that works is slower.
 const BLOCK_SECONDS_MAX: u64 = 60;
 const JOB_SECONDS_MAX: u64 = 30 * 24 * 3600;
+/// Longest delay of a redraw that the admin may set.
+const BEACON_DELAY_SECONDS_MAX: u64 = 3_600;
 
 pub(crate) const CONFIG: Single<Config> = Single::new("config");
 /// Number of the newest job, from 1.
@@ -43,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) model_registry: Addr,
     pub(crate) provider_staking: Addr,
     pub(crate) royalty_escrow: Addr,
+    #[serde(default)]
+    pub(crate) randomness_beacon: Option<Beacon>,
     pub(crate) params: OrchestratorParams,
 }
 
@@ -158,7 +162,7 @@ impl Item {
         total(self.spans.iter().map(|span| &span.price_max))
     }
 
-    pub(crate) fn into_response(self, item: ItemId) -> ItemResponse {
+    pub(crate) fn into_response(self, item: ItemId, redraw_round: Option<u64>) -> ItemResponse {
         ItemResponse {
             item,
             attempt: self.attempt,
@@ -168,6 +172,7 @@ impl Item {
             assigned_at: self.assigned_at,
             deadline: self.deadline,
             evidence_until: self.evidence_until,
+            redraw_round,
             history: self.history,
         }
     }
@@ -191,14 +196,15 @@ pub(crate) fn load_links(storage: &dyn Storage, item: ItemId, attempt: u8) -> St
     Ok(LINKS.may_load(storage, (item.key(), attempt))?.unwrap_or_default())
 }
 
-/// Refuses parameters outside their bounds.
-pub(crate) fn check_params(params: &OrchestratorParams) -> Result<(), ContractError> {
+/// Refuses parameters outside their bounds, and those under which a job outlives the rounds that its redraws need.
+pub(crate) fn check_params(params: &OrchestratorParams, beacon: Option<&Beacon>) -> Result<(), ContractError> {
     let OrchestratorParams {
         inclusion_seconds,
         grace_seconds,
         evidence_seconds,
         attempts_max,
         job_seconds_max,
+        beacon_delay_seconds,
         migration_notice_seconds,
         block_seconds_max,
     } = *params;
@@ -230,5 +236,14 @@ pub(crate) fn check_params(params: &OrchestratorParams) -> Result<(), ContractEr
             max: JOB_SECONDS_MAX,
         });
     }
-    Ok(())
+    if beacon_delay_seconds > BEACON_DELAY_SECONDS_MAX {
+        return Err(ContractError::BeaconDelay {
+            seconds: beacon_delay_seconds,
+            max: BEACON_DELAY_SECONDS_MAX,
+        });
+    }
+    match beacon {
+        Some(beacon) => beacon.check_keeps(job_seconds_max.saturating_add(beacon_delay_seconds)),
+        None => Ok(()),
+    }
 }

@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
+use beacon::SignedRound;
 use client::{events, events::Block, Account, Call, ClientError, Endpoint, TxHash, TxOutcome};
 use futures::{Stream, StreamExt};
 use schema::{
     orchestrator::{ItemResponse, JobStatus},
+    randomness::ExecuteMsg,
     receipt::Link,
     ItemId,
 };
 
-use super::{Batch, Chain, ChainError, ChainResult, Failure, Head, Identity, Moment, Outcome, Signed};
+use super::{Batch, Chain, ChainError, ChainResult, Failure, Head, Identity, Moment, Outcome, Signed, Trusted};
 
 /// Largest page that the contracts give out.
 const PAGE: u32 = 30;
@@ -40,6 +42,22 @@ impl LiveChain {
 
     fn orchestrator(&self) -> &str {
         &self.account.client().contracts().job_orchestrator
+    }
+
+    fn calls(&self, batch: &Batch) -> Result<Vec<Call>, ClientError> {
+        let Batch::Rounds(rounds) = batch else {
+            let messages = batch.messages().into_iter();
+            return messages
+                .map(|message| Call::execute(self.orchestrator(), &message))
+                .collect();
+        };
+        let beacon = &self.account.client().contracts().randomness_beacon;
+        let beacon = beacon.as_deref().unwrap_or_default();
+        let post = |signed: &SignedRound| {
+            let (round, signature) = (signed.round, signed.signature);
+            Call::execute(beacon, &ExecuteMsg::PostRound { round, signature })
+        };
+        rounds.iter().map(post).collect()
     }
 
     fn outcome(&self, tx: TxOutcome) -> ChainResult<Outcome> {
@@ -73,7 +91,13 @@ impl Chain for LiveChain {
             names.push((name, client.cw2(address).await?.contract));
         }
         let config = client.orchestrator().config().await?;
+        let nobody = || "nobody".to_owned();
         let siblings = vec![
+            (
+                "randomness_beacon",
+                file.randomness_beacon.clone().unwrap_or_else(nobody),
+                config.randomness_beacon.unwrap_or_else(nobody),
+            ),
             ("model_registry", file.model_registry.clone(), config.model_registry),
             (
                 "provider_staking",
@@ -150,18 +174,38 @@ impl Chain for LiveChain {
         Ok(self.account.client().orchestrator().overdue(Some(limit)).await?)
     }
 
+    async fn beacon(&self) -> ChainResult<Option<Trusted>> {
+        let Some(beacon) = self.account.client().randomness() else {
+            return Ok(None);
+        };
+        let config = beacon.config().await?;
+        Ok(Some(Trusted {
+            key: config.public_key,
+            schedule: config.schedule,
+        }))
+    }
+
+    async fn newest_round(&self) -> ChainResult<Option<u64>> {
+        match self.account.client().randomness() {
+            Some(beacon) => Ok(beacon.latest().await?.map(|latest| latest.round)),
+            None => Ok(None),
+        }
+    }
+
+    async fn knows_round(&self, round: u64) -> ChainResult<bool> {
+        match self.account.client().randomness() {
+            Some(beacon) => Ok(beacon.round(round).await?.is_some()),
+            None => Ok(false),
+        }
+    }
+
     async fn balance(&self) -> ChainResult<u128> {
         let client = self.account.client();
         Ok(client.balance(self.address(), &client.network().denom).await?)
     }
 
     async fn prepare(&self, batch: &Batch) -> ChainResult<Signed> {
-        let messages = batch.messages();
-        let calls: Result<Vec<Call>, ClientError> = messages
-            .iter()
-            .map(|message| Call::execute(self.orchestrator(), message))
-            .collect();
-        let prepared = self.account.prepare(&calls?).await?;
+        let prepared = self.account.prepare(&self.calls(batch)?).await?;
         Ok(Signed {
             hash: prepared.hash,
             bytes: prepared.bytes.clone(),

@@ -229,6 +229,7 @@ impl Snapshot {
             attestations_refused,
             evidence_posted,
             expired,
+            rounds_posted,
             transactions,
             transactions_failed,
             transactions_refused,
@@ -264,6 +265,11 @@ impl Snapshot {
                 evidence_posted,
             ),
             ("expired_total", "Overdue items expired, of any provider.", expired),
+            (
+                "rounds_posted_total",
+                "Rounds of the beacon brought to the chain.",
+                rounds_posted,
+            ),
             (
                 "host_errors_total",
                 "Requests that the host did not answer well.",

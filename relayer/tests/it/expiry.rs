@@ -7,6 +7,7 @@ use relayer::{
     checkpoint::Store,
     keeper::{Candidates, Keeper},
     retry::Policy,
+    rounds::Rounds,
     status::Board,
     submitter::{Manner, Submitter},
     Config,
@@ -24,17 +25,21 @@ use crate::{
 };
 
 /// A keeper alone, without a host, on paused time.
-struct Duty {
-    chain: FakeChain,
+pub struct Duty {
+    pub chain: FakeChain,
     clock: watch::Sender<Moment>,
     board: Board,
-    keeper: JoinHandle<Result<(), relayer::RelayerError>>,
+    pub keeper: JoinHandle<Result<(), relayer::RelayerError>>,
     _overdue: mpsc::Sender<schema::ItemId>,
     _home: tempfile::TempDir,
 }
 
 impl Duty {
     async fn of(chain: FakeChain, candidates: Candidates) -> Duty {
+        Duty::with(chain, candidates, None).await
+    }
+
+    pub async fn with(chain: FakeChain, candidates: Candidates, rounds: Option<Rounds>) -> Duty {
         let home = tempfile::tempdir().unwrap();
         let owner = relayer::checkpoint::Owner {
             chain_id: "fake-1".into(),
@@ -65,6 +70,7 @@ impl Duty {
             interval: Duration::from_secs(1),
             blocks_max: 0,
             candidates,
+            rounds,
         };
         let keeper = tokio::spawn(keeper.run());
         Duty {
@@ -78,7 +84,7 @@ impl Duty {
     }
 
     /// A block, and all that follows from it.
-    async fn block(&self, seconds: u64) {
+    pub async fn block(&self, seconds: u64) {
         self.chain.mine(seconds);
         let world = self.chain.world().clone();
         self.clock.send_replace(Moment {

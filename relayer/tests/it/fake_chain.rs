@@ -11,7 +11,8 @@ use std::{
 use client::events::Block;
 use futures::Stream;
 use relayer::chain::{
-    Batch, Chain, ChainError, ChainResult, Endpoint, Evidence, Failure, Head, Identity, Moment, Outcome, Signed, TxHash,
+    Batch, Chain, ChainError, ChainResult, Endpoint, Evidence, Failure, Head, Identity, Moment, Outcome, Signed,
+    Trusted, TxHash,
 };
 use schema::{
     orchestrator::{FailureReason, ItemResponse, ItemResult, ItemStatus},
@@ -89,6 +90,8 @@ pub struct World {
     pub balance: u64,
     /// Whether it answers nobody who asks what it is.
     pub is_down: bool,
+    /// Rounds that the beacon knows, if there is a beacon.
+    pub rounds: Option<BTreeSet<u64>>,
     pending_events: Vec<Event>,
 }
 
@@ -221,6 +224,7 @@ impl World {
             assigned_at: self.seconds,
             deadline,
             evidence_until: deadline + WINDOW,
+            redraw_round: None,
             history: vec![],
         };
         self.pending_events.push(assigned_event(&response, deployments));
@@ -268,6 +272,11 @@ impl World {
         match batch {
             Batch::Attest(attestations) => Ok(attestations.iter().map(|one| self.attest(one)).collect()),
             Batch::Evidence(all) => all.iter().map(|one| self.evidence(one)).collect(),
+            Batch::Rounds(posted) => {
+                let rounds = self.rounds.as_mut().ok_or("there is no beacon")?;
+                rounds.extend(posted.iter().map(|round| round.round));
+                Ok(vec![])
+            }
             Batch::Expire(items) => {
                 let expired: Result<Vec<_>, String> = items.iter().map(|item| self.expire(*item)).collect();
                 Ok(expired?.concat())
@@ -328,7 +337,13 @@ impl World {
     fn expire(&mut self, item: ItemId) -> Result<Vec<Event>, String> {
         let (now, is_broken) = (self.seconds, self.broken.contains(&item));
         let attempt = self.items.get(&item).ok_or("no such item")?.attempt;
+        let rounds = self.rounds.clone();
         let found = self.open(item, attempt)?;
+        if let (Some(rounds), Some(round)) = (rounds, found.redraw_round) {
+            if !rounds.contains(&round) {
+                return Err(format!("round {round} is missing"));
+            }
+        }
         if now <= found.evidence_until {
             return Err("not overdue".into());
         }
@@ -441,6 +456,18 @@ impl Chain for FakeChain {
             |item: &&ItemResponse| item.status == ItemStatus::Assigned {} && item.evidence_until < world.seconds;
         let items = world.items.values().filter(is_overdue).map(|item| item.item);
         Ok(items.take(usize::try_from(limit).unwrap()).collect())
+    }
+
+    async fn beacon(&self) -> ChainResult<Option<Trusted>> {
+        Ok(None)
+    }
+
+    async fn newest_round(&self) -> ChainResult<Option<u64>> {
+        Ok(self.world().rounds.iter().flatten().max().copied())
+    }
+
+    async fn knows_round(&self, round: u64) -> ChainResult<bool> {
+        Ok(self.world().rounds.iter().flatten().any(|known| *known == round))
     }
 
     async fn balance(&self) -> ChainResult<u128> {

@@ -21,6 +21,7 @@ mod market;
 mod power;
 mod processes;
 mod proxy;
+mod rounds;
 mod scene;
 mod source;
 mod status;

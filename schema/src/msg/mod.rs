@@ -1,9 +1,10 @@
-//! Messages and queries of the five contracts, one module a contract.
+//! Messages and queries of the six contracts, one module a contract.
 //!
 //! Texts that name accounts are unchecked `String`s here; contracts check them. Unknown fields are refused everywhere.
 
 pub mod escrow;
 pub mod orchestrator;
+pub mod randomness;
 pub mod registry;
 mod session;
 pub mod staking;

@@ -17,6 +17,9 @@ pub struct InstantiateMsg {
     pub model_registry: String,
     pub provider_staking: String,
     pub royalty_escrow: String,
+    /// Whose rounds seed draws. Without one seeds are taken from blocks, and whoever makes blocks can choose.
+    #[serde(default)]
+    pub randomness_beacon: Option<String>,
     pub params: OrchestratorParams,
 }
 
@@ -33,7 +36,8 @@ pub enum ExecuteMsg {
         attempt: u8,
         links: Vec<Link>,
     },
-    /// Anyone, after the evidence window of an item: blames, penalises and assigns anew, or refunds.
+    /// Anyone, after the evidence window of an item: blames, penalises and assigns anew, or refunds. Also draws anew what replicas
+    /// differed about. Either draw needs the item's `redraw_round` to be known at the beacon.
     Expire { item: ItemId },
     /// Admin: bounded parameters, for what is opened from now on.
     UpdateParams { params: OrchestratorParams },
@@ -112,7 +116,7 @@ pub enum QueryMsg {
     /// Links that were attested or posted as evidence for an attempt.
     #[returns(LinksResponse)]
     Links { item: ItemId, attempt: u8 },
-    /// Items whose evidence window has ended and that nobody has expired, oldest first.
+    /// Items whose evidence window has ended, or whose awaited round is due, and that nobody has expired, oldest first.
     #[returns(OverdueResponse)]
     Overdue { limit: Option<u32> },
 }
@@ -123,6 +127,7 @@ pub struct ConfigResponse {
     pub model_registry: String,
     pub provider_staking: String,
     pub royalty_escrow: String,
+    pub randomness_beacon: Option<String>,
     pub params: OrchestratorParams,
     /// What every signature starts with.
     pub domain: Domain,
@@ -199,6 +204,10 @@ pub struct ItemResponse {
     /// Attestations are taken until `deadline + grace`, evidence until `evidence_until`.
     pub deadline: u64,
     pub evidence_until: u64,
+    /// The beacon's round that a redraw after this attempt is seeded with; fixed now and signed only then. None: the network has no
+    /// beacon, or the item has ended.
+    #[serde(default)]
+    pub redraw_round: Option<u64>,
     /// How earlier attempts ended, oldest first.
     pub history: Vec<PastAttempt>,
 }
@@ -210,6 +219,10 @@ pub enum ItemStatus {
     /// Proven, waiting for the other replicas of its shard.
     Attested {
         result: ItemResult,
+    },
+    /// Proven, but another replica says otherwise: drawn anew once this round of the beacon is known. It has no slots meanwhile.
+    AwaitingRound {
+        round: u64,
     },
     Settled {
         result: ItemResult,

@@ -114,6 +114,7 @@ fn instantiation(contract: &str, admin: &str, made: &[String], params: &Params) 
             model_registry: sibling(1),
             provider_staking: sibling(2),
             royalty_escrow: sibling(3),
+            randomness_beacon: None,
             params: params.orchestrator.clone(),
         }),
     })

@@ -30,7 +30,7 @@ mod sessions;
 mod token;
 mod work;
 
-/// A message of one of the five contracts.
+/// A message of one of the contracts.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Msg {

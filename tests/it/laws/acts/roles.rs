@@ -37,6 +37,7 @@ pub(super) fn update_params(world: &World, dice: &mut Dice) -> Act {
         mut staking,
         mut escrow,
         mut orchestrator,
+        ..
     } = world.protocol.params.clone();
     registry.namespace_fee = dice.around(registry.namespace_fee.u128()).into();
     let bond = [50, 40, 60][dice.roll(3)] * FUNC;

@@ -141,4 +141,14 @@ mod tests {
         assert_eq!("zz".repeat(32).parse::<Digest>(), Err(HexError::NotHex));
         assert!("é".repeat(32).parse::<Digest>().is_err());
     }
+
+    #[test]
+    fn of_two_signatures_with_the_same_meaning_only_the_lower_one_is_ours() {
+        // Half of the order n, rounded down: n - half is the next number, so these two are twins.
+        let half = "7fffffffffffffffffffffffffffffff5d576e7357a4501ddfe92f46681b20a0";
+        let above = "7fffffffffffffffffffffffffffffff5d576e7357a4501ddfe92f46681b20a1";
+        let signature = |s: &str| format!("{}{s}", "01".repeat(32)).parse::<Signature>().unwrap();
+        assert!(signature(half).is_low_s());
+        assert!(!signature(above).is_low_s());
+    }
 }

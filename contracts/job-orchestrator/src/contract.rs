@@ -22,7 +22,6 @@ use crate::{
     course::Course,
     effects::{Effects, Redraw},
     order::Order,
-    proof::is_low_s,
     query::{self, domain},
     randomness::{Beacon, Source},
     redraw,
@@ -184,7 +183,7 @@ fn announce(events: impl IntoIterator<Item = Event>) -> Response {
 /// A signature that cannot even be read is no signature; it never stops the others.
 fn verifier(api: &dyn Api) -> impl Fn(&Digest, &Signature, &PublicKey) -> bool + '_ {
     |digest, signature, key| {
-        is_low_s(signature) && api.secp256k1_verify(&digest.0, &signature.0, &key.0).unwrap_or(false)
+        signature.is_low_s() && api.secp256k1_verify(&digest.0, &signature.0, &key.0).unwrap_or(false)
     }
 }
 

@@ -105,6 +105,7 @@ pub enum ContractError {
 
     #[error("a block takes 1 to {max} seconds at most, found {seconds}")]
     BlockSecondsOutOfBounds { seconds: u64, max: u64 },
+
     #[error("item {item} is drawn anew with the beacon's round {round}, which is due at {due_at} and not known yet")]
     RoundMissing { item: ItemId, round: u64, due_at: u64 },
 

@@ -250,14 +250,3 @@ impl Assignment<'_> {
 fn quoted(text: &str) -> String {
     text.chars().take(QUOTED_CHARS_MAX).collect()
 }
-
-/// Half of the order of secp256k1, big-endian.
-const HALF_ORDER: [u8; 32] = [
-    0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x5d, 0x57, 0x6e,
-    0x73, 0x57, 0xa4, 0x50, 0x1d, 0xdf, 0xe9, 0x2f, 0x46, 0x68, 0x1b, 0x20, 0xa0,
-];
-
-/// Every signature has a twin with the other s. Only the lower one is a signature of ours, so that a link has one form.
-pub(crate) fn is_low_s(signature: &Signature) -> bool {
-    signature.0[32..] <= HALF_ORDER[..]
-}

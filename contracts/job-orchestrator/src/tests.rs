@@ -18,7 +18,7 @@ use schema::{
 use crate::{
     blame::blame,
     compare::{first_differences, Run},
-    proof::{is_low_s, Assignment, Refusal},
+    proof::{Assignment, Refusal},
 };
 
 mod rules;

@@ -230,12 +230,3 @@ fn equal_outputs_with_other_counts_are_the_last_spans_difference() {
     let counted = run(links_of(&spans(), |_, receipt, _| receipt.units_in = 71));
     assert_eq!(first_differences(&[run(honest()), counted]), Some(vec![12, 12]));
 }
-
-#[test]
-fn of_two_signatures_with_the_same_meaning_only_the_lower_one_is_ours() {
-    let mut signature = Signature([0; 64]);
-    signature.0[32] = 0x7f;
-    assert!(is_low_s(&signature));
-    signature.0[32] = 0x80;
-    assert!(!is_low_s(&signature));
-}

@@ -2,7 +2,7 @@
 
 use cosmwasm_schema::{cw_serde, QueryResponses};
 
-use crate::{BeaconKey, BeaconSignature, Round, Schedule};
+use crate::{BeaconKey, BeaconSignature, Schedule};
 
 /// Never changes: there is no admin, and the contract cannot be migrated.
 #[cw_serde]
@@ -27,13 +27,13 @@ pub enum QueryMsg {
     #[returns(ConfigResponse)]
     Config {},
     /// The newest round that is known.
-    #[returns(Option<Round>)]
+    #[returns(Option<crate::Round>)]
     Latest {},
     /// A round, if it is known.
-    #[returns(Option<Round>)]
+    #[returns(Option<crate::Round>)]
     Round { round: u64 },
     /// The oldest known round of those that are not before `at_least`.
-    #[returns(Option<Round>)]
+    #[returns(Option<crate::Round>)]
     First { at_least: u64 },
 }
 

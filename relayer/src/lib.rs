@@ -11,10 +11,10 @@
 //!
 //! - [`source`]: blocks become "this item is ours" and "this one is over".
 //! - [`tracker`]: tells the host about an item, follows it, hands its proof in, testifies after a missed deadline.
-//! - [`keeper`]: expires what is overdue, after a random wait and a second look.
+//! - [`keeper`], with [`rounds`]: what any relayer does for everybody: expires what is overdue and brings rounds that are needed, after a random
+//!   wait and a second look.
 //! - [`submitter`], behind [`queue`]: the only way on chain; batches, and writes down what it sends before it sends it.
 //! - [`checkpoint`]: what survives a crash, on a [`disk`]; [`book`]: how the tasks change it. [`chain`] and [`host`]: the two ends. [`status`]: what it says about itself.
-//! - [`keeper`], with [`rounds`]: what any relayer does for everybody.
 //! - [`pulse`]: height, clock, nodes and gas money, for the status. [`crash`]: where tests kill the process, and nothing in any other build.
 //! - [`relayer`]: owns the tasks. [`config`], [`retry`]: what an operator sets; how often and how soon.
 //!

@@ -1,5 +1,6 @@
 //! The lane off the chain: opened, topped up, settled, closed, left and finalised.
 
+use cosmwasm_std::Binary;
 use fxn_tests::{Host, Protocol, FUNC, MODEL, SESSION_KEY};
 use schema::{
     escrow::{Consent, ExecuteMsg as Escrow, Gateway, NewAllocation},
@@ -239,4 +240,50 @@ pub(super) fn leave_session(world: &World, dice: &mut Dice) -> Act {
 pub(super) fn finalise_session(world: &World, dice: &mut Dice) -> Act {
     let (session, _) = session(world, dice);
     world.act(person(dice), Msg::Escrow(Escrow::FinaliseSession { session }))
+}
+
+/// Deployments in the order of their stages: of a session, or of the market. Mostly all stages are there.
+pub(super) fn chain(world: &World, dice: &mut Dice, session: Option<&Opened>) -> Vec<u64> {
+    let members: Vec<u64> = match session {
+        Some(session) => session.open().map(|(number, _)| *number).collect(),
+        None => serving(world, MODEL),
+    };
+    let mut chain = vec![];
+    let mut next = 0;
+    loop {
+        let fits: Vec<u64> = members
+            .iter()
+            .copied()
+            .filter(|number| world.oracle.deployments[number].terms.first == next)
+            .collect();
+        let Some(chosen) = dice.maybe(&fits) else { break };
+        chain.push(chosen);
+        next = world.oracle.deployments[&chosen].terms.last + 1;
+    }
+    match dice.roll(20) {
+        17 => chain.reverse(),
+        18 => chain.truncate(1),
+        19 => chain.push(chain.first().copied().unwrap_or(77)),
+        _ => {}
+    }
+    chain
+}
+
+pub(super) fn force_request(world: &World, dice: &mut Dice) -> Act {
+    let (session, known) = session(world, dice);
+    let deployments = chain(world, dice, known);
+    let row = |number: usize| Binary::from(format!("row {number}").as_bytes());
+    let rows = match dice.roll(12) {
+        9 => vec![],
+        10 => vec![Binary::from(vec![0xff])],
+        11 => vec![Binary::from(vec![b'x'; 8_193])],
+        count => (0..=count % 3).map(row).collect(),
+    };
+    let name = owner(world, known);
+    let force = Escrow::ForceRequest {
+        session,
+        deployments,
+        rows,
+    };
+    world.act(sender(dice, name), Msg::Escrow(force))
 }

@@ -118,7 +118,7 @@ const KINDS: &[(u32, &str, Build)] = &[
     (3, "25", sessions::close_session),
     (2, "8", sessions::leave_session),
     (5, "3", sessions::finalise_session),
-    (8, "23457X", sessions::force_request),
+    (14, "23457X", sessions::force_request),
     (2, "1", market::claim_namespace),
     (2, "6", market::publish_model),
     (1, "", market::update_metadata),

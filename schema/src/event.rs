@@ -235,6 +235,13 @@ events! {
         burnt: Uint128,
     }
     VoucherRefused = "voucher_refused" { session: u64, deployment: u64, sequence: u64, reason: VoucherRefusal }
+    /// An owner asks on chain: these deployments wait for the end of the job, at most until this date.
+    RequestForced = "request_forced" { session: u64, job: u64, deployments: DeploymentList, until: u64 }
+    ForcedEnded = "forced_ended" {
+        session: u64, job: u64,
+        /// Deployment that did not answer, if one is known not to have.
+        missed: Option<u64>,
+    }
 
     // job-orchestrator
     JobSubmitted = "job_submitted" {

@@ -147,6 +147,15 @@ pub struct EscrowParams {
     pub close_notice_seconds: u64,
     /// Least ufunc set apart for a deployment of a session. At least 1.
     pub allocation_min: Uint128,
+    /// Ufunc that an owner who forces a request prepays for the gas of the answer; the provider of the last span has it, or it comes
+    /// back. At least 1.
+    #[serde(default = "force_fee")]
+    pub force_fee: Uint128,
+}
+
+/// A network that was made before there was one.
+fn force_fee() -> Uint128 {
+    Uint128::new(50_000)
 }
 
 #[cw_serde]

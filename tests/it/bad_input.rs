@@ -51,6 +51,14 @@ fn orders(table: &mut Table) {
     table.job("a class that nobody has", |job| {
         job.engine_class = Some("abacus".into())
     });
+    table.job("a chain of nobody", |job| job.chain = Some(vec![]));
+    table.job("a chain of 4", |job| job.chain = Some(vec![1; 4]));
+    table.job("a chain for two replicas", |job| {
+        (job.chain, job.replicas) = (Some(vec![1, 3, 5]), 2);
+    });
+    table.job("a chain with a stranger", |job| job.chain = Some(vec![1, 3, 77]));
+    table.job("a chain with a gap", |job| job.chain = Some(vec![1, 5]));
+    table.job("a chain that ends early", |job| job.chain = Some(vec![1, 3]));
     table.job("a gateway that takes too much", |job| {
         let address = "wasm1x".into();
         job.gateway = Some(escrow::Gateway { address, bps: 2_001 });

@@ -52,7 +52,7 @@ const STORIES_OF_ALL: u32 = 72;
 const STORIES_SLOW: u32 = 2_000;
 const SEED: u64 = 20_260_901;
 /// Sent by whoever likes, and taken only from siblings, from the owner of nothing, or not at all.
-const NEVER_TAKEN: [&str; 20] = [
+const NEVER_TAKEN: [&str; 23] = [
     "func-token mint",
     "func-token update_minter",
     "func-token update_marketing",
@@ -72,7 +72,10 @@ const NEVER_TAKEN: [&str; 20] = [
     "royalty-escrow hold",
     "royalty-escrow settle",
     "royalty-escrow release",
+    "royalty-escrow hold_forced",
+    "royalty-escrow end_forced",
     "royalty-escrow distribute_under",
+    "job-orchestrator open_forced",
 ];
 
 fn number_of(name: &str) -> Option<u64> {

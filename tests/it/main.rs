@@ -13,6 +13,7 @@ mod batches;
 mod disputes;
 mod failover;
 mod first_light;
+mod forced;
 mod garbage;
 mod holds;
 mod laws;

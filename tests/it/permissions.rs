@@ -20,7 +20,7 @@ use table::{model, table, Row};
 pub(crate) fn world() -> Protocol {
     let mut protocol = Protocol::with_market();
     protocol.starts(Protocol::order(1, 1, 1));
-    let session = protocol.new_session(&[(1, FUNC), (3, FUNC)]);
+    let session = protocol.new_session(&[(1, FUNC), (3, FUNC), (5, FUNC)]);
     protocol.opens_session(DEVELOPER, session);
     protocol.fund("stranger", 1_000 * FUNC);
     protocol.fund("admin", 1_000 * FUNC);

@@ -142,6 +142,7 @@ async fn put_state(client: &Client) {
         units_max: 256,
         max_price: UFUNC.into(),
         deadline_seconds: None,
+        chain: None,
         gateway: None,
     };
     let submit = orchestrator::ExecuteMsg::SubmitJob { job };

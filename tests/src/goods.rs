@@ -141,6 +141,7 @@ pub fn job(model: &ModelId, shards: usize) -> orchestrator::ExecuteMsg {
             units_max: 256,
             max_price: (u128::try_from(shards).unwrap_or(u128::MAX) * UFUNC / 20).into(),
             deadline_seconds: None,
+            chain: None,
             gateway: None,
         },
     }

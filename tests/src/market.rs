@@ -306,6 +306,7 @@ impl Protocol {
             units_max: 1_000.min(256 * rows as u64),
             max_price: Uint128::new(FUNC * shards as u128 * u128::from(replicas)),
             deadline_seconds: None,
+            chain: None,
             gateway: None,
         }
     }

@@ -1,14 +1,16 @@
 //! Sessions: a client that signs vouchers, hosts that consent.
 
+use cosmwasm_std::Binary;
 use schema::{
     escrow::{AllocationResponse, Consent, ExecuteMsg, NewAllocation, NewSession, QueryMsg, SessionResponse},
+    orchestrator::ForcedRequest,
     price::{SpanPrice, Units},
     receipt::Domain,
     session::{CloseConsent, SignedVoucher, Voucher},
-    Digest, Event, Signature,
+    staking, Digest, Event, Signature,
 };
 
-use crate::{found, Host, Protocol, MODEL};
+use crate::{found, Host, Outcome, Protocol, MODEL};
 
 /// Whose key signs the vouchers of every session in the stories.
 pub const SESSION_KEY: &str = "session";
@@ -54,6 +56,38 @@ impl Protocol {
             _ => None,
         });
         opened[0]
+    }
+
+    /// The owner of a session asks these deployments on chain.
+    pub fn forces(&mut self, name: &str, session: u64, deployments: &[u64], rows: usize) -> Outcome {
+        let row = |row: usize| Binary::from(format!("row {row}").as_bytes());
+        let force = ExecuteMsg::ForceRequest {
+            session,
+            deployments: deployments.to_vec(),
+            rows: (0..rows).map(row).collect(),
+        };
+        self.escrow(name, &force)
+    }
+
+    /// What the escrow tells the orchestrator of it.
+    pub fn forced_request(&self, session: u64, deployments: &[u64]) -> ForcedRequest {
+        let pinned = self.session(session);
+        let question = staking::QueryMsg::Offers {
+            deployments: deployments.to_vec(),
+        };
+        let offers: staking::OffersResponse = self.ask(&self.contracts.provider_staking, &question);
+        ForcedRequest {
+            session,
+            owner: pinned.owner,
+            model: pinned.model,
+            version: pinned.version,
+            endpoint: pinned.endpoint,
+            royalty: pinned.royalty,
+            gateway: pinned.gateway,
+            units_per_request_max: pinned.units_per_request_max,
+            offers: offers.offers,
+            rows: vec![Binary::from(b"row")],
+        }
     }
 
     /// A session as the escrow knows it.

@@ -91,6 +91,7 @@ impl Scene {
             units_max: self.texts.iter().map(|text| self.market.tiny.units(text)).sum(),
             max_price: (20 * UFUNC).into(),
             deadline_seconds: None,
+            chain: None,
             gateway: None,
         };
         let call = Call::execute(&client.contracts().job_orchestrator, &ExecuteMsg::SubmitJob { job });

@@ -175,6 +175,7 @@ fn job(texts: &Texts, chosen: &[usize]) -> NewJob {
         units_max: chosen.iter().map(|index| texts.units[*index]).sum(),
         max_price: (20 * UFUNC).into(),
         deadline_seconds: None,
+        chain: None,
         gateway: None,
     }
 }

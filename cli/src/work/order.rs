@@ -243,6 +243,7 @@ pub(crate) fn submit_call(
         units_max: batch.units_max,
         max_price: most.into(),
         deadline_seconds: order.deadline_seconds,
+        chain: None,
         gateway: None,
     };
     Ok(Call::execute(

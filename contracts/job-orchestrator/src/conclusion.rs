@@ -12,7 +12,7 @@ use schema::{
 use crate::{
     compare::{first_differences, Run},
     course::{vacancy, Course, Replica},
-    effects::Redraw,
+    effects::{Ended, Redraw},
     randomness::Find,
     state::{load_links, Item, Job, Progress, DUE, INPUTS, ITEMS, JOBS, PROGRESS, SHARDS},
     ContractError,
@@ -60,7 +60,7 @@ impl Course<'_> {
             units: result.units,
             spans: item.spans.iter().map(settled).collect(),
         });
-        self.effects.vacancies.push(vacancy(id, &item, &job.developer, None));
+        self.vacate(id, &item, job, None);
         item.status = ItemStatus::Settled { result, paid };
         ITEMS.save(self.storage, id.key(), &item)?;
         Ok(())
@@ -101,7 +101,7 @@ impl Course<'_> {
         }
         if is_second {
             for (id, mut item) in proven {
-                self.effects.vacancies.push(vacancy(id, &item, &job.developer, None));
+                self.vacate(id, &item, job, None);
                 if let ItemStatus::Attested { result } = item.status {
                     item.status = ItemStatus::Disputed { result };
                 }
@@ -188,7 +188,7 @@ impl Course<'_> {
         reason: FailureReason,
     ) -> Result<(), ContractError> {
         for (id, item) in proven {
-            self.effects.vacancies.push(vacancy(id, &item, &job.developer, None));
+            self.vacate(id, &item, job, None);
             self.fail(id, item, reason)?;
         }
         self.end_shard(job_id, shard, None)
@@ -227,7 +227,11 @@ impl Course<'_> {
         for shard in 0..job.shards {
             INPUTS.remove(self.storage, (id, shard));
         }
-        self.effects.ended.push(id);
+        let forced = match job.session {
+            Some(session) => Some((session, self.forced_outcome(id)?)),
+            None => None,
+        };
+        self.effects.ended.push(Ended { job: id, forced });
         let status = if progress.shards_failed == 0 {
             "completed"
         } else {

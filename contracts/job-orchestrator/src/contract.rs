@@ -14,13 +14,15 @@ use schema::{
     params::OrchestratorParams,
     receipt::Attestation,
     registry::{self, OfferResponse},
-    staking::{self, DrawRequest, DrawResponse, DrawShard},
+    staking::{self, Chain, DrawRequest, DrawResponse, DrawShard, OffersResponse},
     Digest, Event, ItemId, PublicKey, Signature, BATCH_MAX,
 };
 
 use crate::{
+    chain,
     course::Course,
-    effects::{Effects, Redraw},
+    effects::{Effects, Ended, Redraw},
+    forced,
     order::Order,
     query::{self, domain},
     randomness::{Beacon, Source},
@@ -79,6 +81,7 @@ pub fn execute(deps: DepsMut<'_>, env: Env, info: MessageInfo, msg: ExecuteMsg) 
             respond(deps.as_ref(), effects)
         }
         ExecuteMsg::Expire { item } => expire(deps, &env, item),
+        ExecuteMsg::OpenForced { request } => forced::open(deps, &env, &info.sender, request),
         ExecuteMsg::UpdateParams { params } => update_params(deps, info.sender, params),
         ExecuteMsg::ProposeAdmin { admin } => {
             let admin = admin.map(|admin| deps.api.addr_validate(&admin)).transpose()?;
@@ -216,6 +219,7 @@ fn submit_job(deps: DepsMut<'_>, env: &Env, developer: Addr, new: NewJob) -> Res
     let order = Order::of(&new, &offer)?;
     let id = LAST_JOB.load(deps.storage)?.saturating_add(1);
     LAST_JOB.save(deps.storage, &id)?;
+    let named = new.chain.clone();
     let (job, inputs) = agreed(env, developer, new, offer, &order, &config)?;
 
     let shards: Vec<DrawShard> = order
@@ -227,11 +231,21 @@ fn submit_job(deps: DepsMut<'_>, env: &Env, developer: Addr, new: NewJob) -> Res
             ..DrawShard::default()
         })
         .collect();
-    let source = first_source(deps.querier, env, &config)?;
-    let seed = source.seed(&domain(env), id, (0, 0));
-    let request = redraw::request(&job, job.submitted_at, seed, shards).ok_or_else(|| no_supply(&job, &order))?;
-    let drawn = draw(deps.as_ref(), request)?;
-    let chains = drawn.chains.ok_or_else(|| no_supply(&job, &order))?;
+    let request = |seed| redraw::request(&job, job.submitted_at, seed, shards).ok_or_else(|| no_supply(&job, &order));
+    let (chains, drawn) = match named {
+        Some(deployments) => {
+            // Nothing is drawn, and nothing is random.
+            let request = request(Digest([0; 32]))?;
+            (named_chains(deps.as_ref(), &config, &request, deployments)?, None)
+        }
+        None => {
+            let source = first_source(deps.querier, env, &config)?;
+            let seed = source.seed(&domain(env), id, (0, 0));
+            let drawn = draw(deps.as_ref(), request(seed)?)?;
+            let chains = drawn.chains.ok_or_else(|| no_supply(&job, &order))?;
+            (chains, Some((seed, source)))
+        }
+    };
     if chains.len() != order.items {
         return Err(ContractError::DrawMismatch {
             expected: order.items,
@@ -240,13 +254,15 @@ fn submit_job(deps: DepsMut<'_>, env: &Env, developer: Addr, new: NewJob) -> Res
     }
     let mut course = Course::at(deps.storage, &env.block);
     course.open(id, &job, order.shards.into_iter().zip(inputs).collect(), chains)?;
-    course.announce(Event::Drawn {
-        job: id,
-        shard: None,
-        attempt: 0,
-        seed,
-        round: source.round(),
-    });
+    if let Some((seed, source)) = drawn {
+        course.announce(Event::Drawn {
+            job: id,
+            shard: None,
+            attempt: 0,
+            seed,
+            round: source.round(),
+        });
+    }
     let effects = course.finish();
 
     let hold = escrow::ExecuteMsg::Hold {
@@ -264,6 +280,22 @@ fn submit_job(deps: DepsMut<'_>, env: &Env, developer: Addr, new: NewJob) -> Res
     let hold = SubMsg::new(message(&config.royalty_escrow, to_json_binary(&hold)?));
     response.messages.insert(0, hold);
     Ok(response)
+}
+
+/// The chain that a developer has named, for every shard. Staking refuses it if a slot is not free when it is taken.
+fn named_chains(
+    deps: Deps<'_>,
+    config: &Config,
+    request: &DrawRequest,
+    deployments: Vec<u64>,
+) -> Result<Vec<Chain>, ContractError> {
+    let question = staking::QueryMsg::Offers { deployments };
+    let answer = deps.querier.query_wasm_smart(&config.provider_staking, &question);
+    let answer: OffersResponse = answer.map_err(|err| ContractError::NoDeployment { reason: reason(err) })?;
+    let shards = request.shards.iter();
+    shards
+        .map(|shard| chain::named(&answer.offers, request, shard.units))
+        .collect()
 }
 
 /// The newest round; a beacon that has none yet stops nobody.
@@ -337,6 +369,7 @@ fn agreed(
         params: config.params.clone(),
         submitted_at: now,
         expires_at: now.saturating_add(config.params.job_seconds_max),
+        session: None,
     };
     Ok((job, new.shards.into_iter().map(|shard| shard.inline).collect()))
 }
@@ -370,7 +403,7 @@ fn draw(deps: Deps<'_>, request: DrawRequest) -> Result<DrawResponse, ContractEr
     Ok(deps.querier.query_wasm_smart(staking, &question)?)
 }
 
-fn message(contract: &Addr, msg: Binary) -> CosmosMsg {
+pub(crate) fn message(contract: &Addr, msg: Binary) -> CosmosMsg {
     WasmMsg::Execute {
         contract_addr: contract.to_string(),
         msg,
@@ -381,7 +414,7 @@ fn message(contract: &Addr, msg: Binary) -> CosmosMsg {
 
 /// Events, then what the siblings have to do: pay, give slots back, take slots, draw anew one shard after the other so that each
 /// draw sees what the one before it has taken, and release what is left of jobs that have ended.
-fn respond(deps: Deps<'_>, effects: Effects) -> Result<Response, ContractError> {
+pub(crate) fn respond(deps: Deps<'_>, effects: Effects) -> Result<Response, ContractError> {
     let config = CONFIG.load(deps.storage)?;
     let (escrow, staking) = (&config.royalty_escrow, &config.provider_staking);
     let mut response = announce(effects.events);
@@ -405,8 +438,12 @@ fn respond(deps: Deps<'_>, effects: Effects) -> Result<Response, ContractError> 
         let vacate = SubMsg::reply_on_success(message(staking, msg), REDRAW);
         response = response.add_submessage(vacate.with_payload(to_json_binary(&plan)?));
     }
-    for job in effects.ended {
-        let msg = to_json_binary(&escrow::ExecuteMsg::Release { job })?;
+    for Ended { job, forced } in effects.ended {
+        let end = match forced {
+            None => escrow::ExecuteMsg::Release { job },
+            Some((session, outcome)) => escrow::ExecuteMsg::EndForced { job, session, outcome },
+        };
+        let msg = to_json_binary(&end)?;
         response = response.add_message(message(escrow, msg));
     }
     Ok(response)

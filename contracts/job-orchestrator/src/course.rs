@@ -107,29 +107,34 @@ impl<'a> Course<'a> {
             return self.draw_differing(id, &item, &job, find);
         }
         self.check_overdue(id, &item, &job)?;
+        if self.is_forgotten(&job) {
+            DUE.remove(self.storage, (item.evidence_until, id.key()));
+            self.fail(id, item, FailureReason::Time)?;
+            return self.end_shard(id.job, id.shard, None);
+        }
         let links = load_links(self.storage, id, item.attempt)?;
         let blame = blame(&item.spans, &links, item.price_max()?).ok_or(ContractError::NotAssigned { item: id })?;
         self.record_blame(id, &mut item, blame);
         DUE.remove(self.storage, (item.evidence_until, id.key()));
-        let vacancy = vacancy(id, &item, &job.developer, Some(blame));
         let covered = self
             .replicas(&job, id.job, id.shard)?
             .iter()
             .any(|(other, replica)| *other != id && replica.is_live());
         if covered {
-            self.effects.vacancies.push(vacancy);
+            self.vacate(id, &item, &job, Some(blame));
             self.fail(id, item, FailureReason::Covered)?;
             return self.conclude(id.job, id.shard);
         }
         match self.hindrance(&job, &item) {
             None => {
                 let source = self.source(id, &item, &job, find)?;
+                let vacancy = vacancy(id, &item, &job.developer, Some(blame));
                 ITEMS.save(self.storage, id.key(), &item)?;
                 self.draw_anew(id.job, id.shard, vec![vacancy], source);
                 Ok(())
             }
             Some(reason) => {
-                self.effects.vacancies.push(vacancy);
+                self.vacate(id, &item, &job, Some(blame));
                 self.fail(id, item, reason)?;
                 self.end_shard(id.job, id.shard, None)
             }
@@ -235,10 +240,12 @@ impl<'a> Course<'a> {
     fn assign(&mut self, id: ItemId, job: &Job, item: &Item) -> Result<(), ContractError> {
         ITEMS.save(self.storage, id.key(), item)?;
         DUE.save(self.storage, (item.evidence_until, id.key()), &())?;
-        self.effects.occupations.push(Occupation {
-            item: id,
-            deployments: item.deployments(),
-        });
+        if job.session.is_none() {
+            self.effects.occupations.push(Occupation {
+                item: id,
+                deployments: item.deployments(),
+            });
+        }
         self.announce(Event::JobAssigned {
             item: id,
             attempt: item.attempt,
@@ -260,6 +267,16 @@ impl<'a> Course<'a> {
         } else {
             None
         }
+    }
+
+    /// Gives the slots of an attempt back. Those of a session stay its own, but for a culprit's: the penalty comes with its slot.
+    pub(crate) fn vacate(&mut self, id: ItemId, item: &Item, job: &Job, blame: Option<Blame>) {
+        let mut vacancy = vacancy(id, item, &job.developer, blame);
+        if job.session.is_some() {
+            let Some(penalty) = &vacancy.penalty else { return };
+            vacancy.deployments = vec![penalty.deployment];
+        }
+        self.effects.vacancies.push(vacancy);
     }
 
     pub(crate) fn draw_anew(&mut self, job: u64, shard: u16, vacancies: Vec<Vacancy>, source: Source) {

@@ -2,7 +2,7 @@
 
 use cosmwasm_schema::cw_serde;
 use schema::{
-    escrow::Settlement,
+    escrow::{ForcedOutcome, Settlement},
     staking::{Occupation, Vacancy},
     Event,
 };
@@ -23,7 +23,15 @@ pub(crate) struct Effects {
     /// Slots are free already: items to draw anew in this transaction.
     pub(crate) draw: Option<Redraw>,
     /// Jobs whose hold is to be released.
-    pub(crate) ended: Vec<u64>,
+    pub(crate) ended: Vec<Ended>,
+}
+
+/// A job that is over.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) job: u64,
+    /// The session whose owner has forced it, and what the session has come to know.
+    pub(crate) forced: Option<(u64, ForcedOutcome)>,
 }
 
 /// Replicas of a shard that need new chains. Travels as the payload of the reply.

@@ -3,7 +3,7 @@ use governed::GovernedError;
 use schema::{price::PriceOverflow, text::TextError, ItemId, ModelId};
 use thiserror::Error;
 
-use crate::proof::Refusal;
+use crate::{chain::ChainError, proof::Refusal};
 
 #[derive(Debug, PartialEq, Error)]
 pub enum ContractError {
@@ -19,6 +19,8 @@ pub enum ContractError {
     Text(#[from] TextError),
     #[error(transparent)]
     Refusal(#[from] Refusal),
+    #[error(transparent)]
+    Chain(#[from] ChainError),
 
     #[error("no native coins are taken, found {kinds} kinds of them")]
     FundsAttached { kinds: usize },
@@ -79,6 +81,14 @@ pub enum ContractError {
         item_price_max: Uint128,
         seconds_max: u64,
     },
+    #[error("a chain names 1 to {max} deployments, found {named}")]
+    ChainLength { named: usize, max: usize },
+    #[error("a deployment cannot be part of a chain: {reason}")]
+    NoDeployment { reason: String },
+    #[error("no job lives long enough for the work and its evidence")]
+    NoTime,
+    #[error("{sender} is not the royalty escrow")]
+    NotEscrow { sender: String },
     #[error("the draw answered with {found} chains where {expected} were asked for")]
     DrawMismatch { expected: usize, found: usize },
     #[error("the work could last until {evidence_until}, the hold only until {expires_at}")]

@@ -3,11 +3,13 @@
 pub mod contract;
 
 mod blame;
+mod chain;
 mod compare;
 mod conclusion;
 mod course;
 mod effects;
 mod error;
+mod forced;
 mod order;
 mod proof;
 mod query;
@@ -18,4 +20,4 @@ mod testimony;
 #[cfg(test)]
 mod tests;
 
-pub use crate::{error::ContractError, proof::Refusal};
+pub use crate::{chain::ChainError, error::ContractError, proof::Refusal};

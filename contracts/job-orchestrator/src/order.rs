@@ -2,6 +2,7 @@
 
 use cosmwasm_std::{Binary, Uint128};
 use schema::{
+    escrow::ALLOCATIONS_MAX,
     merkle,
     orchestrator::{NewJob, ShardInfo, ShardStatus},
     registry::{OfferResponse, Task},
@@ -37,11 +38,7 @@ impl Order {
         let as_text = offer.task == Task::Embeddings;
         let mut shards = vec![];
         for (index, shard) in job.shards.iter().enumerate() {
-            shards.push(ShardInfo {
-                rows: check_rows(index, &shard.inline, as_text)?,
-                root: merkle::root(&shard.inline),
-                status: ShardStatus::Running,
-            });
+            shards.push(self::shard(index, &shard.inline, as_text)?);
         }
         let rows = shards.iter().map(|shard| u64::from(shard.rows)).max().unwrap_or(0);
         let max = rows.saturating_mul(offer.units_per_request_max);
@@ -70,15 +67,28 @@ impl Order {
     }
 }
 
+/// Rows that are inside all bounds, as a shard that is running.
+pub(crate) fn shard(index: usize, rows: &[Binary], as_text: bool) -> Result<ShardInfo, ContractError> {
+    Ok(ShardInfo {
+        rows: check_rows(index, rows, as_text)?,
+        root: merkle::root(rows),
+        status: ShardStatus::Running,
+    })
+}
+
 fn check_runs(job: &NewJob, stages: usize) -> Result<(), ContractError> {
     if job.shards.is_empty() {
         return Err(ContractError::NoShards);
     }
-    if job.replicas == 0 || job.replicas > REPLICAS_MAX {
-        return Err(ContractError::ReplicaCount {
-            replicas: job.replicas,
-            max: REPLICAS_MAX,
-        });
+    // A chain that is named has one owner or another, and no owner holds two replicas.
+    let max = if job.chain.is_some() { 1 } else { REPLICAS_MAX };
+    if job.replicas == 0 || job.replicas > max {
+        let replicas = job.replicas;
+        return Err(ContractError::ReplicaCount { replicas, max });
+    }
+    let (named, max) = (job.chain.as_ref().map_or(1, Vec::len), stages.min(ALLOCATIONS_MAX));
+    if named == 0 || named > max {
+        return Err(ContractError::ChainLength { named, max });
     }
     let shards = job.shards.len();
     let runs = shards.saturating_mul(job.replicas.into()).saturating_mul(stages);
@@ -173,6 +183,7 @@ mod tests {
             units_max: 256,
             max_price: 1_000u128.into(),
             deadline_seconds: None,
+            chain: None,
             gateway: None,
         }
     }

@@ -80,6 +80,7 @@ pub(crate) fn job(deps: Deps<'_>, id: u64) -> Result<JobResponse, ContractError>
         status: status(&progress),
         submitted_at: job.submitted_at,
         expires_at: job.expires_at,
+        session: job.session,
     })
 }
 

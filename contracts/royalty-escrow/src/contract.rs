@@ -1,5 +1,6 @@
 //! Entry points: who may send what. The rules are in the ledger, the settlement and the session.
 
+mod forced;
 mod sessions;
 
 use std::collections::BTreeMap;
@@ -75,7 +76,8 @@ pub fn execute(deps: DepsMut<'_>, env: Env, info: MessageInfo, msg: ExecuteMsg) 
             only_orchestrator(deps.storage, sender)?;
             let account = deps.api.addr_validate(&account)?;
             let terms = checked_terms(deps.api, terms)?;
-            hold(deps.storage, &env, job, (account, amount), terms, expires_at)
+            let hold = open_hold(deps.storage, &env, (account, amount), terms, expires_at)?;
+            on_ledger(deps.storage, |ledger| ledger.hold(job, &hold))
         }
         ExecuteMsg::Settle { settlements } => {
             only_orchestrator(deps.storage, sender)?;
@@ -94,6 +96,24 @@ pub fn execute(deps: DepsMut<'_>, env: Env, info: MessageInfo, msg: ExecuteMsg) 
         ExecuteMsg::CloseSession { session, consents } => sessions::close(deps, &env, sender, session, &consents),
         ExecuteMsg::LeaveSession { session, deployment } => sessions::leave(deps, &env, sender, session, deployment),
         ExecuteMsg::FinaliseSession { session } => sessions::finalise(deps, &env, session),
+        ExecuteMsg::ForceRequest {
+            session,
+            deployments,
+            rows,
+        } => forced::ask(deps, &env, sender, session, (deployments, rows)),
+        ExecuteMsg::HoldForced {
+            job,
+            session,
+            spans,
+            expires_at,
+        } => {
+            only_orchestrator(deps.storage, sender)?;
+            forced::hold(deps, &env, (job, session), spans, expires_at)
+        }
+        ExecuteMsg::EndForced { job, session, outcome } => {
+            only_orchestrator(deps.storage, sender)?;
+            forced::end(deps, &env, (job, session), outcome)
+        }
         ExecuteMsg::DistributeRoyalties { model } => {
             let rule = payout_rule(deps.as_ref(), &model)?;
             pass_on(deps.storage, &model, &rule)?.ok_or(ContractError::NothingAccrued { model })
@@ -286,14 +306,14 @@ fn checked_terms(api: &dyn Api, terms: WorkTerms) -> Result<WorkTerms, ContractE
     Ok(terms)
 }
 
-fn hold(
-    storage: &mut dyn Storage,
+/// A hold by the fees of today, inside the bounds of its date.
+fn open_hold(
+    storage: &dyn Storage,
     env: &Env,
-    job: u64,
     (account, amount): (Addr, Uint128),
     terms: WorkTerms,
     expires_at: u64,
-) -> Result<Response, ContractError> {
+) -> Result<Hold, ContractError> {
     let params = CONFIG.load(storage)?.params;
     let now = env.block.time.seconds();
     let latest = now.saturating_add(params.hold_seconds_max);
@@ -304,14 +324,13 @@ fn hold(
             latest,
         });
     }
-    let hold = Hold {
+    Ok(Hold {
         account,
         amount,
         terms,
         fees: params.fees,
         expires_at,
-    };
-    on_ledger(storage, |ledger| ledger.hold(job, &hold))
+    })
 }
 
 fn settle_all(deps: DepsMut<'_>, settlements: &[Settlement]) -> Result<Response, ContractError> {

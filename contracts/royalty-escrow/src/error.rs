@@ -111,6 +111,12 @@ pub enum ContractError {
     NoConsent { deployment: u64, sequence: u64 },
     #[error("nothing of session {session} is due before {next} has passed, now it is {now}")]
     NothingDue { session: u64, next: u64, now: u64 },
+    #[error("deployment {deployment} was asked on chain and cannot be closed in session {session} before it has answered, or {until}")]
+    Asked { session: u64, deployment: u64, until: u64 },
+    #[error("job {job} of session {session} is waited for until {until}: one request is forced at a time")]
+    AlreadyForced { session: u64, job: u64, until: u64 },
+    #[error("only text for the endpoint embeddings can be forced, this session is for {endpoint:?}")]
+    NotForcible { endpoint: String },
     #[error("1 to {max} vouchers in one message, found {count}")]
     VoucherCount { count: usize, max: usize },
 

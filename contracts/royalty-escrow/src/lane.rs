@@ -15,9 +15,10 @@ use schema::{
 };
 
 use crate::{
+    forced,
     ledger::{About, Ledger},
     session::{Allocation, Course, Session},
-    state::{ACCOUNT_SESSIONS, DEPLOYMENT_SESSIONS, NEWEST_SESSION, PINS, SESSIONS, STANDINGS},
+    state::{ACCOUNT_SESSIONS, DEPLOYMENT_SESSIONS, FORCED, NEWEST_SESSION, PINS, SESSIONS, STANDINGS},
     ContractError,
 };
 
@@ -123,22 +124,17 @@ pub(crate) fn top_up(
     ledger: &mut Ledger<'_>,
     number: u64,
     session: &mut Session,
-    known: &[NewAllocation],
-    joining: Vec<Allocation>,
+    (known, joining): (&[NewAllocation], Vec<Allocation>),
+    now: u64,
 ) -> Result<(), ContractError> {
+    let forced = forced::find(ledger.storage(), number, now)?;
     let named = known.iter().map(|known| known.deployment);
     let numbers = DeploymentList(named.chain(joining.iter().map(Allocation::deployment)).collect());
     let mut more = Uint128::zero();
     for NewAllocation { deployment, amount } in known {
         let mut allocation = find_open(ledger.storage(), number, *deployment)?;
-        if let Course::Closing { closes_at } = allocation.standing.course {
-            return Err(ContractError::AllocationIsClosing {
-                session: number,
-                deployment: *deployment,
-                closes_at,
-            });
-        }
-        allocation.put_in(*amount)?;
+        allocation.require_open(number)?;
+        allocation.put_in(*amount, forced::asked(forced.as_ref(), *deployment))?;
         save_standing(ledger.storage_mut(), number, &allocation)?;
         more = more.checked_add(*amount)?;
     }
@@ -177,17 +173,19 @@ pub(crate) fn start_closing(
     Ok(changed)
 }
 
-/// Closes every allocation whose date has passed, and answers their deployments.
+/// Closes every allocation whose date has passed, and answers the deployments whose slots are to be freed.
 pub(crate) fn finalise(
     ledger: &mut Ledger<'_>,
     number: u64,
     session: &mut Session,
     now: u64,
 ) -> Result<Vec<u64>, ContractError> {
-    let mut closed = vec![];
+    let forced = forced::find(ledger.storage(), number, now)?;
+    let mut slots = vec![];
+    let mut is_due = false;
     let mut next: Option<u64> = None;
     for allocation in all(ledger.storage(), number)? {
-        let date = allocation.releasable_at(session);
+        let date = allocation.releasable_at(session, forced.as_ref());
         if allocation.is_closed() {
             continue;
         }
@@ -195,28 +193,30 @@ pub(crate) fn finalise(
             next = Some(next.map_or(date, |next| next.min(date)));
             continue;
         }
-        closed.push(allocation.deployment());
-        close(ledger, number, session, allocation, now)?;
+        is_due = true;
+        slots.extend(close(ledger, number, session, allocation, now)?);
     }
-    if let (true, Some(next)) = (closed.is_empty(), next) {
+    if let (false, Some(next)) = (is_due, next) {
         return Err(ContractError::NothingDue {
             session: number,
             next,
             now,
         });
     }
-    Ok(closed)
+    Ok(slots)
 }
 
-/// Pays the slot, gives the rest back, and forgets the session with its last allocation. The slot itself is the caller's to free.
+/// Pays the slot, gives the rest back, and forgets the session with its last allocation. Answers the deployment if its slot is the
+/// caller's to free.
 pub(crate) fn close(
     ledger: &mut Ledger<'_>,
     number: u64,
     session: &mut Session,
     mut allocation: Allocation,
     now: u64,
-) -> Result<(), ContractError> {
+) -> Result<Option<u64>, ContractError> {
     let deployment = allocation.deployment();
+    let slot = allocation.has_slot().then_some(deployment);
     let accrued = allocation.accrued(session, now)?;
     let unsettled = allocation
         .standing
@@ -244,9 +244,11 @@ pub(crate) fn close(
     DEPLOYMENT_SESSIONS.remove(storage, (deployment, number));
     session.open = session.open.saturating_sub(1);
     if session.open > 0 {
-        return Ok(SESSIONS.save(storage, number, session)?);
+        SESSIONS.save(storage, number, session)?;
+    } else {
+        forget(storage, number, session)?;
     }
-    forget(storage, number, session)
+    Ok(slot)
 }
 
 fn forget(storage: &mut dyn Storage, number: u64, session: &Session) -> Result<(), ContractError> {
@@ -255,6 +257,7 @@ fn forget(storage: &mut dyn Storage, number: u64, session: &Session) -> Result<(
         STANDINGS.remove(storage, (number, deployment));
     }
     SESSIONS.remove(storage, number);
+    FORCED.remove(storage, number);
     ACCOUNT_SESSIONS.remove(storage, (session.owner.as_str(), number));
     Ok(())
 }

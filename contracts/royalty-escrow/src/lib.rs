@@ -4,6 +4,7 @@ pub mod contract;
 
 mod distribution;
 mod error;
+mod forced;
 mod lane;
 mod ledger;
 mod payroll;

@@ -7,8 +7,9 @@ use schema::escrow::{
 };
 
 use crate::{
+    forced::Forced,
     lane,
-    state::{ACCOUNTS, ACCOUNT_HOLDS, CONFIG, CREDITS, HOLDS, SIBLINGS, TOTALS},
+    state::{ACCOUNTS, ACCOUNT_HOLDS, CONFIG, CREDITS, FORCED, HOLDS, SIBLINGS, TOTALS},
     ContractError,
 };
 
@@ -87,13 +88,14 @@ fn account_sessions(
 pub(crate) fn session(deps: Deps<'_>, env: &Env, number: u64) -> Result<SessionResponse, ContractError> {
     let session = lane::load(deps.storage, number)?;
     let now = env.block.time.seconds();
+    let forced = FORCED.may_load(deps.storage, number)?;
     let mut allocations = vec![];
     for deployment in lane::deployments(deps.storage, number)? {
         if let Some(allocation) = lane::find(deps.storage, number, deployment)? {
-            allocations.push(allocation.into_response(&session, now)?);
+            allocations.push(allocation.into_response(&session, forced.as_ref(), now)?);
         }
     }
-    Ok(session.into_response(number, allocations))
+    Ok(session.into_response(number, allocations, forced.map(Forced::into_response)))
 }
 
 pub(crate) fn sessions(

@@ -8,7 +8,7 @@
 use cosmwasm_schema::cw_serde;
 use cosmwasm_std::{Addr, Uint128};
 use schema::{
-    escrow::{AllocationResponse, AllocationState, NewSession, SessionResponse, WorkTerms},
+    escrow::{AllocationResponse, AllocationState, ForcedResponse, NewSession, SessionResponse, WorkTerms},
     params::EscrowParams,
     price::{FeeBps, SpanPrice, Units},
     registry::OfferResponse,
@@ -16,7 +16,11 @@ use schema::{
     PublicKey,
 };
 
-use crate::{split::Taken, ContractError};
+use crate::{
+    forced::{self, Forced},
+    split::Taken,
+    ContractError,
+};
 
 #[cw_serde]
 pub(crate) struct Session {
@@ -69,6 +73,11 @@ pub(crate) enum Course {
     Open,
     /// The owner's wish.
     Closing {
+        closes_at: u64,
+    },
+    /// A forced request was not answered. The slot is free and has been paid for up to the request.
+    Missed {
+        since: u64,
         closes_at: u64,
     },
     /// With what the provider got for the slot.
@@ -146,7 +155,12 @@ impl Session {
         Ok(())
     }
 
-    pub(crate) fn into_response(self, session: u64, allocations: Vec<AllocationResponse>) -> SessionResponse {
+    pub(crate) fn into_response(
+        self,
+        session: u64,
+        allocations: Vec<AllocationResponse>,
+        forced: Option<ForcedResponse>,
+    ) -> SessionResponse {
         SessionResponse {
             session,
             owner: self.owner.into_string(),
@@ -162,6 +176,7 @@ impl Session {
             expires_at: self.expires_at,
             close_notice_seconds: self.close_notice_seconds,
             allocations,
+            forced,
         }
     }
 }
@@ -201,10 +216,16 @@ impl Allocation {
         Ok(Self { pins, standing })
     }
 
-    /// More money for vouchers. What is unsettled never exceeds the bond behind the slot.
-    pub(crate) fn put_in(&mut self, amount: Uint128) -> Result<(), ContractError> {
-        let after = self.standing.amount.checked_add(amount)?;
-        let unsettled = after.checked_sub(self.standing.taken.amount)?;
+    /// More money for vouchers, beside what a forced request asks.
+    pub(crate) fn put_in(&mut self, amount: Uint128, asked: Uint128) -> Result<(), ContractError> {
+        self.standing.amount = self.standing.amount.checked_add(amount)?;
+        self.check_bond(asked)
+    }
+
+    /// What is unsettled never exceeds the bond behind the slot, together with what a forced request asks.
+    pub(crate) fn check_bond(&self, asked: Uint128) -> Result<(), ContractError> {
+        let Standing { amount, taken, .. } = &self.standing;
+        let unsettled = amount.checked_sub(taken.amount)?.checked_add(asked)?;
         let (deployment, slot_bond) = (self.deployment(), self.pins.offer.slot_bond);
         if unsettled > slot_bond {
             return Err(ContractError::AboveSlotBond {
@@ -213,7 +234,6 @@ impl Allocation {
                 slot_bond,
             });
         }
-        self.standing.amount = after;
         Ok(())
     }
 
@@ -225,11 +245,48 @@ impl Allocation {
         matches!(self.standing.course, Course::Closed { .. })
     }
 
-    /// After this anyone may close it.
-    pub(crate) fn releasable_at(&self, session: &Session) -> u64 {
+    /// Refuses one that is on its way out.
+    pub(crate) fn require_open(&self, session: u64) -> Result<(), ContractError> {
         match self.standing.course {
-            Course::Closing { closes_at } => closes_at.min(session.ends_at()),
+            Course::Open => Ok(()),
+            Course::Closing { closes_at } | Course::Missed { closes_at, .. } => {
+                Err(ContractError::AllocationIsClosing {
+                    session,
+                    deployment: self.deployment(),
+                    closes_at,
+                })
+            }
+            Course::Closed { .. } => Err(ContractError::AllocationIsClosed {
+                session,
+                deployment: self.deployment(),
+            }),
+        }
+    }
+
+    /// The date that its course gives it.
+    pub(crate) fn closing_date(&self, session: &Session) -> u64 {
+        match self.standing.course {
+            Course::Closing { closes_at } | Course::Missed { closes_at, .. } => closes_at.min(session.ends_at()),
             Course::Open | Course::Closed { .. } => session.ends_at(),
+        }
+    }
+
+    /// After this anyone may close it: its date, or that of a forced request that it waits for.
+    pub(crate) fn releasable_at(&self, session: &Session, forced: Option<&Forced>) -> u64 {
+        let date = self.closing_date(session);
+        forced::wait(forced, self.deployment()).map_or(date, |until| until.max(date))
+    }
+
+    /// What has not been given back with a penalty is for whoever closes it to free.
+    pub(crate) fn has_slot(&self) -> bool {
+        matches!(self.standing.course, Course::Open | Course::Closing { .. })
+    }
+
+    /// How long its slot is paid for.
+    fn paid_until(&self, session: &Session) -> u64 {
+        match self.standing.course {
+            Course::Missed { since, .. } => since,
+            _ => self.closing_date(session),
         }
     }
 
@@ -238,7 +295,7 @@ impl Allocation {
         if let Course::Closed { accrued } = self.standing.course {
             return Ok(accrued);
         }
-        let until = now.min(self.releasable_at(session));
+        let until = now.min(self.paid_until(session));
         let seconds = until.saturating_sub(self.pins.joined_at);
         Ok(reservation(self.pins.offer.terms.reservation_per_hour, seconds)?.min(self.pins.reservation))
     }
@@ -256,12 +313,18 @@ impl Allocation {
         Ok(price)
     }
 
-    pub(crate) fn into_response(self, session: &Session, now: u64) -> Result<AllocationResponse, ContractError> {
+    pub(crate) fn into_response(
+        self,
+        session: &Session,
+        forced: Option<&Forced>,
+        now: u64,
+    ) -> Result<AllocationResponse, ContractError> {
         let accrued = self.accrued(session, now)?;
-        let releasable_at = self.releasable_at(session);
+        let releasable_at = self.releasable_at(session, forced);
         let state = match self.standing.course {
             Course::Open => AllocationState::Open,
             Course::Closing { .. } => AllocationState::Closing,
+            Course::Missed { .. } => AllocationState::Missed,
             Course::Closed { .. } => AllocationState::Closed,
         };
         let DeploymentOffer {

@@ -9,6 +9,7 @@ use schema::{
 };
 
 use crate::{
+    forced::Forced,
     session::{Pins, Session, Standing},
     ContractError,
 };
@@ -39,6 +40,8 @@ pub(crate) const SESSIONS: Map<u64, Session> = Map::new("sessions");
 /// Allocations by session and deployment: what never changes, and what every settlement writes.
 pub(crate) const PINS: Map<(u64, u64), Pins> = Map::new("pins");
 pub(crate) const STANDINGS: Map<(u64, u64), Standing> = Map::new("standings");
+/// Requests that owners have forced, by session, until they have ended. Kept by `forced.rs` alone.
+pub(crate) const FORCED: Map<u64, Forced> = Map::new("forced");
 /// Sessions of an account.
 pub(crate) const ACCOUNT_SESSIONS: Map<(&str, u64), ()> = Map::new("account_sessions");
 /// Sessions by deployment, as long as its allocation is not closed.
@@ -125,7 +128,8 @@ pub(crate) fn check_params(params: &EscrowParams) -> Result<(), ContractError> {
         params.close_notice_seconds.into(),
         CLOSE_NOTICE_SECONDS_MAX.into(),
     )?;
-    check_bounds("allocation_min", params.allocation_min.u128(), TOTAL_SUPPLY)
+    check_bounds("allocation_min", params.allocation_min.u128(), TOTAL_SUPPLY)?;
+    check_bounds("force_fee", params.force_fee.u128(), TOTAL_SUPPLY)
 }
 
 fn check_bounds(field: &str, found: u128, max: u128) -> Result<(), ContractError> {

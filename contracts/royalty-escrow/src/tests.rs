@@ -64,6 +64,7 @@ fn params() -> EscrowParams {
         session_seconds_max: 1_000,
         close_notice_seconds: 50,
         allocation_min: 100u128.into(),
+        force_fee: 7u128.into(),
     }
 }
 

@@ -349,6 +349,7 @@ impl Market {
             units_max: 256,
             max_price: UFUNC.into(),
             deadline_seconds: None,
+            chain: None,
             gateway: None,
         };
         let submit = orchestrator::ExecuteMsg::SubmitJob { job };

@@ -3,12 +3,12 @@
 use std::{fmt, str::FromStr};
 
 use cosmwasm_schema::{cw_serde, QueryResponses};
-use cosmwasm_std::Uint128;
+use cosmwasm_std::{Binary, Uint128};
 use cw20::Cw20ReceiveMsg;
 
 pub use super::session::{
-    AllocationResponse, AllocationState, Consent, NewAllocation, NewSession, SessionResponse, SessionsResponse,
-    VoucherRefusal, ALLOCATIONS_MAX, SESSIONS_PAGE_MAX,
+    AllocationResponse, AllocationState, Consent, ForcedOutcome, ForcedResponse, ForcedSpan, NewAllocation, NewSession,
+    SessionResponse, SessionsResponse, VoucherRefusal, ALLOCATIONS_MAX, SESSIONS_PAGE_MAX,
 };
 use super::{
     registry::{Parent, Share},
@@ -74,6 +74,31 @@ pub enum ExecuteMsg {
     /// Anyone: closes every allocation of a session whose date has passed. Providers get the reservation up to that date, the owner
     /// the rest.
     FinaliseSession { session: u64 },
+    /// Owner of the session, before it expires, one at a time: asks on chain what was not answered off chain. The request becomes a
+    /// job of one item for these deployments, at the prices and host keys of the session, with as many units as its version allows for
+    /// so many rows. Its price and the `force_fee` are held out of the owner's available money.
+    ForceRequest {
+        session: u64,
+        /// Of the session, in the order of their stages, covering all of them.
+        deployments: Vec<u64>,
+        /// UTF-8 text for the endpoint `embeddings`, at least one, together at most 8 KiB.
+        rows: Vec<Binary>,
+    },
+    /// Job orchestrator: a forced request is at work. Holds its price and the `force_fee` by the terms of the session.
+    HoldForced {
+        job: u64,
+        session: u64,
+        /// In the order of the chain.
+        spans: Vec<ForcedSpan>,
+        expires_at: u64,
+    },
+    /// Job orchestrator: a forced request has ended. An answer earns the `force_fee`; a deployment that missed gets no reservation
+    /// since it was asked and its allocation closes, its slot having been given back with the penalty. What is left goes back.
+    EndForced {
+        job: u64,
+        session: u64,
+        outcome: ForcedOutcome,
+    },
     /// Anyone: passes on what a model has been credited with as a parent, by its own rule.
     DistributeRoyalties { model: ModelId },
     /// Model registry, before a rule changes: as `DistributeRoyalties`, by the rule given.
@@ -150,10 +175,12 @@ pub enum Reason {
     Penalty,
     /// For a slot kept for a session.
     Reservation,
+    /// For the gas of answering a forced request.
+    Answer,
 }
 
 impl Reason {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Deposit,
         Self::Compute,
         Self::Royalty,
@@ -162,6 +189,7 @@ impl Reason {
         Self::Protocol,
         Self::Penalty,
         Self::Reservation,
+        Self::Answer,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -174,6 +202,7 @@ impl Reason {
             Self::Protocol => "protocol",
             Self::Penalty => "penalty",
             Self::Reservation => "reservation",
+            Self::Answer => "answer",
         }
     }
 }

@@ -3,7 +3,11 @@
 use cosmwasm_schema::{cw_serde, QueryResponses};
 use cosmwasm_std::{Binary, Uint128};
 
-use super::{escrow::Gateway, staking::Span, AdminResponse};
+use super::{
+    escrow::Gateway,
+    staking::{DeploymentOffer, Span},
+    AdminResponse,
+};
 use crate::{
     params::OrchestratorParams,
     price::{RoyaltyRate, Units},
@@ -39,6 +43,8 @@ pub enum ExecuteMsg {
     /// Anyone, after the evidence window of an item: blames, penalises and assigns anew, or refunds. Also draws anew what replicas
     /// differed about. Either draw needs the item's `redraw_round` to be known at the beacon.
     Expire { item: ItemId },
+    /// Royalty escrow: a request of a session that its owner asks on chain, as a job of one item.
+    OpenForced { request: ForcedRequest },
     /// Admin: bounded parameters, for what is opened from now on.
     UpdateParams { params: OrchestratorParams },
     /// Admin: offers the role, or withdraws the offer.
@@ -75,7 +81,27 @@ pub struct NewJob {
     pub max_price: Uint128,
     /// Draw only chains whose SLA terms promise to be done in this time.
     pub deadline_seconds: Option<u64>,
+    /// These deployments, in the order of their stages, instead of a draw: for one replica, at the prices and terms of this moment.
+    /// Every shard takes a slot of each. After a miss the shard is drawn like any other.
+    #[serde(default)]
+    pub chain: Option<Vec<u64>>,
     pub gateway: Option<Gateway>,
+}
+
+/// What an owner forces, with what its session has pinned.
+#[cw_serde]
+pub struct ForcedRequest {
+    pub session: u64,
+    pub owner: String,
+    pub model: ModelId,
+    pub version: u32,
+    pub endpoint: String,
+    pub royalty: RoyaltyRate,
+    pub gateway: Option<Gateway>,
+    pub units_per_request_max: u64,
+    /// In the order of the chain.
+    pub offers: Vec<DeploymentOffer>,
+    pub rows: Vec<Binary>,
 }
 
 #[cw_serde]
@@ -155,6 +181,9 @@ pub struct JobResponse {
     pub submitted_at: u64,
     /// Until when the hold can pay.
     pub expires_at: u64,
+    /// The session whose owner has forced this. Its slots are the session's.
+    #[serde(default)]
+    pub session: Option<u64>,
 }
 
 #[cw_serde]

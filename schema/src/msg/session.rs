@@ -116,6 +116,41 @@ impl FromStr for VoucherRefusal {
     }
 }
 
+/// What a forced request asks of one deployment.
+#[cw_serde]
+#[derive(Copy, Eq)]
+pub struct ForcedSpan {
+    pub deployment: u64,
+    /// Of the most units that the request may have, in ufunc.
+    pub price: Uint128,
+}
+
+/// How a forced request has ended.
+#[cw_serde]
+#[derive(Copy, Eq)]
+pub enum ForcedOutcome {
+    /// Proven and paid.
+    Answered {},
+    /// This deployment had its input and did not deliver.
+    Missed { deployment: u64 },
+    /// Nobody is known to be guilty, or the time of the hold was over.
+    Failed {},
+}
+
+/// A forced request that has not ended.
+#[cw_serde]
+pub struct ForcedResponse {
+    /// The item that is to be proven is this job's only one.
+    pub job: u64,
+    pub opened_at: u64,
+    /// None of the deployments below can leave, nor is its allocation closed, until the request has ended or this date has passed.
+    /// Anyone may end it once the item is overdue.
+    pub until: u64,
+    /// To the provider of the last span, for the gas of an answer.
+    pub fee: Uint128,
+    pub spans: Vec<ForcedSpan>,
+}
+
 #[cw_serde]
 pub struct SessionResponse {
     pub session: u64,
@@ -137,6 +172,9 @@ pub struct SessionResponse {
     pub close_notice_seconds: u64,
     /// By deployment, closed ones included.
     pub allocations: Vec<AllocationResponse>,
+    /// The request that the owner has forced, if it has not ended.
+    #[serde(default)]
+    pub forced: Option<ForcedResponse>,
 }
 
 #[cw_serde]
@@ -166,7 +204,7 @@ pub struct AllocationResponse {
     pub accrued: Uint128,
     pub joined_at: u64,
     /// Block time in seconds after which anyone may close it with `FinaliseSession`: then `reservation - accrued` and
-    /// `amount - paid` go back to the owner. The provider may let it go earlier.
+    /// `amount - paid` go back to the owner. The provider may let it go earlier. A forced request that has not ended is waited for.
     pub releasable_at: u64,
 }
 
@@ -176,6 +214,8 @@ pub enum AllocationState {
     Open,
     /// The owner wants its money back. Vouchers are still settled.
     Closing,
+    /// A forced request was not answered: as `closing`, but the slot is free already and has earned nothing since the request.
+    Missed,
     /// Paid out. Nothing is held any more.
     Closed,
 }

@@ -8,7 +8,7 @@ use crate::{
     crowd::{Draw, CROWD, DRAWN},
     deployment::Made,
     meter::Row,
-    story::{attestation_row, BATCHES, ESCROW, REGISTRY, SPANS, STAKING, TOKEN},
+    story::{attestation_row, BATCHES, ESCROW, ORCHESTRATOR, REGISTRY, SPANS, STAKING, TOKEN},
 };
 
 /// Everything that was measured.
@@ -23,7 +23,7 @@ pub(crate) struct Measured {
 }
 
 /// What contracts send each other: it is part of what makes them send it. A test compares all of them with the schemas.
-const INNER: [(&str, &str, &str); 13] = [
+const INNER: [(&str, &str, &str); 16] = [
     (
         TOKEN,
         "Send",
@@ -41,6 +41,13 @@ const INNER: [(&str, &str, &str); 13] = [
     (ESCROW, "Hold", "`SubmitJob`"),
     (ESCROW, "Settle, Release", "`SubmitAttestations`"),
     (ESCROW, "DistributeUnder", "`SetPayout`"),
+    (ESCROW, "HoldForced", "`ForceRequest`"),
+    (
+        ESCROW,
+        "EndForced",
+        "`SubmitAttestations`, `Expire`, of a forced request",
+    ),
+    (ORCHESTRATOR, "OpenForced", "`ForceRequest`"),
 ];
 /// What nobody can send: FUNC has no minter and, as `fxn deploy` makes it, nobody for its marketing.
 const NEVER: [(&str, &str); 4] = [

@@ -39,6 +39,7 @@ pub(crate) async fn tell(meter: &mut Meter, name: &str) -> anyhow::Result<()> {
     let mut lane = begin(meter, &format!("{name}-lane")).await?;
     lane.opens().await?;
     lane.settles().await?;
+    lane.forces().await?;
     lane.ends().await
 }
 
@@ -167,6 +168,18 @@ impl Lane<'_> {
         self.meter
             .execute(ESCROW, "SettleVouchers, one that is stale", &developer, &settle(stale))
             .await?;
+        Ok(())
+    }
+
+    /// Of a session that nothing else is done with: the request stays open.
+    async fn forces(&mut self) -> anyhow::Result<()> {
+        let developer = self.developer.clone();
+        let force = ExecuteMsg::ForceRequest {
+            session: self.first + 36,
+            deployments: vec![self.deployment],
+            rows: vec![b"A sentence that nobody has answered.".into()],
+        };
+        self.meter.execute(ESCROW, "ForceRequest", &developer, &force).await?;
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! What is wrong with messages about sessions. Session 1 is dora's, with anna's deployment 1 and bea's 3.
 
-use cosmwasm_std::Uint128;
+use cosmwasm_std::{Binary, Uint128};
 use fxn_tests::{Protocol, DEVELOPER, FUNC};
 use schema::escrow::{ExecuteMsg as Escrow, Gateway, NewSession};
 
@@ -23,6 +23,7 @@ pub(super) fn sessions(table: &mut Table) {
     openings(table);
     top_ups(table);
     endings(table);
+    forced(table);
     table.about_sessions(
         "mallory",
         "settle_vouchers",
@@ -145,5 +146,33 @@ fn endings(table: &mut Table) {
     ];
     for (name, message, wrong, msg) in rows {
         table.about_sessions(name, message, wrong, &msg);
+    }
+}
+
+fn forced(table: &mut Table) {
+    let force = |session, deployments: &[u64], rows: Vec<Vec<u8>>| Escrow::ForceRequest {
+        session,
+        deployments: deployments.to_vec(),
+        rows: rows.into_iter().map(Binary::from).collect(),
+    };
+    let row = || vec![b"row".to_vec()];
+    for (name, wrong, msg) in [
+        (DEVELOPER, "unknown session", force(9, &[1, 3], row())),
+        ("mallory", "somebody else's", force(1, &[1, 3], row())),
+        (DEVELOPER, "no deployments", force(1, &[], row())),
+        (DEVELOPER, "17 deployments", force(1, &[1; 17], row())),
+        (DEVELOPER, "a deployment that is not in it", force(1, &[1, 2], row())),
+        (DEVELOPER, "the wrong order", force(1, &[3, 1], row())),
+        (DEVELOPER, "a deployment twice", force(1, &[1, 1], row())),
+        (DEVELOPER, "stages left out", force(1, &[1, 3], row())),
+        (DEVELOPER, "no rows", force(1, &[1, 3], vec![])),
+        (DEVELOPER, "a row that is no text", force(1, &[1, 3], vec![vec![0xff]])),
+        (
+            DEVELOPER,
+            "a row above 8 KiB",
+            force(1, &[1, 3], vec![vec![b'a'; 8_193]]),
+        ),
+    ] {
+        table.about_sessions(name, "force_request", wrong, &msg);
     }
 }

@@ -118,6 +118,7 @@ const KINDS: &[(u32, &str, Build)] = &[
     (3, "25", sessions::close_session),
     (2, "8", sessions::leave_session),
     (5, "3", sessions::finalise_session),
+    (14, "23457X", sessions::force_request),
     (2, "1", market::claim_namespace),
     (2, "6", market::publish_model),
     (1, "", market::update_metadata),
@@ -150,6 +151,7 @@ const KINDS: &[(u32, &str, Build)] = &[
     (12, "5X", proofs::submit_attestations),
     (8, "5X", proofs::post_evidence),
     (14, "37X", work::expire),
+    (1, "5", work::open_forced),
 ];
 
 /// How many times as often an act is chosen in a story about one of its statements.

@@ -212,7 +212,9 @@ impl Picture {
         for (item, live) in &world.hosts.live {
             let price = world.oracle.price_max(*item);
             for span in &live.spans {
-                *busy.entry(span.deployment).or_default() += 1;
+                // A forced request has the slots of its session.
+                let own = world.oracle.jobs[&item.job].session.is_none();
+                *busy.entry(span.deployment).or_default() += u16::from(own);
                 let slot_bond = world.oracle.deployments[&span.deployment].slot_bond;
                 assert!(
                     price <= slot_bond,
@@ -221,7 +223,7 @@ impl Picture {
             }
         }
         for session in world.oracle.sessions.values() {
-            for (deployment, _) in session.open() {
+            for (deployment, _) in session.open().filter(|(_, part)| part.missed.is_none()) {
                 *busy.entry(*deployment).or_default() += 1;
             }
         }
@@ -237,6 +239,7 @@ impl Picture {
             *backing.entry(&deployment.provider).or_default() +=
                 deployment.slot_bond.u128() * u128::from(deployment.busy);
         }
+        busy.retain(|_, slots| *slots > 0);
         assert!(
             busy.is_empty(),
             "statement 7: work on deployments that are gone: {busy:?}"
@@ -258,7 +261,8 @@ impl Picture {
             Msg::Escrow(
                 escrow::ExecuteMsg::Withdraw { .. }
                 | escrow::ExecuteMsg::OpenSession { .. }
-                | escrow::ExecuteMsg::TopUp { .. },
+                | escrow::ExecuteMsg::TopUp { .. }
+                | escrow::ExecuteMsg::ForceRequest { .. },
             )
             | Msg::Orchestrator(_) => act.sender.as_str() == holder,
             Msg::Escrow(escrow::ExecuteMsg::DistributeRoyalties { model })

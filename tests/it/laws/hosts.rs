@@ -328,7 +328,7 @@ fn live(protocol: &Protocol, id: ItemId) -> Live {
         .collect();
     let draw = dice(&format!("units {} {}", id.job, id.shard));
     let liar = moods.iter().position(|mood| *mood == Mood::Lies);
-    let is_text = job.model.as_str() == super::world::GENERATOR;
+    let is_text = job.model.as_str() == super::world::GENERATOR && job.session.is_none();
     let work = Work {
         units_in: draw % (job.units_max + 1),
         units_out: if is_text { (draw >> 20) % (job.units_max + 1) } else { 0 },

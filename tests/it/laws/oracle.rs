@@ -25,6 +25,7 @@ use super::{
 };
 
 pub(crate) mod codes;
+mod forced;
 mod forecast;
 mod sessions;
 mod work;
@@ -70,6 +71,8 @@ pub(crate) struct Ordered {
     pub(crate) held: u128,
     pub(crate) paid: u128,
     pub(crate) grace_seconds: u64,
+    /// Whose owner has forced it.
+    pub(crate) session: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -449,6 +452,14 @@ impl Oracle {
             Escrow::CloseSession { session, consents } => self.close_session(*session, consents, now),
             Escrow::LeaveSession { session, deployment } => self.close_part(*session, *deployment, now),
             Escrow::FinaliseSession { session } => self.finalise(*session, now),
+            Escrow::ForceRequest {
+                session,
+                deployments,
+                rows,
+            } => {
+                self.force(*session, (deployments, rows.len() as u64), events, now);
+                self.work(events, now);
+            }
             Escrow::UpdateParams { params } => self.params.escrow = params.clone(),
             Escrow::ProposeAdmin { admin } => self.propose_admin(&contract, admin.as_deref()),
             Escrow::AcceptAdmin {} => {
@@ -459,6 +470,8 @@ impl Oracle {
             | Escrow::Hold { .. }
             | Escrow::Settle { .. }
             | Escrow::Release { .. }
+            | Escrow::HoldForced { .. }
+            | Escrow::EndForced { .. }
             | Escrow::DistributeUnder { .. } => panic!("statement 5: {sender} passed for a sibling: {msg:?}"),
         }
     }
@@ -469,11 +482,12 @@ impl Oracle {
         match msg {
             Orchestrator::SubmitJob { job } => {
                 self.open(sender.as_str(), job, events, now);
-                self.work(events);
+                self.work(events, now);
             }
             Orchestrator::SubmitAttestations { .. }
             | Orchestrator::PostEvidence { .. }
-            | Orchestrator::Expire { .. } => self.work(events),
+            | Orchestrator::Expire { .. } => self.work(events, now),
+            Orchestrator::OpenForced { .. } => panic!("statement 5: {sender} passed for a sibling: {msg:?}"),
             Orchestrator::UpdateParams { params } => self.params.orchestrator = params.clone(),
             Orchestrator::ProposeAdmin { admin } => self.propose_admin(&contract, admin.as_deref()),
             Orchestrator::AcceptAdmin {} => {

@@ -154,10 +154,10 @@ impl World {
             self.sends(name, &escrow, 60 * FUNC, &deposit);
         }
         // One session each from the start, so that every story has some.
-        for (name, allocations) in DEVELOPERS
-            .into_iter()
-            .zip([[(1, 6 * FUNC), (3, 3 * FUNC)], [(2, FUNC), (5, 8 * FUNC)]])
-        {
+        for (name, allocations) in DEVELOPERS.into_iter().zip([
+            [(1, 6 * FUNC), (3, 3 * FUNC), (6, FUNC)],
+            [(2, FUNC), (4, FUNC), (5, 8 * FUNC)],
+        ]) {
             let session = self.protocol.new_session(&allocations);
             self.must(name, Msg::Escrow(escrow::ExecuteMsg::OpenSession { session }));
         }

@@ -478,7 +478,7 @@ fn session_rows(table: &mut Table<'_>) {
     table.row("open_session", "anyone with money", &dora, &open);
     let top_up = Escrow::TopUp {
         session: 1,
-        allocations: Protocol::allocations(&[(1, FUNC), (5, FUNC)]),
+        allocations: Protocol::allocations(&[(1, FUNC), (6, FUNC)]),
     };
     table.row("top_up", "the owner of the session", &dora, &top_up);
     let settle = Escrow::SettleVouchers {
@@ -497,6 +497,26 @@ fn session_rows(table: &mut Table<'_>) {
     table.row("leave_session", "the provider or its operator", &anna, &leave);
     let finalise = Escrow::FinaliseSession { session: 1 };
     table.row("finalise_session", "anyone, after its date", &anna, &finalise);
+    let force = Escrow::ForceRequest {
+        session: 1,
+        deployments: vec![1, 3, 5],
+        rows: vec![b"row".into()],
+    };
+    table.row("force_request", "the owner of the session", &dora, &force);
+    let orchestrator = protocol.contracts.job_orchestrator.clone();
+    let hold = Escrow::HoldForced {
+        job: 2,
+        session: 1,
+        spans: vec![],
+        expires_at: protocol.now() + 10,
+    };
+    table.row("hold_forced", "job-orchestrator", &orchestrator, &hold);
+    let end = Escrow::EndForced {
+        job: 1,
+        session: 1,
+        outcome: escrow::ForcedOutcome::Failed {},
+    };
+    table.row("end_forced", "job-orchestrator", &orchestrator, &end);
 }
 
 fn orchestrator_rows(table: &mut Table<'_>) {
@@ -519,6 +539,11 @@ fn orchestrator_rows(table: &mut Table<'_>) {
     table.row("post_evidence", "anyone, in its window", &dora, &evidence);
     let expire = Orchestrator::Expire { item: ITEM };
     table.row("expire", "anyone, when overdue", &dora, &expire);
+    let escrow = protocol.contracts.royalty_escrow.clone();
+    let open = Orchestrator::OpenForced {
+        request: protocol.forced_request(1, &[1, 3, 5]),
+    };
+    table.row("open_forced", "royalty-escrow", &escrow, &open);
     let params = protocol.params.orchestrator.clone();
     table.admin_rows(&Orchestrator::UpdateParams { params });
     table.migration_rows();

@@ -1,7 +1,7 @@
 //! The messages of sessions: who may, what the siblings are asked, and what they are told.
 
 use cosmwasm_std::{
-    to_json_binary, Addr, Api, Binary, Deps, DepsMut, Env, QuerierWrapper, Response, StdError, Storage, SubMsg,
+    to_json_binary, Addr, Api, Binary, Deps, DepsMut, Env, QuerierWrapper, Response, StdError, Storage, SubMsg, Uint128,
 };
 use cw20::Cw20ExecuteMsg;
 use schema::{
@@ -15,7 +15,7 @@ use schema::{
 
 use super::{announce, ask_payout, checked_terms, message};
 use crate::{
-    lane,
+    forced, lane,
     ledger::Ledger,
     payroll::Payroll,
     session::{Allocation, Session},
@@ -65,7 +65,7 @@ pub(super) fn open(deps: DepsMut<'_>, env: &Env, owner: Addr, new: NewSession) -
 }
 
 /// What one message names, and what the session has with it.
-fn check_count(named: usize, total: usize) -> Result<(), ContractError> {
+pub(super) fn check_count(named: usize, total: usize) -> Result<(), ContractError> {
     let count = if named == 0 { 0 } else { named.max(total) };
     if count == 0 || count > ALLOCATIONS_MAX {
         return Err(ContractError::AllocationCount {
@@ -121,7 +121,7 @@ fn join_all(
         }
         let share_bps = compute_share(&offer, stages);
         let mut allocation = Allocation::new(session, offer, share_bps, now)?;
-        allocation.put_in(new.amount)?;
+        allocation.put_in(new.amount, Uint128::zero())?;
         Ok(allocation)
     };
     offers.into_iter().zip(allocations).map(join).collect()
@@ -170,7 +170,7 @@ pub(super) fn top_up(
         ask_and_join(deps.as_ref(), &session, &new, now)?
     };
     let mut ledger = Ledger::open(deps.storage)?;
-    lane::top_up(&mut ledger, number, &mut session, &known, joining)?;
+    lane::top_up(&mut ledger, number, &mut session, (&known, joining), now)?;
     let response = announce(ledger.close()?);
     if new.is_empty() {
         return Ok(response);
@@ -291,8 +291,10 @@ pub(super) fn close(
     }
     let domain = domain(env);
     let mut ledger = Ledger::open(deps.storage)?;
+    let mut slots = vec![];
     for Consent { deployment, signature } in consents {
         let allocation = lane::find_open(ledger.storage(), number, *deployment)?;
+        forced::require_free(ledger.storage(), number, *deployment, now)?;
         let consent = CloseConsent {
             session: number,
             deployment: *deployment,
@@ -305,7 +307,7 @@ pub(super) fn close(
                 sequence: consent.sequence,
             });
         }
-        lane::close(&mut ledger, number, &mut session, allocation, now)?;
+        slots.extend(lane::close(&mut ledger, number, &mut session, allocation, now)?);
     }
     let closing = match session.open {
         0 => 0,
@@ -314,8 +316,7 @@ pub(super) fn close(
     if closing == 0 && consents.is_empty() {
         return Err(ContractError::NothingToClose { session: number });
     }
-    let closed = consents.iter().map(|consent| consent.deployment).collect();
-    closed_response(ledger, number, closed)
+    closed_response(ledger, number, slots)
 }
 
 pub(super) fn leave(
@@ -328,9 +329,11 @@ pub(super) fn leave(
     let mut session = lane::load(deps.storage, number)?;
     let allocation = lane::find_open(deps.storage, number, deployment)?;
     require_provider(deps.as_ref(), &allocation, sender)?;
+    let now = env.block.time.seconds();
+    forced::require_free(deps.storage, number, deployment, now)?;
     let mut ledger = Ledger::open(deps.storage)?;
-    lane::close(&mut ledger, number, &mut session, allocation, env.block.time.seconds())?;
-    closed_response(ledger, number, vec![deployment])
+    let slot = lane::close(&mut ledger, number, &mut session, allocation, now)?;
+    closed_response(ledger, number, slot.into_iter().collect())
 }
 
 /// The owner of the deployment, or whoever is its operator today.
@@ -357,8 +360,8 @@ fn require_provider(deps: Deps<'_>, allocation: &Allocation, sender: &Addr) -> R
 pub(super) fn finalise(deps: DepsMut<'_>, env: &Env, number: u64) -> Result<Response, ContractError> {
     let mut session = lane::load(deps.storage, number)?;
     let mut ledger = Ledger::open(deps.storage)?;
-    let closed = lane::finalise(&mut ledger, number, &mut session, env.block.time.seconds())?;
-    closed_response(ledger, number, closed)
+    let slots = lane::finalise(&mut ledger, number, &mut session, env.block.time.seconds())?;
+    closed_response(ledger, number, slots)
 }
 
 /// Slots go back to staking. Whatever staking says to that, the money is out: this contract has no say over a sibling's new code, and

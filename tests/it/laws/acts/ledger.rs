@@ -3,7 +3,7 @@
 use cosmwasm_std::Uint128;
 use fxn_tests::{Serving, FUNC};
 use schema::{
-    escrow::{ExecuteMsg as Escrow, ReceiveMsg, SettledSpan, Settlement, WorkTerms},
+    escrow::{ExecuteMsg as Escrow, ForcedOutcome, ReceiveMsg, SettledSpan, Settlement, WorkTerms},
     price::{RoyaltyRate, Units},
 };
 
@@ -79,7 +79,7 @@ pub(super) fn distribute_royalties(world: &World, dice: &mut Dice) -> Act {
 pub(super) fn of_siblings(world: &World, dice: &mut Dice) -> Act {
     let job = dice.maybe(&world.hosts.open()).map_or(1, |item| item.job);
     let name = person(dice);
-    let msg = match dice.roll(4) {
+    let msg = match dice.roll(6) {
         0 => Escrow::Settle {
             settlements: vec![settlement(world, dice, name)],
         },
@@ -88,6 +88,17 @@ pub(super) fn of_siblings(world: &World, dice: &mut Dice) -> Act {
             model: model(world, dice),
             payout: payout(world, dice),
             parents: vec![],
+        },
+        3 => Escrow::HoldForced {
+            job: job + 1,
+            session: 1,
+            spans: vec![],
+            expires_at: world.clock().0 + 10,
+        },
+        4 => Escrow::EndForced {
+            job,
+            session: 1,
+            outcome: ForcedOutcome::Missed { deployment: 1 },
         },
         _ => Escrow::Hold {
             job: job + 1,

@@ -1,5 +1,6 @@
 //! The lane off the chain: opened, topped up, settled, closed, left and finalised.
 
+use cosmwasm_std::Binary;
 use fxn_tests::{Host, Protocol, FUNC, MODEL, SESSION_KEY};
 use schema::{
     escrow::{Consent, ExecuteMsg as Escrow, Gateway, NewAllocation},
@@ -239,4 +240,85 @@ pub(super) fn leave_session(world: &World, dice: &mut Dice) -> Act {
 pub(super) fn finalise_session(world: &World, dice: &mut Dice) -> Act {
     let (session, _) = session(world, dice);
     world.act(person(dice), Msg::Escrow(Escrow::FinaliseSession { session }))
+}
+
+/// Deployments in the order of their stages, of one class: of a session, or of the market. Mostly all stages are there.
+pub(super) fn chain(world: &World, dice: &mut Dice, session: Option<&Opened>) -> Vec<u64> {
+    let members: Vec<u64> = match session {
+        Some(session) => {
+            let open = session.open().filter(|(_, part)| part.closes_at.is_none());
+            open.map(|(number, _)| *number).collect()
+        }
+        None => serving(world, MODEL),
+    };
+    let terms = |number: &u64| &world.oracle.deployments[number].terms;
+    let mut chain: Vec<u64> = vec![];
+    loop {
+        let next = chain.last().map_or(0, |last| terms(last).last + 1);
+        let class = chain.first().map(|first| &terms(first).engine_class);
+        let fits = |number: &&u64| {
+            let own = terms(number);
+            own.first == next && class.is_none_or(|class| own.engine_class == *class)
+        };
+        let fits: Vec<u64> = members.iter().filter(fits).copied().collect();
+        let Some(chosen) = dice.maybe(&fits) else { break };
+        chain.push(chosen);
+    }
+    match dice.roll(30) {
+        27 => chain.reverse(),
+        28 => chain.truncate(1),
+        29 => chain.push(chain.first().copied().unwrap_or(77)),
+        _ => {}
+    }
+    chain
+}
+
+/// One that can be forced, if there is one.
+fn forcible<'a>(world: &'a World, dice: &mut Dice) -> Option<(u64, &'a Opened)> {
+    let now = world.clock().0;
+    let is_whole = |session: &Opened| {
+        let firsts = session.open().filter(|(_, part)| part.closes_at.is_none());
+        let stages = world.oracle.shares[&(session.model.clone(), session.version)].len();
+        firsts.count() >= stages && now < session.expires_at && session.forced.is_none()
+    };
+    let all = world.oracle.sessions.iter();
+    let whole: Vec<u64> = all
+        .filter(|(_, found)| is_whole(found))
+        .map(|(number, _)| *number)
+        .collect();
+    let number = dice.maybe(&whole)?;
+    Some((number, &world.oracle.sessions[&number]))
+}
+
+/// A session of an hour with a chain that covers all stages.
+fn open_whole(world: &World, dice: &mut Dice) -> Act {
+    let amount = [FUNC, 200_000, 49 * FUNC][dice.roll(3)];
+    let chain = chain(world, dice, None).into_iter().map(|number| (number, amount));
+    let mut session = world.protocol.new_session(&chain.collect::<Vec<_>>());
+    session.expires_at = world.clock().0 + 3_600;
+    let name = *dice.pick(&DEVELOPERS);
+    world.act(name, Msg::Escrow(Escrow::OpenSession { session }))
+}
+
+pub(super) fn force_request(world: &World, dice: &mut Dice) -> Act {
+    let (session, known) = match forcible(world, dice) {
+        Some((number, known)) if !dice.rarely(8) => (number, Some(known)),
+        None if !dice.rarely(4) => return open_whole(world, dice),
+        _ => session(world, dice),
+    };
+    let deployments = chain(world, dice, known);
+    let row = |number: usize| Binary::from(format!("row {number}").as_bytes());
+    let rows = match dice.roll(12) {
+        9 => vec![],
+        10 => vec![Binary::from(vec![0xff])],
+        11 => vec![Binary::from(vec![b'x'; 8_193])],
+        count => (0..=count % 3).map(row).collect(),
+    };
+    let name = owner(world, known);
+    let force = Escrow::ForceRequest {
+        session,
+        deployments,
+        rows,
+    };
+    world.act(sender(dice, name), Msg::Escrow(force))
 }

@@ -4,10 +4,11 @@ use cosmwasm_std::Binary;
 use fxn_tests::{Protocol, FUNC};
 use schema::{
     escrow::Gateway,
-    orchestrator::{ExecuteMsg as Orchestrator, NewJob, NewShard},
+    orchestrator::{ExecuteMsg as Orchestrator, ForcedRequest, NewJob, NewShard},
+    price::RoyaltyRate,
 };
 
-use super::{item, person, Act, Msg};
+use super::{item, person, sessions, Act, Msg};
 use crate::laws::{
     dice::Dice,
     world::{World, DEVELOPERS, GENERATOR},
@@ -31,6 +32,9 @@ pub(super) fn submit_job(world: &World, dice: &mut Dice) -> Act {
     }
     if dice.rarely(5) {
         job.deadline_seconds = Some(dice.near(60));
+    }
+    if dice.rarely(5) {
+        job.chain = Some(sessions::chain(world, dice, None));
     }
     if dice.rarely(8) {
         careless(&mut job, dice);
@@ -80,4 +84,25 @@ pub(super) fn expire(world: &World, dice: &mut Dice) -> Act {
         dice.maybe(&overdue).unwrap_or(chosen)
     };
     world.act(person(dice), Msg::Orchestrator(Orchestrator::Expire { item }))
+}
+
+/// What only the escrow may.
+pub(super) fn open_forced(world: &World, dice: &mut Dice) -> Act {
+    let order = Protocol::order(1, 1, 1);
+    let request = ForcedRequest {
+        session: 1,
+        owner: world.addr("dora").into_string(),
+        model: order.model,
+        version: 1,
+        endpoint: order.endpoint,
+        royalty: RoyaltyRate {
+            royalty_bps: 0,
+            royalty_per_1k_units: 0u128.into(),
+        },
+        gateway: None,
+        units_per_request_max: 256,
+        offers: vec![],
+        rows: vec![Binary::from(b"row")],
+    };
+    world.act(person(dice), Msg::Orchestrator(Orchestrator::OpenForced { request }))
 }

@@ -161,11 +161,16 @@ impl Oracle {
                 (!own).then_some(false)
             }
             Escrow::SettleVouchers { vouchers } => Some((1..=schema::BATCH_MAX).contains(&vouchers.len())),
-            Escrow::CloseSession { session, consents } => Some(self.closes(act.sender.as_str(), *session, consents)),
+            Escrow::CloseSession { session, consents } => {
+                Some(self.closes(act.sender.as_str(), *session, consents, now))
+            }
             Escrow::LeaveSession { session, deployment } => {
-                Some(self.leaves(act.sender.as_str(), *session, *deployment))
+                Some(self.leaves(act.sender.as_str(), *session, *deployment, now))
             }
             Escrow::FinaliseSession { session } => Some(!self.due(*session, now).is_empty()),
+            Escrow::ForceRequest { session, .. } => {
+                (!self.may_force(act.sender.as_str(), *session, now)).then_some(false)
+            }
             Escrow::UpdateParams { .. } | Escrow::ProposeAdmin { .. } => Self::role(admin, act),
             Escrow::AcceptAdmin {} => Self::offered(admin, act),
             Escrow::Wire { .. }
@@ -173,6 +178,8 @@ impl Oracle {
             | Escrow::Hold { .. }
             | Escrow::Settle { .. }
             | Escrow::Release { .. }
+            | Escrow::HoldForced { .. }
+            | Escrow::EndForced { .. }
             | Escrow::DistributeUnder { .. } => Some(false),
         }
     }
@@ -192,6 +199,7 @@ impl Oracle {
             Orchestrator::SubmitAttestations { .. }
             | Orchestrator::PostEvidence { .. }
             | Orchestrator::Expire { .. } => None,
+            Orchestrator::OpenForced { .. } => Some(false),
             Orchestrator::UpdateParams { .. } | Orchestrator::ProposeAdmin { .. } => Self::role(admin, act),
             Orchestrator::AcceptAdmin {} => Self::offered(admin, act),
             Orchestrator::ProposeMigration { code_id, msg } => code(Word::Propose(*code_id, msg)),

@@ -26,6 +26,17 @@ pub(crate) struct Opened {
     pub(crate) expires_at: u64,
     pub(crate) notice: u64,
     pub(crate) parts: BTreeMap<u64, Allotted>,
+    /// A request that is asked on chain.
+    pub(crate) forced: Option<Forced>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Forced {
+    pub(crate) job: u64,
+    pub(crate) asked_at: u64,
+    pub(crate) until: u64,
+    pub(crate) fee: u128,
+    pub(crate) deployments: Vec<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -43,6 +54,10 @@ pub(crate) struct Allotted {
     /// The owner's wish.
     pub(crate) closes_at: Option<u64>,
     pub(crate) closed: bool,
+    /// Date of the hold of a request that it was asked and that has not ended.
+    pub(crate) waits_until: Option<u64>,
+    /// When it was asked what it did not answer.
+    pub(crate) missed: Option<u64>,
 }
 
 fn keeping(per_hour: u128, seconds: u64) -> u128 {
@@ -54,8 +69,18 @@ impl Opened {
         self.expires_at + self.notice
     }
 
+    /// After which anyone may close it.
     pub(crate) fn date(&self, part: &Allotted) -> u64 {
+        self.course(part).max(part.waits_until.unwrap_or_default())
+    }
+
+    fn course(&self, part: &Allotted) -> u64 {
         part.closes_at.map_or(self.ends_at(), |date| date.min(self.ends_at()))
+    }
+
+    /// Until when the slot is paid for.
+    fn kept_until(&self, part: &Allotted) -> u64 {
+        part.missed.unwrap_or(self.course(part))
     }
 
     /// Allocations that are not closed.
@@ -101,10 +126,12 @@ impl Oracle {
             paid: Parts::default(),
             closes_at: None,
             closed: false,
+            waits_until: None,
+            missed: None,
         }
     }
 
-    fn lock(&mut self, owner: &str, held: u128) {
+    pub(super) fn lock(&mut self, owner: &str, held: u128) {
         let available = self.available.entry(owner.to_owned()).or_default();
         *available = available
             .checked_sub(held)
@@ -132,6 +159,7 @@ impl Oracle {
             expires_at: new.expires_at,
             notice: self.params.escrow.close_notice_seconds,
             parts: BTreeMap::new(),
+            forced: None,
         };
         for allocation in &new.allocations {
             let part = self.allot(allocation, session.ends_at(), now);
@@ -263,14 +291,14 @@ impl Oracle {
     }
 
     /// None of the consents is for anything but the last settled voucher of an open allocation, and each is named once.
-    fn are_consents(&self, number: u64, consents: &[Consent]) -> bool {
+    fn are_consents(&self, number: u64, consents: &[Consent], now: u64) -> bool {
         let session = &self.sessions[&number];
         let mut named = vec![];
         consents.iter().all(|consent| {
             let part = session.parts.get(&consent.deployment).filter(|part| !part.closed);
             let is_new = !named.contains(&consent.deployment);
             named.push(consent.deployment);
-            is_new && part.is_some_and(|part| self.is_consent(number, consent, part))
+            is_new && part.is_some_and(|part| !waits(part, now) && self.is_consent(number, consent, part))
         })
     }
 
@@ -285,13 +313,13 @@ impl Oracle {
     }
 
     /// Whether an owner's `CloseSession` goes through.
-    pub(super) fn closes(&self, sender: &str, number: u64, consents: &[Consent]) -> bool {
+    pub(super) fn closes(&self, sender: &str, number: u64, consents: &[Consent], now: u64) -> bool {
         let Some(session) = self.sessions.get(&number).filter(|session| session.owner == sender) else {
             return false;
         };
         let mut open = session.open();
-        let waits = open.any(|(_, part)| part.closes_at.is_none());
-        session.open().count() > 0 && self.are_consents(number, consents) && (waits || !consents.is_empty())
+        let stays = open.any(|(_, part)| part.closes_at.is_none());
+        session.open().count() > 0 && self.are_consents(number, consents, now) && (stays || !consents.is_empty())
     }
 
     pub(super) fn close_session(&mut self, number: u64, consents: &[Consent], now: u64) {
@@ -306,10 +334,10 @@ impl Oracle {
     }
 
     /// Whether a provider's `LeaveSession` goes through.
-    pub(super) fn leaves(&self, sender: &str, number: u64, deployment: u64) -> bool {
+    pub(super) fn leaves(&self, sender: &str, number: u64, deployment: u64, now: u64) -> bool {
         let session = self.sessions.get(&number);
         let part = session.and_then(|session| session.parts.get(&deployment));
-        part.is_some_and(|part| !part.closed && part.provider == sender)
+        part.is_some_and(|part| !part.closed && !waits(part, now) && part.provider == sender)
     }
 
     /// Allocations of a session whose dates have passed.
@@ -331,7 +359,7 @@ impl Oracle {
     pub(super) fn close_part(&mut self, number: u64, deployment: u64, now: u64) {
         let session = self.sessions.get_mut(&number).unwrap();
         let part = &session.parts[&deployment];
-        let until = now.min(session.date(part));
+        let until = now.min(session.kept_until(part));
         let earned = keeping(part.per_hour, until - part.joined_at);
         let back = part.amount - part.paid.total() + part.reservation - earned;
         let (owner, provider) = (session.owner.clone(), part.provider.clone());
@@ -339,6 +367,10 @@ impl Oracle {
         *self.available.entry(provider).or_default() += earned;
         *self.available.entry(owner).or_default() += back;
     }
+}
+
+fn waits(part: &Allotted, now: u64) -> bool {
+    part.waits_until.is_some_and(|until| now <= until)
 }
 
 fn add(first: Parts, second: Parts) -> Parts {

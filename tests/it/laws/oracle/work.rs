@@ -42,11 +42,12 @@ impl Oracle {
             held,
             paid: 0,
             grace_seconds: self.params.orchestrator.grace_seconds,
+            session: None,
         };
         self.jobs.insert(number, ordered);
     }
 
-    pub(super) fn work(&mut self, events: &[Event]) {
+    pub(super) fn work(&mut self, events: &[Event], now: u64) {
         let mut ended = vec![];
         for event in events {
             match event {
@@ -80,6 +81,7 @@ impl Oracle {
             }
         }
         for job in ended {
+            self.end_forced(job, events, now);
             self.release(job);
         }
     }
@@ -103,6 +105,11 @@ impl Oracle {
 
     /// Price of the most units that the current attempt of an item may have.
     pub(crate) fn price_max(&self, item: ItemId) -> u128 {
+        self.prices_max(item).iter().map(|(_, price)| price).sum()
+    }
+
+    /// The same by deployment.
+    pub(super) fn prices_max(&self, item: ItemId) -> Vec<(u64, u128)> {
         let job = &self.jobs[&item.job];
         let count = Count {
             rows: job.rows[usize::from(item.shard)],
@@ -111,8 +118,8 @@ impl Oracle {
         };
         let spans = self.spans(item).into_iter();
         spans
-            .map(|(deployment, share)| self.span_price(item, deployment, share, count).total())
-            .sum()
+            .map(|(deployment, share)| (deployment, self.span_price(item, deployment, share, count).total()))
+            .collect()
     }
 
     fn settle(&mut self, item: ItemId) -> Parts {

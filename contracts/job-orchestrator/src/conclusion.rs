@@ -5,7 +5,7 @@ use schema::{
     escrow::{SettledSpan, Settlement},
     orchestrator::{Blame, FailureReason, ItemResult, ItemStatus, ShardStatus},
     price::{SpanPrice, Units},
-    staking::Span,
+    staking::{Ended, Span},
     Digest, Event, ItemId,
 };
 
@@ -39,7 +39,7 @@ impl Course<'_> {
             return Ok(());
         };
         if self.now >= job.expires_at {
-            return self.give_up(job_id, shard, &job, proven, FailureReason::Time);
+            return self.give_up(job_id, shard, proven, FailureReason::Time);
         }
         if let Some(culprits) = first_differences(&runs) {
             return self.dispute(job_id, shard, &job, proven, &culprits);
@@ -60,7 +60,8 @@ impl Course<'_> {
             units: result.units,
             spans: item.spans.iter().map(settled).collect(),
         });
-        self.effects.vacancies.push(vacancy(id, &item, &job.developer, None));
+        let ended = Ended::Settled { price: paid };
+        self.effects.vacancies.push(vacancy(id, &item, ended));
         item.status = ItemStatus::Settled { result, paid };
         ITEMS.save(self.storage, id.key(), &item)?;
         Ok(())
@@ -101,7 +102,7 @@ impl Course<'_> {
         }
         if is_second {
             for (id, mut item) in proven {
-                self.effects.vacancies.push(vacancy(id, &item, &job.developer, None));
+                self.effects.vacancies.push(vacancy(id, &item, Ended::Unpaid {}));
                 if let ItemStatus::Attested { result } = item.status {
                     item.status = ItemStatus::Disputed { result };
                 }
@@ -110,11 +111,11 @@ impl Course<'_> {
             return self.end_shard(job_id, shard, None);
         }
         if let Some(reason) = hindrance {
-            return self.give_up(job_id, shard, job, proven, reason);
+            return self.give_up(job_id, shard, proven, reason);
         }
         let mut vacancies = vec![];
         for (id, item) in &proven {
-            vacancies.push(vacancy(*id, item, &job.developer, None));
+            vacancies.push(vacancy(*id, item, Ended::Unpaid {}));
             ITEMS.save(self.storage, id.key(), item)?;
         }
         match self.round_from_now(job)? {
@@ -181,17 +182,16 @@ impl Course<'_> {
     /// Ends a shard whose proven replicas cannot be paid any more.
     fn give_up(
         &mut self,
-        job_id: u64,
+        job: u64,
         shard: u16,
-        job: &Job,
         proven: Vec<Replica>,
         reason: FailureReason,
     ) -> Result<(), ContractError> {
         for (id, item) in proven {
-            self.effects.vacancies.push(vacancy(id, &item, &job.developer, None));
+            self.effects.vacancies.push(vacancy(id, &item, Ended::Unpaid {}));
             self.fail(id, item, reason)?;
         }
-        self.end_shard(job_id, shard, None)
+        self.end_shard(job, shard, None)
     }
 
     /// The shard is done with this output, or has failed. The last shard ends the job.

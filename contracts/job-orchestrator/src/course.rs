@@ -13,7 +13,7 @@ use schema::{
     event::DeploymentList,
     orchestrator::{Blame, FailureReason, ItemStatus, PastAttempt, ShardInfo},
     price::Units,
-    staking::{Chain, Occupation, Penalty, Vacancy},
+    staking::{Chain, Ended, Occupation, Penalty, Vacancy},
     Event, ItemId,
 };
 
@@ -111,7 +111,7 @@ impl<'a> Course<'a> {
         let blame = blame(&item.spans, &links, item.price_max()?).ok_or(ContractError::NotAssigned { item: id })?;
         self.record_blame(id, &mut item, blame);
         DUE.remove(self.storage, (item.evidence_until, id.key()));
-        let vacancy = vacancy(id, &item, &job.developer, Some(blame));
+        let vacancy = vacancy(id, &item, ended(blame, &job.developer));
         let covered = self
             .replicas(&job, id.job, id.shard)?
             .iter()
@@ -337,21 +337,25 @@ impl Redraw {
 }
 
 /// Only a miss costs anything: nobody else is known to be guilty.
-pub(crate) fn vacancy(item: ItemId, of: &Item, developer: &Addr, blame: Option<Blame>) -> Vacancy {
-    let penalty = match blame {
-        Some(Blame::Miss {
+fn ended(blame: Blame, developer: &Addr) -> Ended {
+    match blame {
+        Blame::Miss {
             deployment,
             penalty_price,
-        }) => Some(Penalty {
+        } => Ended::Missed(Penalty {
             deployment,
             price: penalty_price,
             beneficiary: developer.to_string(),
         }),
-        _ => None,
-    };
+        Blame::LinkFault { sender, receiver } => Ended::LinkFault { sender, receiver },
+        Blame::Differs { .. } => Ended::Unpaid {},
+    }
+}
+
+pub(crate) fn vacancy(item: ItemId, of: &Item, ended: Ended) -> Vacancy {
     Vacancy {
         item,
         deployments: of.deployments(),
-        penalty,
+        ended,
     }
 }

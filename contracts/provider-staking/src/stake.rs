@@ -2,14 +2,18 @@
 //!
 //! - `bond` is there and not unbonding.
 //! - `committed` is the part behind slots, busy or not. New slots and unbonding respect it; a penalty may take the bond below it.
-//! - `backing` is the part behind busy slots. It never exceeds the bond: a slot is taken only with headroom, and a penalty takes at
-//!   most the bond of the slot that is given back with it.
+//! - `backing` is the part behind busy slots: open exposure. It never exceeds the bond: a slot is taken only with headroom, and a
+//!   penalty takes at most the bond of the slot that is given back with it.
+//! - `settled` is the price of what was paid lately: the rest of the exposure. It rolls with time, so that nobody has to call.
+//! - `reserve` is what no work is taken on: exposure and reserve together are inside the bond whenever a slot is taken.
+//!
+//! And its conduct: strikes, and whether they have jailed it.
 
 use cosmwasm_schema::cw_serde;
 use cosmwasm_std::Uint128;
-use schema::staking::UnbondingEntry;
+use schema::{params::ConductParams, staking::UnbondingEntry};
 
-use crate::ContractError;
+use crate::{rolling::Rolling, ContractError};
 
 /// Every entry is read and written with every other: a few are enough to take a bond out in steps.
 pub(crate) const UNBONDING_MAX: usize = 7;
@@ -28,22 +32,64 @@ pub(crate) struct Stake {
     pub(crate) deployments: Vec<u64>,
     /// Penalties ever paid.
     pub(crate) penalties: Uint128,
+    #[serde(default)]
+    pub(crate) settled: Rolling,
+    /// The largest of its deployments'.
+    #[serde(default)]
+    pub(crate) reserve: Uint128,
+    /// When misses were counted, oldest first. Fewer than jail a provider.
+    #[serde(default)]
+    pub(crate) strikes: Vec<u64>,
+    /// Jailed, until `Unjail` from this moment on.
+    #[serde(default)]
+    pub(crate) jailed_until: Option<u64>,
 }
 
 impl Stake {
-    /// Part of the bond that no slot needs.
-    pub(crate) fn free(&self) -> Uint128 {
-        self.bond.saturating_sub(self.committed)
+    /// What busy slots and lately settled work may still cost.
+    pub(crate) fn exposure(&self, now: u64) -> Uint128 {
+        self.backing.saturating_add(self.settled.at(now))
     }
 
-    /// Part of the bond that no busy slot needs.
-    pub(crate) fn headroom(&self) -> Uint128 {
-        self.bond.saturating_sub(self.backing)
+    /// What is kept free of all work. Nothing, once there is neither a deployment nor work that could be found wrong.
+    pub(crate) fn reserve(&self, now: u64) -> Uint128 {
+        if self.deployments.is_empty() && self.settled.at(now).is_zero() {
+            return Uint128::zero();
+        }
+        self.reserve
     }
 
-    /// True after penalties: there are more slots than the bond can back.
+    /// Part of the bond that neither a slot nor exposure needs.
+    pub(crate) fn free(&self, now: u64) -> Uint128 {
+        let needed = self.committed.max(self.exposure(now));
+        self.bond
+            .saturating_sub(needed)
+            .saturating_sub(self.reserve(now))
+    }
+
+    /// Part of the bond that further work may be taken on.
+    pub(crate) fn headroom(&self, now: u64) -> Uint128 {
+        self.bond
+            .saturating_sub(self.exposure(now))
+            .saturating_sub(self.reserve)
+    }
+
+    /// From when on there is headroom for one more slot of this bond, if nothing else happens: 0 is at once, None is not by waiting.
+    pub(crate) fn ready_at(&self, slot_bond: Uint128) -> Option<u64> {
+        let [first, second] = self.settled.turns();
+        [0, first, second]
+            .into_iter()
+            .find(|moment| self.headroom(*moment) >= slot_bond)
+    }
+
+    /// True when some free slot could be without headroom: after penalties, or with a lot of work settled lately.
     pub(crate) fn is_short(&self) -> bool {
-        self.bond < self.committed
+        let most = self.committed.saturating_add(self.settled.sum());
+        self.bond < most.saturating_add(self.reserve)
+    }
+
+    pub(crate) fn is_jailed(&self) -> bool {
+        self.jailed_until.is_some()
     }
 
     pub(crate) fn unbonding_sum(&self) -> Uint128 {
@@ -59,11 +105,11 @@ impl Stake {
         Ok(())
     }
 
-    pub(crate) fn unbond(&mut self, requested: Uint128, release_at: u64) -> Result<(), ContractError> {
+    pub(crate) fn unbond(&mut self, requested: Uint128, now: u64, release_at: u64) -> Result<(), ContractError> {
         if requested.is_zero() {
             return Err(ContractError::ZeroAmount);
         }
-        let free = self.free();
+        let free = self.free(now);
         if requested > free {
             return Err(ContractError::BondCommitted { free, requested });
         }
@@ -90,28 +136,43 @@ impl Stake {
         Ok(amount)
     }
 
-    /// Puts bond behind a new deployment.
-    pub(crate) fn commit(&mut self, deployment: u64, amount: Uint128) -> Result<(), ContractError> {
+    /// Puts bond behind a new deployment, with `reserve` to spare.
+    pub(crate) fn commit(
+        &mut self,
+        deployment: u64,
+        amount: Uint128,
+        reserve: Uint128,
+        now: u64,
+    ) -> Result<(), ContractError> {
         if self.deployments.len() >= DEPLOYMENTS_MAX {
             return Err(ContractError::TooManyDeployments { max: DEPLOYMENTS_MAX });
         }
-        let (required, posted) = (self.committed.saturating_add(amount), self.bond);
+        let committed = self.committed.saturating_add(amount);
+        let reserve = self.reserve(now).max(reserve);
+        let (required, posted) = (committed.saturating_add(reserve), self.bond);
         if required > posted {
             return Err(ContractError::BondTooSmall { required, posted });
         }
-        self.committed = required;
+        self.committed = committed;
+        self.reserve = reserve;
         self.deployments.push(deployment);
         Ok(())
     }
 
-    pub(crate) fn uncommit(&mut self, deployment: u64, amount: Uint128) {
+    /// Takes the bond back from behind a deployment. `reserve` is what the others need; what was settled lately keeps the old one.
+    pub(crate) fn uncommit(&mut self, deployment: u64, amount: Uint128, reserve: Uint128, now: u64) {
         self.committed = self.committed.saturating_sub(amount);
         self.deployments.retain(|known| *known != deployment);
+        if self.settled.at(now).is_zero() {
+            self.reserve = reserve;
+        }
     }
 
     /// Puts bond behind a busy slot of `deployment`.
-    pub(crate) fn occupy(&mut self, deployment: u64, slot_bond: Uint128) -> Result<(), ContractError> {
-        let required = self.backing.saturating_add(slot_bond);
+    pub(crate) fn occupy(&mut self, deployment: u64, slot_bond: Uint128, now: u64) -> Result<(), ContractError> {
+        self.require_unjailed(deployment)?;
+        let exposure = self.exposure(now).saturating_add(slot_bond);
+        let required = exposure.saturating_add(self.reserve);
         if required > self.bond {
             let bond = self.bond;
             return Err(ContractError::NoHeadroom {
@@ -120,8 +181,44 @@ impl Stake {
                 bond,
             });
         }
-        self.backing = required;
+        self.backing = self.backing.saturating_add(slot_bond);
         Ok(())
+    }
+
+    fn require_unjailed(&self, deployment: u64) -> Result<(), ContractError> {
+        match self.jailed_until {
+            None => Ok(()),
+            Some(until) => Err(ContractError::InJail { deployment, until }),
+        }
+    }
+
+    /// Counts a miss and answers how many are inside the window. Enough of them jail, and are forgotten for it: who comes back
+    /// begins anew, and who misses running work while jailed can only make it longer.
+    pub(crate) fn strike(&mut self, now: u64, conduct: &ConductParams) -> usize {
+        self.strikes = self.strikes_inside(now, conduct);
+        self.strikes.push(now);
+        let count = self.strikes.len();
+        if count >= conduct.jail_strikes.into() {
+            self.strikes.clear();
+            self.jailed_until = Some(now.saturating_add(conduct.jail_seconds));
+        }
+        count
+    }
+
+    pub(crate) fn strikes_inside(&self, now: u64, conduct: &ConductParams) -> Vec<u64> {
+        let counts = |strike: &&u64| now.saturating_sub(**strike) < conduct.strike_window_seconds;
+        self.strikes.iter().filter(counts).copied().collect()
+    }
+
+    pub(crate) fn unjail(&mut self, now: u64) -> Result<(), ContractError> {
+        match self.jailed_until {
+            None => Err(ContractError::NotJailed),
+            Some(until) if now < until => Err(ContractError::StillJailed { until, now }),
+            Some(_) => {
+                self.jailed_until = None;
+                Ok(())
+            }
+        }
     }
 
     pub(crate) fn vacate(&mut self, slot_bond: Uint128) {

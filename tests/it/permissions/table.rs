@@ -353,7 +353,7 @@ fn staking_rows(table: &mut Table<'_>) {
     let vacancy = staking::Vacancy {
         item: ITEM,
         deployments: item.spans.iter().map(|span| span.deployment).collect(),
-        penalty: None,
+        ended: staking::Ended::Unpaid {},
     };
     let vacate = Staking::Vacate { items: vec![vacancy] };
     table.row("vacate", "job-orchestrator", &orchestrator, &vacate);

@@ -7,15 +7,22 @@ use std::collections::BTreeMap;
 
 use cosmwasm_std::{testing::MockStorage, Order};
 use proptest::prelude::*;
-use schema::{params::StakingParams, staking::TotalsResponse};
+use schema::{
+    params::{ConductParams, StakingParams},
+    staking::TotalsResponse,
+};
 
 use super::*;
 use crate::{
-    deployment::tests::{params, terms, version},
+    deployment::tests::{conduct, params, terms, version},
     draw::{Listing, Market},
     index::StoredMarket,
     state::{CLASSES, LISTINGS, RANKED_CLASSES},
 };
+
+const NOW: u64 = 1_000;
+/// 1.5 x the slot bond.
+const RESERVE: u128 = 1_500;
 
 fn item() -> ItemId {
     ItemId {
@@ -42,7 +49,11 @@ fn owner(name: usize) -> Addr {
 
 fn join(storage: &mut MockStorage, name: usize, bond: u128) {
     STAKES.save(storage, &owner(name), &Stake::default()).unwrap();
-    change_stake(storage, &owner(name), |stake| stake.add(bond.into())).unwrap();
+    change_stake(storage, &owner(name), |stake| stake.add((bond + RESERVE).into())).unwrap();
+}
+
+fn moment(conduct: &ConductParams, now: u64) -> Moment<'_> {
+    Moment { now, conduct }
 }
 
 fn list(
@@ -52,34 +63,47 @@ fn list(
     slots: u16,
     params: &StakingParams,
 ) -> Result<u64, ContractError> {
+    list_at(storage, (name, class, slots), params, NOW)
+}
+
+fn list_at(
+    storage: &mut MockStorage,
+    (name, class, slots): (usize, usize, u16),
+    params: &StakingParams,
+    now: u64,
+) -> Result<u64, ContractError> {
     let mut terms = terms(0, 0, 10 + u128::from(slots), slots);
     terms.engine_class = ["cpu", "gpu"][class].into();
     deploy(
         storage,
         &Deployment::new(owner(name), terms, &version(&[10_000]), params)?,
+        now,
     )
 }
 
 fn take(storage: &mut MockStorage, number: u64) -> Result<(), ContractError> {
-    occupy(storage, &[number])
+    occupy(storage, &[number], NOW)
 }
 
-fn give(storage: &mut MockStorage, number: u64, price: Option<u128>) -> Option<Penalised> {
-    let penalty = price.map(|price| Penalty {
-        deployment: number,
+fn give(storage: &mut MockStorage, number: u64, price: Option<u128>) -> Option<Miss> {
+    end(storage, number, price.map_or(Ended::Unpaid {}, |price| missed(number, price)), NOW)
+}
+
+fn missed(deployment: u64, price: u128) -> Ended {
+    Ended::Missed(Penalty {
+        deployment,
         price: price.into(),
         beneficiary: "dev".into(),
-    });
-    let deployments = vec![number];
-    vacate(
-        storage,
-        Vacancy {
-            item: item(),
-            deployments,
-            penalty,
-        },
-    )
-    .unwrap()
+    })
+}
+
+fn end(storage: &mut MockStorage, number: u64, ended: Ended, now: u64) -> Option<Miss> {
+    let vacancy = Vacancy {
+        item: item(),
+        deployments: vec![number],
+        ended,
+    };
+    vacate(storage, vacancy, moment(&conduct(), now)).unwrap()
 }
 
 fn all(storage: &MockStorage) -> Vec<(u64, Deployment)> {

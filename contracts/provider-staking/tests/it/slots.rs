@@ -19,7 +19,7 @@ fn only_the_orchestrator_takes_and_gives_slots() {
         items: vec![Vacancy {
             item: item(),
             deployments,
-            penalty: None,
+            ended: Ended::Unpaid {},
         }],
     };
     let refused = |network: &Network, name: &str| ContractError::NotOrchestrator {

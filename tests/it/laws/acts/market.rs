@@ -4,7 +4,9 @@ use fxn_tests::{Host, Serving, FUNC, MODEL, PARENT, PROVIDERS};
 use schema::{
     price::{RoyaltyRate, Units, RATE_MAX},
     registry::{EndpointTerms, ExecuteMsg as Registry, ModelStatus, Parent, ReceiveMsg as Claim, Task, Unit, Usage},
-    staking::{DeploymentTerms, ExecuteMsg as Staking, Occupation, Penalty, ReceiveMsg as Bond, Vacancy},
+    staking::{
+        DeploymentTerms, Ended, ExecuteMsg as Staking, Occupation, Penalty, ReceiveMsg as Bond, SettledWork, Vacancy,
+    },
     ItemId, ModelId,
 };
 
@@ -292,7 +294,13 @@ pub(super) fn of_orchestrator(world: &World, dice: &mut Dice) -> Act {
     let item = item(world, dice);
     let deployments = vec![deployment(world, dice).0];
     let session = 1;
-    let msg = match dice.roll(4) {
+    let msg = match dice.roll(5) {
+        4 => {
+            let (deployment, price) = (deployments[0], dice.around(FUNC).into());
+            Staking::RecordSettled {
+                work: vec![SettledWork { deployment, price }],
+            }
+        }
         0 => Staking::Reserve { session, deployments },
         1 => Staking::Free { session, deployments },
         2 => {
@@ -305,15 +313,24 @@ pub(super) fn of_orchestrator(world: &World, dice: &mut Dice) -> Act {
 }
 
 fn vacate(world: &World, dice: &mut Dice, item: ItemId, deployments: Vec<u64>) -> Staking {
-    let penalty = Some(Penalty {
-        deployment: deployments[0],
-        price: dice.around(FUNC).into(),
-        beneficiary: world.addr("mallory").into_string(),
-    });
+    let named = deployments[0];
+    let price = dice.around(FUNC).into();
+    let ended = match dice.roll(3) {
+        0 => Ended::Settled { price },
+        1 => Ended::LinkFault {
+            sender: named,
+            receiver: named,
+        },
+        _ => Ended::Missed(Penalty {
+            deployment: named,
+            price,
+            beneficiary: world.addr("mallory").into_string(),
+        }),
+    };
     let items = vec![Vacancy {
         item,
         deployments,
-        penalty,
+        ended,
     }];
     Staking::Vacate { items }
 }

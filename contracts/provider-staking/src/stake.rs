@@ -261,27 +261,27 @@ mod tests {
     #[test]
     fn only_bond_that_no_slot_needs_can_be_unbonded() {
         let mut stake = stake(100, &[]);
-        stake.commit(1, 60u128.into()).unwrap();
+        stake.commit(1, 60u128.into(), Uint128::zero(), 0).unwrap();
         let refused = ContractError::BondCommitted {
             free: 40u128.into(),
             requested: 41u128.into(),
         };
-        assert_eq!(stake.unbond(41u128.into(), 9), Err(refused));
-        assert_eq!(stake.unbond(Uint128::zero(), 9), Err(ContractError::ZeroAmount));
-        assert_eq!(stake.unbond(40u128.into(), 9), Ok(()));
-        assert_eq!((stake.free().u128(), stake.unbonding_sum().u128()), (0, 40));
+        assert_eq!(stake.unbond(41u128.into(), 0, 9), Err(refused));
+        assert_eq!(stake.unbond(Uint128::zero(), 0, 9), Err(ContractError::ZeroAmount));
+        assert_eq!(stake.unbond(40u128.into(), 0, 9), Ok(()));
+        assert_eq!((stake.free(0).u128(), stake.unbonding_sum().u128()), (0, 40));
     }
 
     #[test]
     fn seven_amounts_unbond_at_a_time() {
         let mut stake = stake(100, &[]);
         for _ in 0..7 {
-            stake.unbond(1u128.into(), 5).unwrap();
+            stake.unbond(1u128.into(), 0, 5).unwrap();
         }
         let refused = ContractError::TooManyUnbonding { max: 7 };
-        assert_eq!(stake.unbond(1u128.into(), 5), Err(refused));
+        assert_eq!(stake.unbond(1u128.into(), 0, 5), Err(refused));
         assert_eq!(stake.withdraw(5).unwrap().u128(), 7);
-        assert_eq!(stake.unbond(1u128.into(), 6), Ok(()));
+        assert_eq!(stake.unbond(1u128.into(), 0, 6), Ok(()));
     }
 
     #[test]
@@ -339,8 +339,8 @@ mod tests {
     #[test]
     fn a_slot_is_taken_only_with_headroom() {
         let mut stake = stake(100, &[]);
-        stake.commit(1, 100u128.into()).unwrap();
-        stake.occupy(1, 50u128.into()).unwrap();
+        stake.commit(1, 100u128.into(), Uint128::zero(), 0).unwrap();
+        stake.occupy(1, 50u128.into(), 0).unwrap();
         stake.penalise(1u128.into());
         assert!(stake.is_short());
         let refused = ContractError::NoHeadroom {
@@ -348,9 +348,9 @@ mod tests {
             required: 100u128.into(),
             bond: 99u128.into(),
         };
-        assert_eq!(stake.occupy(1, 50u128.into()), Err(refused));
+        assert_eq!(stake.occupy(1, 50u128.into(), 0), Err(refused));
         stake.vacate(50u128.into());
-        assert_eq!((stake.backing.u128(), stake.headroom().u128()), (0, 99));
+        assert_eq!((stake.backing.u128(), stake.headroom(0).u128()), (0, 99));
     }
 
     #[test]
@@ -360,13 +360,80 @@ mod tests {
             required: 101u128.into(),
             posted: 100u128.into(),
         };
-        assert_eq!(stake.commit(1, 101u128.into()), Err(refused));
+        assert_eq!(stake.commit(1, 101u128.into(), Uint128::zero(), 0), Err(refused));
         for number in 1..=32 {
-            stake.commit(number, 1u128.into()).unwrap();
+            stake.commit(number, 1u128.into(), Uint128::zero(), 0).unwrap();
         }
         let refused = ContractError::TooManyDeployments { max: 32 };
-        assert_eq!(stake.commit(33, 1u128.into()), Err(refused));
-        stake.uncommit(7, 1u128.into());
+        assert_eq!(stake.commit(33, 1u128.into(), Uint128::zero(), 0), Err(refused));
+        stake.uncommit(7, 1u128.into(), Uint128::zero(), 0);
         assert_eq!((stake.committed.u128(), stake.deployments.len()), (31, 31));
+    }
+
+    fn conduct() -> ConductParams {
+        crate::deployment::tests::conduct()
+    }
+
+    #[test]
+    fn exposure_and_reserve_together_are_inside_the_bond_whenever_a_slot_is_taken() {
+        let mut stake = stake(200, &[]);
+        let refused = ContractError::BondTooSmall {
+            required: 201u128.into(),
+            posted: 200u128.into(),
+        };
+        assert_eq!(stake.commit(1, 100u128.into(), 101u128.into(), 0), Err(refused));
+        stake.commit(1, 100u128.into(), 100u128.into(), 0).unwrap();
+        stake.settled.add(51u128.into(), 1_000, 50);
+        let refused = ContractError::NoHeadroom {
+            deployment: 1,
+            required: 201u128.into(),
+            bond: 200u128.into(),
+        };
+        assert_eq!(stake.occupy(1, 50u128.into(), 1_099), Err(refused));
+        assert_eq!(stake.ready_at(50u128.into()), Some(1_100), "when it is forgotten");
+        assert_eq!(stake.ready_at(49u128.into()), Some(0));
+        assert_eq!(stake.ready_at(101u128.into()), None, "never");
+        assert_eq!(stake.occupy(1, 50u128.into(), 1_100), Ok(()));
+    }
+
+    #[test]
+    fn what_was_settled_lately_cannot_be_unbonded_nor_the_reserve_behind_it() {
+        let mut stake = stake(300, &[]);
+        stake.commit(1, 100u128.into(), 80u128.into(), 0).unwrap();
+        assert_eq!(stake.free(1_000).u128(), 120);
+        stake.settled.add(150u128.into(), 1_000, 50);
+        assert_eq!(stake.free(1_000).u128(), 70);
+        stake.uncommit(1, 100u128.into(), Uint128::zero(), 1_000);
+        assert_eq!(stake.free(1_099).u128(), 70, "gone, but it may still be found wrong");
+        assert_eq!(stake.free(1_100).u128(), 300, "all of it once it is forgotten");
+        assert_eq!(stake.unbond(300u128.into(), 1_100, 9_999), Ok(()));
+    }
+
+    #[test]
+    fn strikes_inside_the_window_jail_and_older_ones_are_forgotten() {
+        let mut stake = stake(100, &[]);
+        assert_eq!(stake.unjail(5), Err(ContractError::NotJailed));
+        assert_eq!((stake.strike(100, &conduct()), stake.strike(130, &conduct())), (1, 2));
+        assert_eq!(stake.strike(160, &conduct()), 2, "the one of 100 is out of its 60 seconds");
+        assert_eq!((stake.jailed_until, stake.strikes_inside(160, &conduct())), (None, vec![130, 160]));
+        assert_eq!(stake.strike(189, &conduct()), 3);
+        assert_eq!((stake.jailed_until, stake.strikes.len()), (Some(229), 0));
+        let early = ContractError::StillJailed { until: 229, now: 228 };
+        assert_eq!(stake.unjail(228), Err(early));
+        assert_eq!(stake.unjail(229), Ok(()));
+        assert_eq!(stake.strike(230, &conduct()), 1, "a new beginning");
+    }
+
+    #[test]
+    fn misses_of_running_work_make_the_time_in_jail_longer_and_never_shorter() {
+        let mut stake = stake(100, &[]);
+        for now in [100, 100, 100, 110, 110] {
+            stake.strike(now, &conduct());
+        }
+        assert_eq!(stake.jailed_until, Some(140));
+        stake.strike(120, &conduct());
+        assert_eq!(stake.jailed_until, Some(160));
+        let refused = ContractError::InJail { deployment: 7, until: 160 };
+        assert_eq!(stake.occupy(7, 1u128.into(), 150), Err(refused));
     }
 }

@@ -210,10 +210,11 @@ impl Protocol {
         }
     }
 
-    /// Bonds for all slots and lists a deployment of the model.
+    /// Bonds for all slots and the reserve, and lists a deployment of the model.
     pub fn deploys(&mut self, name: &str, serving: &Serving) -> Outcome {
         let (staking, params) = (self.contracts.provider_staking.clone(), self.params.staking.clone());
-        let bond = params.bond_per_slot.u128() * u128::from(serving.slots);
+        let reserve = (params.bond_per_slot.max(params.conduct.audit_unit).u128() * 3).div_ceil(2);
+        let bond = params.bond_per_slot.u128() * u128::from(serving.slots) + reserve;
         let fee = params.listing_fee.u128();
         self.fund(name, bond + fee);
         self.send(name, &staking, bond, &staking::ReceiveMsg::Bond {})?;

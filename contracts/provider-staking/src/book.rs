@@ -217,12 +217,10 @@ fn is_part_of_fault(ended: &Ended, number: u64) -> bool {
 
 fn take_culprit(ended: &mut Ended, number: u64) -> Option<Penalty> {
     match ended {
-        Ended::Missed(penalty) if penalty.deployment == number => {
-            match std::mem::replace(ended, Ended::Unpaid {}) {
-                Ended::Missed(penalty) => Some(penalty),
-                _ => None,
-            }
-        }
+        Ended::Missed(penalty) if penalty.deployment == number => match std::mem::replace(ended, Ended::Unpaid {}) {
+            Ended::Missed(penalty) => Some(penalty),
+            _ => None,
+        },
         _ => None,
     }
 }

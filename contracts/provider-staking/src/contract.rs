@@ -301,12 +301,7 @@ fn check_count(deployments: &[u64]) -> Result<(), ContractError> {
     Ok(())
 }
 
-fn occupy(
-    storage: &mut dyn Storage,
-    sender: &Addr,
-    items: &[Occupation],
-    now: u64,
-) -> Result<Response, ContractError> {
+fn occupy(storage: &mut dyn Storage, sender: &Addr, items: &[Occupation], now: u64) -> Result<Response, ContractError> {
     require_orchestrator(storage, sender)?;
     for item in items {
         book::occupy(storage, &item.deployments, now)?;
@@ -383,8 +378,7 @@ fn record_settled(
     now: u64,
 ) -> Result<Response, ContractError> {
     let config = CONFIG.load(storage)?;
-    let is_sibling =
-        |siblings: &Siblings| [&siblings.royalty_escrow, &siblings.job_orchestrator].contains(&sender);
+    let is_sibling = |siblings: &Siblings| [&siblings.royalty_escrow, &siblings.job_orchestrator].contains(&sender);
     if !config.siblings.as_ref().is_some_and(is_sibling) {
         return Err(ContractError::NotSibling {
             sender: sender.to_string(),
@@ -478,11 +472,26 @@ fn check_params(params: &StakingParams) -> Result<(), ContractError> {
 /// Nobody is jailed for life, and nothing counts for longer than bond takes to get out.
 fn check_conduct(conduct: &ConductParams, unbonding_seconds: u64) -> Result<(), ContractError> {
     check_bounds("audit_unit", conduct.audit_unit.u128(), 0, TOTAL_SUPPLY)?;
-    check_bounds("audit_window_seconds", conduct.audit_window_seconds, 1, unbonding_seconds)?;
-    check_bounds("strike_window_seconds", conduct.strike_window_seconds, 1, WINDOW_SECONDS_MAX)?;
+    check_bounds(
+        "audit_window_seconds",
+        conduct.audit_window_seconds,
+        1,
+        unbonding_seconds,
+    )?;
+    check_bounds(
+        "strike_window_seconds",
+        conduct.strike_window_seconds,
+        1,
+        WINDOW_SECONDS_MAX,
+    )?;
     check_bounds("jail_strikes", conduct.jail_strikes, 1u8, JAIL_STRIKES_MAX)?;
     check_bounds("jail_seconds", conduct.jail_seconds, 0, WINDOW_SECONDS_MAX)?;
-    check_bounds("fault_window_seconds", conduct.fault_window_seconds, 1, WINDOW_SECONDS_MAX)
+    check_bounds(
+        "fault_window_seconds",
+        conduct.fault_window_seconds,
+        1,
+        WINDOW_SECONDS_MAX,
+    )
 }
 
 /// Only the contract itself can have it migrated, and does so for a proposal whose notice has passed.
@@ -510,13 +519,23 @@ pub fn query(deps: Deps, env: Env, msg: QueryMsg) -> Result<Binary, ContractErro
             provider,
             start_after,
             limit,
-        } => to_json_binary(&query::deployments(deps, provider.as_deref(), (start_after, limit), now)?),
+        } => to_json_binary(&query::deployments(
+            deps,
+            provider.as_deref(),
+            (start_after, limit),
+            now,
+        )?),
         QueryMsg::DeploymentsOf {
             model,
             version,
             start_after,
             limit,
-        } => to_json_binary(&query::deployments_of(deps, (&model, version), (start_after, limit), now)?),
+        } => to_json_binary(&query::deployments_of(
+            deps,
+            (&model, version),
+            (start_after, limit),
+            now,
+        )?),
         QueryMsg::Offers { deployments } => {
             check_count(&deployments)?;
             to_json_binary(&query::offers(deps, deployments)?)

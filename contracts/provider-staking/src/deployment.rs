@@ -122,9 +122,7 @@ impl Deployment {
 
     /// Counts a link fault.
     pub(crate) fn fail_link(&mut self, now: u64, window: u64) {
-        self.faults
-            .get_or_insert_default()
-            .add(Uint128::one(), now, window);
+        self.faults.get_or_insert_default().add(Uint128::one(), now, window);
     }
 
     /// Link faults that count at this moment.

@@ -456,7 +456,11 @@ fn candidate<M: Market>(
     listing: Listing,
 ) -> Result<Option<Choice>, M::Error> {
     let free_slots = listing.free_slots.saturating_sub(used.slots(listing.deployment));
-    if free_slots == 0 || listing.ready_at > market.now() || task.excluded.contains(&listing.deployment) || owners.contains(listing.owner.as_str()) {
+    if free_slots == 0
+        || listing.ready_at > market.now()
+        || task.excluded.contains(&listing.deployment)
+        || owners.contains(listing.owner.as_str())
+    {
         return Ok(None);
     }
     let weight = u128::from(free_slots).saturating_mul(listing.reliability(market.now()));

@@ -79,12 +79,7 @@ pub(crate) fn providers(
     })
 }
 
-fn describe_provider(
-    deps: Deps,
-    owner: Addr,
-    profile: Profile,
-    now: u64,
-) -> Result<ProviderResponse, ContractError> {
+fn describe_provider(deps: Deps, owner: Addr, profile: Profile, now: u64) -> Result<ProviderResponse, ContractError> {
     let stake = provider::stake(deps.storage, &owner)?;
     let conduct = CONFIG.load(deps.storage)?.params.conduct;
     Ok(ProviderResponse {

@@ -62,9 +62,7 @@ impl Stake {
     /// Part of the bond that neither a slot nor exposure needs.
     pub(crate) fn free(&self, now: u64) -> Uint128 {
         let needed = self.committed.max(self.exposure(now));
-        self.bond
-            .saturating_sub(needed)
-            .saturating_sub(self.reserve(now))
+        self.bond.saturating_sub(needed).saturating_sub(self.reserve(now))
     }
 
     /// Part of the bond that further work may be taken on.
@@ -414,8 +412,15 @@ mod tests {
         let mut stake = stake(100, &[]);
         assert_eq!(stake.unjail(5), Err(ContractError::NotJailed));
         assert_eq!((stake.strike(100, &conduct()), stake.strike(130, &conduct())), (1, 2));
-        assert_eq!(stake.strike(160, &conduct()), 2, "the one of 100 is out of its 60 seconds");
-        assert_eq!((stake.jailed_until, stake.strikes_inside(160, &conduct())), (None, vec![130, 160]));
+        assert_eq!(
+            stake.strike(160, &conduct()),
+            2,
+            "the one of 100 is out of its 60 seconds"
+        );
+        assert_eq!(
+            (stake.jailed_until, stake.strikes_inside(160, &conduct())),
+            (None, vec![130, 160])
+        );
         assert_eq!(stake.strike(189, &conduct()), 3);
         assert_eq!((stake.jailed_until, stake.strikes.len()), (Some(229), 0));
         let early = ContractError::StillJailed { until: 229, now: 228 };
@@ -433,7 +438,10 @@ mod tests {
         assert_eq!(stake.jailed_until, Some(140));
         stake.strike(120, &conduct());
         assert_eq!(stake.jailed_until, Some(160));
-        let refused = ContractError::InJail { deployment: 7, until: 160 };
+        let refused = ContractError::InJail {
+            deployment: 7,
+            until: 160,
+        };
         assert_eq!(stake.occupy(7, 1u128.into(), 150), Err(refused));
     }
 }

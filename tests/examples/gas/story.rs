@@ -261,7 +261,7 @@ impl Story<'_> {
         self.hosts.insert(provider.address().to_owned(), Host::named(name));
         let register = staking::ExecuteMsg::RegisterProvider { profile: profile(name) };
         let (bond, terms) = (staking::ReceiveMsg::Bond {}, terms(model, stage, SLOTS, seconds));
-        let amount = u128::from(SLOTS) * 50 + 50;
+        let amount = u128::from(SLOTS) * 50 + 100;
         if is_measured {
             self.meter
                 .execute(STAKING, "RegisterProvider", &provider, &register)

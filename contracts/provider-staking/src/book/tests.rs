@@ -86,7 +86,12 @@ fn take(storage: &mut MockStorage, number: u64) -> Result<(), ContractError> {
 }
 
 fn give(storage: &mut MockStorage, number: u64, price: Option<u128>) -> Option<Miss> {
-    end(storage, number, price.map_or(Ended::Unpaid {}, |price| missed(number, price)), NOW)
+    end(
+        storage,
+        number,
+        price.map_or(Ended::Unpaid {}, |price| missed(number, price)),
+        NOW,
+    )
 }
 
 fn missed(deployment: u64, price: u128) -> Ended {
@@ -125,7 +130,11 @@ fn check_book(storage: &MockStorage) -> Result<(), TestCaseError> {
         let backing: u128 = own.iter().map(|(_, deployment)| busy(deployment)).sum();
         prop_assert_eq!((stake.committed.u128(), stake.backing.u128()), (committed, backing));
         prop_assert!(stake.backing <= stake.bond, "every busy slot has its bond");
-        let reserve = own.iter().map(|(_, deployment)| deployment.reserve).max().unwrap_or_default();
+        let reserve = own
+            .iter()
+            .map(|(_, deployment)| deployment.reserve)
+            .max()
+            .unwrap_or_default();
         prop_assert!(stake.reserve >= reserve, "the largest of its deployments'");
         prop_assert!(stake.strikes.len() < conduct().jail_strikes.into());
         prop_assert_eq!(
@@ -149,9 +158,16 @@ fn check_index(storage: &MockStorage) -> Result<(), TestCaseError> {
         let active = deployment.state == schema::staking::DeploymentState::Active && stake.jailed_until.is_none();
         let fits = |now: u64| stake.exposure(now) + deployment.slot_bond + stake.reserve <= stake.bond;
         let ready_at = deployment.listing(number, &stake).map(|listing| listing.ready_at);
-        prop_assert_eq!(ready_at.is_some(), active && free > 0 && fits(u64::MAX), "there is room when all is forgotten");
+        prop_assert_eq!(
+            ready_at.is_some(),
+            active && free > 0 && fits(u64::MAX),
+            "there is room when all is forgotten"
+        );
         if let Some(ready_at) = ready_at {
-            prop_assert!(fits(ready_at) && (ready_at == 0 || !fits(ready_at - 1)), "from then on, not before");
+            prop_assert!(
+                fits(ready_at) && (ready_at == 0 || !fits(ready_at - 1)),
+                "from then on, not before"
+            );
             expected.insert(number, deployment.listing(number, &stake).unwrap());
             *classes.entry(deployment.terms.engine_class).or_default() += 1;
         }

@@ -160,10 +160,7 @@ fn choices_follow_reliability_and_recover_when_faults_are_forgotten() {
         let listing = market.add("cpu", owner, 0, 0, 5, slots);
         for fault in 0..faults {
             let at = if fault == 0 { 100 } else { 111 };
-            listing
-                .faults
-                .get_or_insert_default()
-                .add(Uint128::one(), at, 10);
+            listing.faults.get_or_insert_default().add(Uint128::one(), at, 10);
         }
     }
     let mut deviates = |now: u64, weights: &[(u64, f64)]| {

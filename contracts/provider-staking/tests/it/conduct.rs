@@ -185,7 +185,11 @@ fn a_bond_that_is_full_takes_no_new_work_until_the_buckets_roll() {
     network.settles(1, 401);
     let found = network.provider("ann");
     assert_eq!((found.settled.u128(), found.backing.u128()), (1_001, 0));
-    assert_eq!(network.draw(0), None, "1001 settled and 1000 for the slot are more than 2000");
+    assert_eq!(
+        network.draw(0),
+        None,
+        "1001 settled and 1000 for the slot are more than 2000"
+    );
     let refused = ContractError::NoHeadroom {
         deployment: 1,
         required: (2_001 + RESERVE).into(),

@@ -4,7 +4,7 @@ use cw_multi_test::Executor;
 use provider_staking::ContractError;
 use schema::{params::StakingParams, registry, staking::*, Event, TOTAL_SUPPLY};
 
-use crate::network::{Network, events, params, publish_version, terms, LISTING_FEE, RESERVE, SLOT_BOND};
+use crate::network::{events, params, publish_version, terms, Network, LISTING_FEE, RESERVE, SLOT_BOND};
 
 #[test]
 fn a_listing_burns_exactly_the_fee() {

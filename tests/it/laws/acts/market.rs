@@ -243,7 +243,7 @@ pub(super) fn deploy(world: &World, dice: &mut Dice) -> Act {
 
 pub(super) fn unbond(world: &World, dice: &mut Dice) -> Act {
     let name = provider(world, dice);
-    let free = world.oracle.free_bond(world.addr(name).as_str());
+    let free = world.free_bond(world.addr(name).as_str());
     let part = [free / 9, free, 1][dice.roll(3)];
     let amount = dice.around(part).into();
     world.act(name, Msg::Staking(Staking::Unbond { amount }))
@@ -287,6 +287,23 @@ pub(super) fn drain(world: &World, dice: &mut Dice) -> Act {
 pub(super) fn remove(world: &World, dice: &mut Dice) -> Act {
     let (deployment, owner) = deployment(world, dice);
     world.act(sender(dice, owner), Msg::Staking(Staking::Remove { deployment }))
+}
+
+/// The one who may come back, else one who may not yet or was never jailed.
+pub(super) fn unjail(world: &World, dice: &mut Dice) -> Act {
+    let (now, _) = world.clock();
+    let owners = world.oracle.stakes.keys().map(String::as_str);
+    let mut jailed: Vec<(u64, &str)> = owners
+        .filter_map(|owner| Some((world.oracle.jailed_until(owner)?, owner)))
+        .collect();
+    jailed.sort_by_key(|(until, _)| *until > now);
+    let owner = match jailed.first() {
+        Some((_, owner)) if !dice.rarely(4) => (*owner).to_owned(),
+        _ => world.addr(provider(world, dice)).into_string(),
+    };
+    let right = name_of(world, &cosmwasm_std::Addr::unchecked(&owner));
+    let msg = Staking::Unjail { provider: owner };
+    world.act(sender(dice, right), Msg::Staking(msg))
 }
 
 /// Slots are to be taken or given back, or a competitor punished, by somebody who is neither the orchestrator nor the escrow.

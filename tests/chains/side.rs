@@ -168,12 +168,9 @@ impl Side {
     }
 
     pub(crate) async fn contracts_are_who_they_are(&mut self) {
-        for (name, address) in self
-            .client
-            .contracts()
-            .by_name()
-            .map(|(name, address)| (name, address.to_owned()))
-        {
+        let contracts = self.client.contracts().clone();
+        for (name, address) in contracts.by_name() {
+            let address = address.to_owned();
             let info = self.client.contract_info(&address).await.unwrap();
             let version = self.client.cw2(&address).await.unwrap();
             let said = json!({

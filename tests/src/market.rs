@@ -4,6 +4,7 @@ use cosmwasm_std::{Binary, Decimal, Uint128};
 use schema::{
     escrow, orchestrator,
     orchestrator::{ItemResponse, ItemsResponse, JobResponse, NewJob, NewShard},
+    params::ConductParams,
     price::{Ask, RoyaltyRate},
     registry,
     registry::{EndpointTerms, Metadata, NewVersion, Parent, Share, StageInfo, Task, Unit},
@@ -113,6 +114,11 @@ impl Protocol {
     /// The model with its parent, its six providers, and a developer with 100 FUNC in the escrow.
     pub fn with_market() -> Self {
         Self::new().opens_market()
+    }
+
+    /// The same with other consequences of misses, link faults and settled work.
+    pub fn with_market_and_conduct(change: impl FnOnce(&mut ConductParams)) -> Self {
+        Self::with_conduct(change).opens_market()
     }
 
     pub(crate) fn opens_market(self) -> Self {

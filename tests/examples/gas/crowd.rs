@@ -130,7 +130,11 @@ async fn provide(people: &People, name: &str, models: &[ModelId], slots: u16) ->
     let register = staking::ExecuteMsg::RegisterProvider { profile: profile(name) };
     let mut calls = vec![
         people.telling("provider-staking", &register)?,
-        people.paying("provider-staking", slots_all * 50 + RESERVE, &staking::ReceiveMsg::Bond {})?,
+        people.paying(
+            "provider-staking",
+            slots_all * 50 + RESERVE,
+            &staking::ReceiveMsg::Bond {},
+        )?,
     ];
     for model in models {
         calls.push(people.paying("provider-staking", 1, &terms(model, 0, slots, 600))?);

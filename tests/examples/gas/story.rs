@@ -399,6 +399,10 @@ impl Story<'_> {
         self.meter.people.until(item.evidence_until).await?;
         let expire = orchestrator::ExecuteMsg::Expire { item: item.item };
         self.meter.execute(ORCHESTRATOR, "Expire", &developer, &expire).await?;
+        let late = self.meter.people.account(&format!("{}-late", self.namespace));
+        let provider = late.address().to_owned();
+        let unjail = staking::ExecuteMsg::Unjail { provider };
+        self.meter.execute(STAKING, "Unjail", &late, &unjail).await?;
         self.releasing(forgotten).await
     }
 

@@ -239,7 +239,10 @@ fn of_32_vouchers_of_32_sessions_a_bad_one_stops_no_other() {
     assert_eq!(told[0].1["burn"]["amount"], "620");
     assert_eq!(told[1].1["record"]["usages"][0]["units"]["requests"], 3_100);
     let work = serde_json::json!([{ "deployment": 1, "price": (31 * 2_330).to_string() }]);
-    assert_eq!(told[2].1["record_settled"]["work"], work, "all of a deployment's at once");
+    assert_eq!(
+        told[2].1["record_settled"]["work"], work,
+        "all of a deployment's at once"
+    );
     let told = response.messages.last().unwrap();
     assert_eq!(told.reply_on, cosmwasm_std::ReplyOn::Error, "staking stops no payment");
     escrow.sums();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cosmwasm_std::Addr;
+use cosmwasm_std::{Addr, Uint128};
 use cw20::Cw20ExecuteMsg;
 use fxn_tests::{Books, Protocol};
 use schema::{
@@ -17,7 +17,7 @@ use super::{
     world::{World, PEOPLE},
 };
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Picture {
     books: Books,
     totals: (u128, u128),
@@ -75,6 +75,20 @@ impl Picture {
                 protocol.ask::<DeploymentsResponse>(staking, &question).deployments
             }),
         }
+    }
+
+    /// Without what changes by itself when time passes.
+    pub(crate) fn timeless(&self) -> Self {
+        let mut picture = self.clone();
+        for provider in &mut picture.providers {
+            let none = Uint128::zero();
+            (provider.settled, provider.reserve, provider.free) = (none, none, none);
+            provider.strikes.clear();
+        }
+        for deployment in &mut picture.deployments {
+            deployment.link_faults = 0;
+        }
+        picture
     }
 
     pub(crate) fn assert_laws(&self, world: &World) {

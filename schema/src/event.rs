@@ -196,6 +196,11 @@ events! {
     BondPenalised = "bond_penalised" {
         provider: String, deployment: u64, item: ItemId, amount: Uint128, beneficiary: String,
     }
+    /// A miss was counted: `strikes` inside the window, this one included.
+    ProviderStruck = "provider_struck" { provider: String, deployment: u64, item: ItemId, strikes: u32 }
+    /// No new work before `Unjail`, which is taken from `until` on.
+    ProviderJailed = "provider_jailed" { provider: String, until: u64 }
+    ProviderUnjailed = "provider_unjailed" { provider: String, by: String }
 
     // royalty-escrow
     /// Money came to a holder. Every increase of anybody's money is one of these.

@@ -129,9 +129,46 @@ pub struct StakingParams {
     pub sla_seconds_max: u64,
     /// Least that a deployment may ask for a slot reserved for an hour, in ufunc. At least 1: holding capacity is never free.
     pub reservation_per_hour_min: Uint128,
+    /// What is at stake for finished work, and what misses and link faults lead to.
+    #[serde(default)]
+    pub conduct: ConductParams,
     /// From `ProposeMigration` to `ExecuteMigration`. Never changes; at least `unbonding_seconds`, at most
     /// 90 days.
     pub migration_notice_seconds: u64,
+}
+
+/// How long work counts after it is done. What has been counted keeps the window that it was counted with.
+#[cw_serde]
+#[derive(Eq)]
+pub struct ConductParams {
+    /// Ufunc from which on every item would be audited. A provider keeps 1.5 times this or its slot bond, whichever is more, free of
+    /// all work. Pinned when a deployment is listed.
+    pub audit_unit: Uint128,
+    /// Settled work counts against the bond for at least this long, and at most twice. At most `unbonding_seconds`.
+    pub audit_window_seconds: u64,
+    /// Strikes older than this are forgotten.
+    pub strike_window_seconds: u64,
+    /// So many strikes inside the window jail a provider, 1 to 32.
+    pub jail_strikes: u8,
+    /// From the last strike to `Unjail`, at most a week.
+    pub jail_seconds: u64,
+    /// For at least this long, and at most twice, a link fault lowers the chances of both deployments, and for this long the two are
+    /// not paired.
+    pub fault_window_seconds: u64,
+}
+
+/// What a network goes by that had no such parameters before: those of `params/public.toml`.
+impl Default for ConductParams {
+    fn default() -> Self {
+        Self {
+            audit_unit: Uint128::new(20_000_000),
+            audit_window_seconds: 172_800,
+            strike_window_seconds: 86_400,
+            jail_strikes: 5,
+            jail_seconds: 3_600,
+            fault_window_seconds: 3_600,
+        }
+    }
 }
 
 #[cw_serde]
@@ -220,6 +257,15 @@ mod tests {
                 "escrow.allocation_min is 50000001, at most staking.bond_per_slot = 50000000 may be at stake with a deployment"
             );
         }
+    }
+
+    #[test]
+    fn in_public_a_bond_on_its_way_out_outlasts_every_session_and_its_audit_window() {
+        let params: Params = toml::from_str(include_str!("../../params/public.toml")).unwrap();
+        let (staking, escrow) = (params.staking, params.escrow);
+        let session = escrow.session_seconds_max + escrow.close_notice_seconds;
+        assert!(staking.unbonding_seconds >= session + 2 * staking.conduct.audit_window_seconds);
+        assert_eq!(staking.conduct, ConductParams::default());
     }
 
     #[test]

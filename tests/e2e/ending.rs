@@ -76,7 +76,9 @@ fn every_command_has_help_with_an_example() {
         ),
         (
             "provider",
-            vec!["register", "bond", "unbond", "deploy", "drain", "show", "list", "run"],
+            vec![
+                "register", "bond", "unbond", "deploy", "drain", "unjail", "show", "list", "run",
+            ],
         ),
         ("job", vec!["submit", "show", "watch", "result", "list"]),
     ];

@@ -135,6 +135,34 @@ fn providers(table: &mut Table) {
         ),
         ("unbond", "all numbers", Staking::Unbond { amount: Uint128::MAX }),
         ("withdraw", "nothing is due", Staking::Withdraw {}),
+        (
+            "unjail",
+            "not jailed",
+            Staking::Unjail {
+                provider: table.protocol.addr("anna").into_string(),
+            },
+        ),
+        (
+            "unjail",
+            "somebody else",
+            Staking::Unjail {
+                provider: table.protocol.addr("bea").into_string(),
+            },
+        ),
+        (
+            "unjail",
+            "not a provider",
+            Staking::Unjail {
+                provider: table.protocol.addr("stranger").into_string(),
+            },
+        ),
+        (
+            "unjail",
+            "no address",
+            Staking::Unjail {
+                provider: "nobody".to_owned(),
+            },
+        ),
         ("drain", "unknown deployment", Staking::Drain { deployment: u64::MAX }),
         ("drain", "somebody else's", Staking::Drain { deployment: 3 }),
     ];

@@ -178,7 +178,7 @@ fn queries(protocol: &Protocol) -> Vec<(Addr, Value)> {
             replicas: 2,
             exclude: vec![1],
             avoid: vec![2],
-            exclude_pairs: vec![(3, 4)],
+            prefer_one_owner: true,
             taken_owners: vec![dora.clone()],
             engine_class: None,
         }],

@@ -52,7 +52,7 @@ const STORIES_OF_ALL: u32 = 72;
 const STORIES_SLOW: u32 = 2_000;
 const SEED: u64 = 20_260_901;
 /// Sent by whoever likes, and taken only from siblings, from the owner of nothing, or not at all.
-const NEVER_TAKEN: [&str; 23] = [
+const NEVER_TAKEN: [&str; 24] = [
     "func-token mint",
     "func-token update_minter",
     "func-token update_marketing",
@@ -66,6 +66,7 @@ const NEVER_TAKEN: [&str; 23] = [
     "provider-staking vacate",
     "provider-staking reserve",
     "provider-staking free",
+    "provider-staking record_settled",
     "royalty-escrow wire",
     "royalty-escrow receive",
     "royalty-escrow receive/penalty",

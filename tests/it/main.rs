@@ -10,6 +10,7 @@
 mod attestations;
 mod bad_input;
 mod batches;
+mod conduct;
 mod disputes;
 mod failover;
 mod first_light;

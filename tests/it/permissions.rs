@@ -16,9 +16,14 @@ pub(crate) mod table;
 
 use table::{model, table, Row};
 
-/// The world in which everything is tried: one job is at work, one session is open, and every role has been offered to an heir.
+/// The world in which everything is tried: one job is at work, one session is open, Carl may come back from jail, and every role has
+/// been offered to an heir.
 pub(crate) fn world() -> Protocol {
-    let mut protocol = Protocol::with_market();
+    let mut protocol = Protocol::with_market_and_conduct(|conduct| {
+        conduct.jail_strikes = 1;
+        conduct.jail_seconds = 0;
+    });
+    protocol.jails("carl");
     protocol.starts(Protocol::order(1, 1, 1));
     let session = protocol.new_session(&[(1, FUNC), (3, FUNC), (5, FUNC)]);
     protocol.opens_session(DEVELOPER, session);

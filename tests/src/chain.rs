@@ -9,7 +9,11 @@ use cosmwasm_std::{to_json_binary, Addr, BlockInfo, Empty, Timestamp, Uint128, W
 use cw20::{BalanceResponse, Cw20Coin, Cw20ExecuteMsg, Cw20QueryMsg, TokenInfoResponse};
 use cw_multi_test::{App, AppBuilder, AppResponse, BankKeeper, Contract, Executor, MockApiBech32};
 use schema::{
-    escrow, orchestrator, params::Params, randomness, receipt::Domain, registry, staking, token, Event, TOTAL_SUPPLY,
+    escrow, orchestrator,
+    params::{ConductParams, Params},
+    randomness,
+    receipt::Domain,
+    registry, staking, token, Event, TOTAL_SUPPLY,
 };
 use serde::{de::DeserializeOwned, Serialize};
 
@@ -104,6 +108,13 @@ impl Protocol {
     /// The contracts with local parameters, wired, and all FUNC at the `faucet`.
     pub fn new() -> Self {
         Self::with_params(local_params())
+    }
+
+    /// The same with other consequences of misses and settled work.
+    pub fn with_conduct(change: impl FnOnce(&mut ConductParams)) -> Self {
+        let mut params = local_params();
+        change(&mut params.staking.conduct);
+        Self::with_params(params)
     }
 
     /// The same with parameters of its own.

@@ -4,6 +4,7 @@ use cosmwasm_std::{Binary, Decimal, Uint128};
 use schema::{
     escrow, orchestrator,
     orchestrator::{ItemResponse, ItemsResponse, JobResponse, NewJob, NewShard},
+    params::ConductParams,
     price::{Ask, RoyaltyRate},
     registry,
     registry::{EndpointTerms, Metadata, NewVersion, Parent, Share, StageInfo, Task, Unit},
@@ -115,6 +116,11 @@ impl Protocol {
         Self::new().opens_market()
     }
 
+    /// The same with other consequences of misses, link faults and settled work.
+    pub fn with_market_and_conduct(change: impl FnOnce(&mut ConductParams)) -> Self {
+        Self::with_conduct(change).opens_market()
+    }
+
     pub(crate) fn opens_market(self) -> Self {
         let mut protocol = self;
         protocol.claims("clara", "demo");
@@ -210,10 +216,11 @@ impl Protocol {
         }
     }
 
-    /// Bonds for all slots and lists a deployment of the model.
+    /// Bonds for all slots and the reserve, and lists a deployment of the model.
     pub fn deploys(&mut self, name: &str, serving: &Serving) -> Outcome {
         let (staking, params) = (self.contracts.provider_staking.clone(), self.params.staking.clone());
-        let bond = params.bond_per_slot.u128() * u128::from(serving.slots);
+        let reserve = (params.bond_per_slot.max(params.conduct.audit_unit).u128() * 3).div_ceil(2);
+        let bond = params.bond_per_slot.u128() * u128::from(serving.slots) + reserve;
         let fee = params.listing_fee.u128();
         self.fund(name, bond + fee);
         self.send(name, &staking, bond, &staking::ReceiveMsg::Bond {})?;

@@ -1,5 +1,6 @@
 //! What hosts do with an assignment: honestly, lazily, or lying. And what relayers make of it.
 
+use cosmwasm_std::Uint128;
 use schema::{
     orchestrator,
     orchestrator::{ItemResponse, ItemStatus, JobResponse},
@@ -7,10 +8,18 @@ use schema::{
         Acknowledgement, Attestation, Domain, Link, Outcome as SpanOutcome, Receipt, SignedAcknowledgement,
         SignedReceipt,
     },
+    staking::{Ended, ExecuteMsg, Occupation, Penalty, Vacancy},
     Digest, Event, ItemId, PublicKey, BATCH_MAX,
 };
 
-use crate::{Host, Outcome, Protocol, PROVIDERS};
+use crate::{Host, Outcome, Protocol, DEVELOPER, PROVIDERS};
+
+/// Of no job.
+const NOBODYS_ITEM: ItemId = ItemId {
+    job: u64::MAX,
+    shard: 0,
+    replica: 0,
+};
 
 /// How a chain works on an item. All chains of a shard that work honestly come to the same boundaries, however they are cut.
 #[derive(Debug, Clone, Copy)]
@@ -120,6 +129,42 @@ impl Protocol {
     pub fn evidence_window_passes(&mut self, item: ItemId) {
         let evidence_until = self.item(item).evidence_until;
         self.seconds_pass(evidence_until.saturating_sub(self.now()) + 1);
+    }
+
+    /// The orchestrator names a provider's newest deployment as the culprit of as many misses as jail.
+    pub fn jails(&mut self, name: &str) {
+        let (deployments, item) = (vec![self.deployment_of(name)], NOBODYS_ITEM);
+        let penalty = Penalty {
+            deployment: deployments[0],
+            price: Uint128::zero(),
+            beneficiary: self.addr(DEVELOPER).into_string(),
+        };
+        let occupation = Occupation {
+            item,
+            deployments: deployments.clone(),
+        };
+        let vacancy = Vacancy {
+            item,
+            deployments,
+            ended: Ended::Missed(penalty),
+        };
+        let (orchestrator, staking) = (
+            self.contracts.job_orchestrator.clone(),
+            self.contracts.provider_staking.clone(),
+        );
+        for _ in 0..self.params.staking.conduct.jail_strikes {
+            for msg in [
+                ExecuteMsg::Occupy {
+                    items: vec![occupation.clone()],
+                },
+                ExecuteMsg::Vacate {
+                    items: vec![vacancy.clone()],
+                },
+            ] {
+                self.execute(&orchestrator, &staking, &msg)
+                    .expect("the provider has a free slot");
+            }
+        }
     }
 
     /// A stranger expires an item.

@@ -279,7 +279,10 @@ impl Market {
         let register = staking::ExecuteMsg::RegisterProvider { profile };
         let calls = [
             Call::execute(&contracts.provider_staking, &register).unwrap(),
-            send(u128::from(slots) * SLOT_BOND, &staking::ReceiveMsg::Bond {}),
+            send(
+                (2 * u128::from(slots) + 3) * SLOT_BOND / 2,
+                &staking::ReceiveMsg::Bond {},
+            ),
             send(config.params.listing_fee.u128(), &staking::ReceiveMsg::Deploy { terms }),
         ];
         let outcome = provider.owner.execute(&calls).await.unwrap();

@@ -36,10 +36,10 @@ pub(crate) const DEVELOPER_FUNC: Func = Func(1_000 * UFUNC);
 pub(crate) const DEPOSIT: Func = Func(500 * UFUNC);
 /// For the fees of publishing, which are burnt.
 pub(crate) const CREATOR_FUNC: Func = Func(200 * UFUNC);
-/// Bond of a provider: its slots at 50 FUNC each, and some to spare.
-pub(crate) const BOND: Func = Func(450 * UFUNC);
+/// Bond of a provider: its slots at 50 FUNC each, the reserve of 75, and some to spare.
+pub(crate) const BOND: Func = Func(525 * UFUNC);
 /// Also for the listing fee.
-pub(crate) const PROVIDER_FUNC: Func = Func(500 * UFUNC);
+pub(crate) const PROVIDER_FUNC: Func = Func(600 * UFUNC);
 pub(crate) const SLOTS: u16 = 8;
 /// Parts of the royalty: to the parent model, and of the rest to the creator and to whom it names.
 pub(crate) const LINEAGE_BPS: u16 = 2_000;

@@ -14,7 +14,11 @@ pub(crate) use self::{
     deploy::{deploy_call, dues},
     register::{bond_call, register_call},
 };
-use crate::{amount::Func, context::Context, wallet::check_balance};
+use crate::{
+    amount::Func,
+    context::Context,
+    wallet::{check_address, check_balance},
+};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -40,7 +44,10 @@ pub(crate) enum Command {
     /// Take no new work for a deployment; with --remove forget it once it is idle
     #[command(after_help = "Example:\n  fxn provider drain 7 --remove")]
     Drain(deploy::Drain),
-    /// One provider with its deployments
+    /// Come back from jail, once its time is over; the owner's or the operator's key
+    #[command(after_help = "Example:\n  fxn provider unjail --key relayer wasm1...")]
+    Unjail(Provider),
+    /// One provider with its bond, conduct and deployments
     #[command(after_help = "Example:\n  fxn provider show wasm1...")]
     Show(show::Show),
     /// All providers
@@ -58,6 +65,12 @@ pub(crate) struct Amount {
     amount: Func,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Provider {
+    /// Address of the provider; the key's own if absent
+    provider: Option<String>,
+}
+
 pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Register(register) => register::register(context, register).await,
@@ -66,6 +79,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
         Command::Withdraw => withdraw(context).await,
         Command::Deploy(deploy) => deploy::deploy(context, deploy).await,
         Command::Drain(drain) => deploy::drain(context, drain).await,
+        Command::Unjail(Provider { provider }) => unjail(context, provider).await,
         Command::Show(show) => show::show(context, show).await,
         Command::List => show::list(context).await,
         Command::Run(run) => crate::services::run_both(context, run).await,
@@ -161,6 +175,26 @@ async fn withdraw(context: &Context) -> anyhow::Result<()> {
         &changed(&account, Some(amount), &outcome),
         format!("{amount} FUNC of bond are back in the wallet."),
     )
+}
+
+async fn unjail(context: &Context, provider: Option<String>) -> anyhow::Result<()> {
+    let account = context.account().await?;
+    let provider = provider.unwrap_or_else(|| account.address().to_owned());
+    check_address(&provider, &account.client().network().bech32_prefix)?;
+    check_registered(account.client(), &provider).await?;
+    let sentence = format!("{provider} is back: whatever it does not drain may be drawn again.");
+    let outcome = execute(
+        &account,
+        &ExecuteMsg::Unjail {
+            provider: provider.clone(),
+        },
+    )
+    .await?;
+    let changed = Changed {
+        provider,
+        ..changed(&account, None, &outcome)
+    };
+    context.output.done(&changed, sentence)
 }
 
 /// FUNC to staking with what it is for.

@@ -44,16 +44,38 @@ impl fmt::Display for Shown {
             profile,
             bond,
             committed,
+            backing,
+            settled,
+            reserve,
+            free,
             penalties,
             ..
         } = &self.provider;
         writeln!(f, "{}  {}", bold(&profile.name), provider)?;
         writeln!(f, "endpoint {}, host key {}", profile.endpoint, profile.host_key)?;
-        let [bond, committed, penalties] = [*bond, *committed, *penalties].map(Func::from);
-        writeln!(
-            f,
-            "bond {bond} FUNC, {committed} behind slots, {penalties} paid in penalties\n"
-        )?;
+        writeln!(f, "{}\n", standing(&self.provider))?;
+        let mut money = Table::new(["bond", ">FUNC", "what it is for"]);
+        for (name, amount, meaning) in [
+            ("bond", bond, "all that is not unbonding"),
+            ("behind slots", committed, "of all deployments, busy or not"),
+            ("behind busy slots", backing, "open exposure"),
+            (
+                "settled lately",
+                settled,
+                "price of work inside the audit window: the rest of the exposure",
+            ),
+            (
+                "reserve",
+                reserve,
+                "exposure and reserve together are at most the bond, else no new work",
+            ),
+            ("free", free, "may be unbonded now"),
+            ("penalties", penalties, "ever paid for misses"),
+        ] {
+            money.row([name.to_owned(), Func::from(*amount).to_string(), meaning.to_owned()]);
+        }
+        money.fmt(f)?;
+        writeln!(f)?;
         let mut table = Table::new([
             ">deployment",
             "model",
@@ -61,6 +83,7 @@ impl fmt::Display for Shown {
             ">busy",
             ">slots",
             "state",
+            ">link faults",
             ">FUNC/1k in",
             ">FUNC/1k out",
             ">FUNC/request",
@@ -77,6 +100,7 @@ impl fmt::Display for Shown {
                 deployment.busy.to_string(),
                 terms.slots.to_string(),
                 state(deployment.state).to_owned(),
+                deployment.link_faults.to_string(),
                 per_1k_in,
                 per_1k_out,
                 per_request,
@@ -84,6 +108,15 @@ impl fmt::Display for Shown {
             ]);
         }
         table.fmt(f)
+    }
+}
+
+/// What misses have led to.
+fn standing(provider: &ProviderResponse) -> String {
+    let strikes = provider.strikes.len();
+    match provider.jailed_until {
+        Some(until) => format!("jailed: no new work; `fxn provider unjail` is taken from {until} on (block time)"),
+        None => format!("not jailed, {strikes} strikes inside the window"),
     }
 }
 
@@ -116,6 +149,7 @@ impl fmt::Display for Providers {
             ">deployments",
             ">bond FUNC",
             ">penalties FUNC",
+            "jailed until",
             "endpoint",
         ]);
         for provider in &self.0 {
@@ -125,6 +159,9 @@ impl fmt::Display for Providers {
                 provider.deployments.to_string(),
                 Func::from(provider.bond).to_string(),
                 Func::from(provider.penalties).to_string(),
+                provider
+                    .jailed_until
+                    .map_or_else(|| "-".to_owned(), |until| until.to_string()),
                 provider.profile.endpoint.clone(),
             ]);
         }

@@ -5,14 +5,14 @@ use schema::{
     escrow::{SettledSpan, Settlement},
     orchestrator::{Blame, FailureReason, ItemResult, ItemStatus, ShardStatus},
     price::{SpanPrice, Units},
-    staking::Span,
+    staking::{Ended, Span},
     Digest, Event, ItemId,
 };
 
 use crate::{
     compare::{first_differences, Run},
     course::{vacancy, Course, Replica},
-    effects::{Ended, Redraw},
+    effects::{EndedJob, Redraw},
     randomness::Find,
     state::{load_links, Item, Job, Progress, DUE, INPUTS, ITEMS, JOBS, PROGRESS, SHARDS},
     ContractError,
@@ -60,7 +60,7 @@ impl Course<'_> {
             units: result.units,
             spans: item.spans.iter().map(settled).collect(),
         });
-        self.vacate(id, &item, job, None);
+        self.vacate(id, &item, job, Ended::Settled { price: paid });
         item.status = ItemStatus::Settled { result, paid };
         ITEMS.save(self.storage, id.key(), &item)?;
         Ok(())
@@ -101,7 +101,7 @@ impl Course<'_> {
         }
         if is_second {
             for (id, mut item) in proven {
-                self.vacate(id, &item, job, None);
+                self.vacate(id, &item, job, Ended::Unpaid {});
                 if let ItemStatus::Attested { result } = item.status {
                     item.status = ItemStatus::Disputed { result };
                 }
@@ -114,7 +114,7 @@ impl Course<'_> {
         }
         let mut vacancies = vec![];
         for (id, item) in &proven {
-            vacancies.push(vacancy(*id, item, &job.developer, None));
+            vacancies.push(vacancy(*id, item, Ended::Unpaid {}));
             ITEMS.save(self.storage, id.key(), item)?;
         }
         match self.round_from_now(job)? {
@@ -188,7 +188,7 @@ impl Course<'_> {
         reason: FailureReason,
     ) -> Result<(), ContractError> {
         for (id, item) in proven {
-            self.vacate(id, &item, job, None);
+            self.vacate(id, &item, job, Ended::Unpaid {});
             self.fail(id, item, reason)?;
         }
         self.end_shard(job_id, shard, None)
@@ -231,7 +231,7 @@ impl Course<'_> {
             Some(session) => Some((session, self.forced_outcome(id)?)),
             None => None,
         };
-        self.effects.ended.push(Ended { job: id, forced });
+        self.effects.ended.push(EndedJob { job: id, forced });
         let status = if progress.shards_failed == 0 {
             "completed"
         } else {

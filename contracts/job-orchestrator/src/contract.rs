@@ -21,7 +21,7 @@ use schema::{
 use crate::{
     chain,
     course::Course,
-    effects::{Effects, Ended, Redraw},
+    effects::{Effects, EndedJob, Redraw},
     forced,
     order::Order,
     query::{self, domain},
@@ -369,6 +369,7 @@ fn agreed(
         params: config.params.clone(),
         submitted_at: now,
         expires_at: now.saturating_add(config.params.job_seconds_max),
+        is_named: new.chain.is_some(),
         session: None,
     };
     Ok((job, new.shards.into_iter().map(|shard| shard.inline).collect()))
@@ -428,6 +429,11 @@ pub(crate) fn respond(deps: Deps<'_>, effects: Effects) -> Result<Response, Cont
         let msg = to_json_binary(&staking::ExecuteMsg::Vacate { items })?;
         response = response.add_message(message(staking, msg));
     }
+    for work in effects.settled.chunks(BATCH_MAX) {
+        let work = work.to_vec();
+        let msg = to_json_binary(&staking::ExecuteMsg::RecordSettled { work })?;
+        response = response.add_message(message(staking, msg));
+    }
     if !effects.occupations.is_empty() {
         let items = effects.occupations;
         let msg = to_json_binary(&staking::ExecuteMsg::Occupy { items })?;
@@ -438,7 +444,7 @@ pub(crate) fn respond(deps: Deps<'_>, effects: Effects) -> Result<Response, Cont
         let vacate = SubMsg::reply_on_success(message(staking, msg), REDRAW);
         response = response.add_submessage(vacate.with_payload(to_json_binary(&plan)?));
     }
-    for Ended { job, forced } in effects.ended {
+    for EndedJob { job, forced } in effects.ended {
         let end = match forced {
             None => escrow::ExecuteMsg::Release { job },
             Some((session, outcome)) => escrow::ExecuteMsg::EndForced { job, session, outcome },

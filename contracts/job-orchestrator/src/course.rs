@@ -8,12 +8,12 @@
 //!
 //! It changes stored jobs and says by [`Effects`] what the siblings have to do.
 
-use cosmwasm_std::{Addr, Binary, BlockInfo, Storage};
+use cosmwasm_std::{Binary, BlockInfo, Storage};
 use schema::{
     event::DeploymentList,
     orchestrator::{Blame, FailureReason, ItemStatus, PastAttempt, ShardInfo},
     price::Units,
-    staking::{Chain, Occupation, Penalty, Vacancy},
+    staking::{Chain, Ended, Occupation, Penalty, SettledWork, Vacancy},
     Event, ItemId,
 };
 
@@ -121,20 +121,20 @@ impl<'a> Course<'a> {
             .iter()
             .any(|(other, replica)| *other != id && replica.is_live());
         if covered {
-            self.vacate(id, &item, &job, Some(blame));
+            self.vacate(id, &item, &job, ended(blame, &item, &job));
             self.fail(id, item, FailureReason::Covered)?;
             return self.conclude(id.job, id.shard);
         }
         match self.hindrance(&job, &item) {
             None => {
                 let source = self.source(id, &item, &job, find)?;
-                let vacancy = vacancy(id, &item, &job.developer, Some(blame));
+                let vacancy = vacancy(id, &item, ended(blame, &item, &job));
                 ITEMS.save(self.storage, id.key(), &item)?;
                 self.draw_anew(id.job, id.shard, vec![vacancy], source);
                 Ok(())
             }
             Some(reason) => {
-                self.vacate(id, &item, &job, Some(blame));
+                self.vacate(id, &item, &job, ended(blame, &item, &job));
                 self.fail(id, item, reason)?;
                 self.end_shard(id.job, id.shard, None)
             }
@@ -270,11 +270,20 @@ impl<'a> Course<'a> {
     }
 
     /// Gives the slots of an attempt back. Those of a session stay its own, but for a culprit's: the penalty comes with its slot.
-    pub(crate) fn vacate(&mut self, id: ItemId, item: &Item, job: &Job, blame: Option<Blame>) {
-        let mut vacancy = vacancy(id, item, &job.developer, blame);
+    pub(crate) fn vacate(&mut self, id: ItemId, item: &Item, job: &Job, ended: Ended) {
+        let mut vacancy = vacancy(id, item, ended);
         if job.session.is_some() {
-            let Some(penalty) = &vacancy.penalty else { return };
-            vacancy.deployments = vec![penalty.deployment];
+            match &vacancy.ended {
+                Ended::Missed(penalty) => vacancy.deployments = vec![penalty.deployment],
+                Ended::Settled { price } => {
+                    let work = |deployment| SettledWork {
+                        deployment,
+                        price: *price,
+                    };
+                    return self.effects.settled.extend(vacancy.deployments.into_iter().map(work));
+                }
+                Ended::LinkFault { .. } | Ended::Unpaid {} => return,
+            }
         }
         self.effects.vacancies.push(vacancy);
     }
@@ -353,22 +362,29 @@ impl Redraw {
     }
 }
 
-/// Only a miss costs anything: nobody else is known to be guilty.
-pub(crate) fn vacancy(item: ItemId, of: &Item, developer: &Addr, blame: Option<Blame>) -> Vacancy {
-    let penalty = match blame {
-        Some(Blame::Miss {
+/// Only a miss costs anything: nobody else is known to be guilty. Where somebody has named the chain, it may be an accomplice that a
+/// deployment fails next to, so a failed link says nothing about it.
+fn ended(blame: Blame, item: &Item, job: &Job) -> Ended {
+    match blame {
+        Blame::Miss {
             deployment,
             penalty_price,
-        }) => Some(Penalty {
+        } => Ended::Missed(Penalty {
             deployment,
             price: penalty_price,
-            beneficiary: developer.to_string(),
+            beneficiary: job.developer.to_string(),
         }),
-        _ => None,
-    };
+        Blame::LinkFault { sender, receiver } if !(job.is_named && item.attempt == 0) => {
+            Ended::LinkFault { sender, receiver }
+        }
+        Blame::LinkFault { .. } | Blame::Differs { .. } => Ended::Unpaid {},
+    }
+}
+
+pub(crate) fn vacancy(item: ItemId, of: &Item, ended: Ended) -> Vacancy {
     Vacancy {
         item,
         deployments: of.deployments(),
-        penalty,
+        ended,
     }
 }

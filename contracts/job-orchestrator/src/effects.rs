@@ -3,7 +3,7 @@
 use cosmwasm_schema::cw_serde;
 use schema::{
     escrow::{ForcedOutcome, Settlement},
-    staking::{Occupation, Vacancy},
+    staking::{Occupation, SettledWork, Vacancy},
     Event,
 };
 
@@ -18,17 +18,19 @@ pub(crate) struct Effects {
     pub(crate) settlements: Vec<Settlement>,
     /// Slots to give back.
     pub(crate) vacancies: Vec<Vacancy>,
+    /// Work that was paid for in slots that somebody keeps.
+    pub(crate) settled: Vec<SettledWork>,
     /// Slots to give back before their items are drawn anew.
     pub(crate) redraws: Vec<(Vec<Vacancy>, Redraw)>,
     /// Slots are free already: items to draw anew in this transaction.
     pub(crate) draw: Option<Redraw>,
     /// Jobs whose hold is to be released.
-    pub(crate) ended: Vec<Ended>,
+    pub(crate) ended: Vec<EndedJob>,
 }
 
 /// A job that is over.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct EndedJob {
     pub(crate) job: u64,
     /// The session whose owner has forced it, and what the session has come to know.
     pub(crate) forced: Option<(u64, ForcedOutcome)>,

@@ -109,6 +109,7 @@ fn agreed(
         expires_at: now.saturating_add(params.job_seconds_max),
         params,
         submitted_at: now,
+        is_named: true,
         session: Some(request.session),
     };
     // No draw is made of it.

@@ -73,8 +73,9 @@ fn learn(wanted: &mut DrawShard, blame: &Blame, is_own: bool) {
         Blame::Miss { deployment, .. } => wanted.avoid.push(deployment),
         Blame::Differs { deployment } => wanted.exclude.push(deployment),
         Blame::LinkFault { sender, receiver } => {
+            // Staking remembers that the two are not to be paired.
             wanted.avoid.extend([sender, receiver]);
-            wanted.exclude_pairs.push((sender, receiver));
+            wanted.prefer_one_owner = true;
         }
     }
 }

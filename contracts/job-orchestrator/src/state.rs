@@ -75,6 +75,9 @@ pub(crate) struct Job {
     pub(crate) params: OrchestratorParams,
     pub(crate) submitted_at: u64,
     pub(crate) expires_at: u64,
+    /// The developer has named the chains that it begins with.
+    #[serde(default)]
+    pub(crate) is_named: bool,
     /// Whose owner has forced it. Its slots are the session's.
     #[serde(default)]
     pub(crate) session: Option<u64>,

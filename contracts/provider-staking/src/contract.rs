@@ -10,17 +10,18 @@ use governed::{admin, migration};
 use schema::{
     escrow::{self, ALLOCATIONS_MAX},
     msg::MigrateMsg,
-    params::StakingParams,
+    params::{ConductParams, StakingParams},
     price::RATE_MAX,
     registry::{ConfigResponse as RegistryConfig, QueryMsg as RegistryQuery, VersionResponse},
     staking::{
-        DeploymentTerms, ExecuteMsg, InstantiateMsg, Occupation, Profile, QueryMsg, ReceiveMsg, TotalsResponse, Vacancy,
+        DeploymentTerms, Ended, ExecuteMsg, InstantiateMsg, Occupation, Profile, QueryMsg, ReceiveMsg, SettledWork,
+        TotalsResponse, Vacancy,
     },
-    Event, BPS, TOTAL_SUPPLY,
+    Event, BATCH_MAX, BPS, TOTAL_SUPPLY,
 };
 
 use crate::{
-    book::{self, Penalised},
+    book::{self, Miss, Moment},
     deployment::{check_bounds, Deployment},
     provider, query,
     state::{Config, Siblings, CONFIG, NEWEST_DEPLOYMENT, TOTALS},
@@ -31,6 +32,10 @@ use crate::{
 const UNBONDING_SECONDS_MAX: u64 = 90 * 24 * 3_600;
 /// Nobody may be made to wait longer for one span: a week.
 const SLA_SECONDS_MAX: u64 = 7 * 24 * 3_600;
+/// Nobody's misses and link faults count against him for longer, nor is anybody jailed for longer: a week.
+const WINDOW_SECONDS_MAX: u64 = 7 * 24 * 3_600;
+/// Strikes are read and written with every change of a stake.
+const JAIL_STRIKES_MAX: u8 = 32;
 
 #[entry_point]
 pub fn instantiate(
@@ -74,7 +79,7 @@ pub fn execute(deps: DepsMut, env: Env, info: MessageInfo, msg: ExecuteMsg) -> R
     let sender = info.sender;
     let DepsMut { storage, api, querier } = deps;
     match msg {
-        ExecuteMsg::Receive(hook) => receive(storage, api, querier, &sender, hook),
+        ExecuteMsg::Receive(hook) => receive(storage, api, querier, &sender, hook, now),
         ExecuteMsg::RegisterProvider { profile } => {
             let endpoint = profile.endpoint.clone();
             provider::register(storage, &sender, &into_checked(api, profile)?)?;
@@ -95,16 +100,23 @@ pub fn execute(deps: DepsMut, env: Env, info: MessageInfo, msg: ExecuteMsg) -> R
             announce(Event::DeploymentDraining { deployment, provider })
         }
         ExecuteMsg::Remove { deployment } => {
-            book::remove(storage, deployment, &sender)?;
+            book::remove(storage, deployment, &sender, now)?;
             let provider = sender.into();
             announce(Event::DeploymentRemoved { deployment, provider })
         }
-        ExecuteMsg::Occupy { items } => occupy(storage, &sender, &items),
-        ExecuteMsg::Vacate { items } => vacate(storage, api, &sender, items),
+        ExecuteMsg::Unjail { provider } => {
+            let owner = api.addr_validate(&provider)?;
+            book::unjail(storage, &owner, &sender, now)?;
+            let by = sender.into();
+            announce(Event::ProviderUnjailed { provider, by })
+        }
+        ExecuteMsg::Occupy { items } => occupy(storage, &sender, &items, now),
+        ExecuteMsg::Vacate { items } => vacate(storage, api, &sender, items, now),
+        ExecuteMsg::RecordSettled { work } => record_settled(storage, &sender, &work, now),
         ExecuteMsg::Reserve { deployments, .. } => {
             require_escrow(storage, &sender)?;
             check_count(&deployments)?;
-            book::occupy(storage, &deployments)?;
+            book::occupy(storage, &deployments, now)?;
             Ok(Response::new())
         }
         ExecuteMsg::Free { deployments, .. } => {
@@ -163,6 +175,7 @@ fn receive(
     querier: QuerierWrapper,
     sender: &Addr,
     hook: Cw20ReceiveMsg,
+    now: u64,
 ) -> Result<Response, ContractError> {
     let config = CONFIG.load(storage)?;
     if sender != config.func_token {
@@ -172,7 +185,7 @@ fn receive(
     let payer = api.addr_validate(&hook.sender)?;
     match from_json(&hook.msg)? {
         ReceiveMsg::Bond {} => bond(storage, payer, hook.amount),
-        ReceiveMsg::Deploy { terms } => deploy(storage, querier, &config, payer, terms, hook.amount),
+        ReceiveMsg::Deploy { terms } => deploy(storage, querier, &config, payer, (terms, hook.amount), now),
     }
 }
 
@@ -190,8 +203,8 @@ fn deploy(
     querier: QuerierWrapper,
     config: &Config,
     owner: Addr,
-    terms: DeploymentTerms,
-    sent: Uint128,
+    (terms, sent): (DeploymentTerms, Uint128),
+    now: u64,
 ) -> Result<Response, ContractError> {
     provider::stake(storage, &owner)?;
     let required = config.params.listing_fee;
@@ -210,7 +223,7 @@ fn deploy(
         reason: reason(err),
     })?;
     let deployment = Deployment::new(owner, terms, &version, &config.params)?;
-    let number = book::deploy(storage, &deployment)?;
+    let number = book::deploy(storage, &deployment, now)?;
     let Deployment { owner, terms, .. } = deployment;
     let response = announce(Event::DeploymentListed {
         deployment: number,
@@ -241,7 +254,7 @@ fn reason(err: StdError) -> String {
 
 fn unbond(storage: &mut dyn Storage, owner: Addr, amount: Uint128, now: u64) -> Result<Response, ContractError> {
     let release_at = now.saturating_add(CONFIG.load(storage)?.params.unbonding_seconds);
-    book::change_stake(storage, &owner, |stake| stake.unbond(amount, release_at))?;
+    book::change_stake(storage, &owner, |stake| stake.unbond(amount, now, release_at))?;
     announce(Event::UnbondingStarted {
         provider: owner.into(),
         amount,
@@ -288,10 +301,10 @@ fn check_count(deployments: &[u64]) -> Result<(), ContractError> {
     Ok(())
 }
 
-fn occupy(storage: &mut dyn Storage, sender: &Addr, items: &[Occupation]) -> Result<Response, ContractError> {
+fn occupy(storage: &mut dyn Storage, sender: &Addr, items: &[Occupation], now: u64) -> Result<Response, ContractError> {
     require_orchestrator(storage, sender)?;
     for item in items {
-        book::occupy(storage, &item.deployments)?;
+        book::occupy(storage, &item.deployments, now)?;
     }
     Ok(Response::new())
 }
@@ -301,44 +314,83 @@ fn vacate(
     api: &dyn Api,
     sender: &Addr,
     items: Vec<Vacancy>,
+    now: u64,
 ) -> Result<Response, ContractError> {
     let (config, siblings) = require_orchestrator(storage, sender)?;
+    let conduct = &config.params.conduct;
     let mut response = Response::new();
     for vacancy in items {
-        if let Some(penalty) = &vacancy.penalty {
+        if let Ended::Missed(penalty) = &vacancy.ended {
             api.addr_validate(&penalty.beneficiary)?;
         }
-        if let Some(penalised) = book::vacate(storage, vacancy)? {
-            response = response
-                .add_message(penalty_message(&config, &siblings, &penalised)?)
-                .add_event(penalty_event(penalised).encode());
+        if let Some(miss) = book::vacate(storage, vacancy, Moment { now, conduct })? {
+            if !miss.penalty.is_zero() {
+                response = response.add_message(penalty_message(&config, &siblings, &miss)?);
+            }
+            response = response.add_events(miss_events(miss).into_iter().map(|event| event.encode()));
         }
     }
     Ok(response)
 }
 
 /// The money goes to the escrow, where the developer's money is.
-fn penalty_message(config: &Config, siblings: &Siblings, penalised: &Penalised) -> StdResult<CosmosMsg> {
+fn penalty_message(config: &Config, siblings: &Siblings, miss: &Miss) -> StdResult<CosmosMsg> {
     let hook = escrow::ReceiveMsg::Penalty {
-        beneficiary: penalised.beneficiary.clone(),
-        item: penalised.item,
+        beneficiary: miss.beneficiary.clone(),
+        item: miss.item,
     };
     let send = Cw20ExecuteMsg::Send {
         contract: siblings.royalty_escrow.to_string(),
-        amount: penalised.amount,
+        amount: miss.penalty,
         msg: to_json_binary(&hook)?,
     };
     Ok(call(&config.func_token, to_json_binary(&send)?))
 }
 
-fn penalty_event(penalised: Penalised) -> Event {
-    Event::BondPenalised {
-        provider: penalised.provider.into(),
-        deployment: penalised.deployment,
-        item: penalised.item,
-        amount: penalised.amount,
-        beneficiary: penalised.beneficiary,
+fn miss_events(miss: Miss) -> Vec<Event> {
+    let provider = miss.provider.into_string();
+    let mut events = vec![];
+    if !miss.penalty.is_zero() {
+        events.push(Event::BondPenalised {
+            provider: provider.clone(),
+            deployment: miss.deployment,
+            item: miss.item,
+            amount: miss.penalty,
+            beneficiary: miss.beneficiary,
+        });
     }
+    events.push(Event::ProviderStruck {
+        provider: provider.clone(),
+        deployment: miss.deployment,
+        item: miss.item,
+        strikes: u32::try_from(miss.strikes).unwrap_or(u32::MAX),
+    });
+    if let Some(until) = miss.jailed_until {
+        events.push(Event::ProviderJailed { provider, until });
+    }
+    events
+}
+
+fn record_settled(
+    storage: &mut dyn Storage,
+    sender: &Addr,
+    work: &[SettledWork],
+    now: u64,
+) -> Result<Response, ContractError> {
+    let config = CONFIG.load(storage)?;
+    let is_sibling = |siblings: &Siblings| [&siblings.royalty_escrow, &siblings.job_orchestrator].contains(&sender);
+    if !config.siblings.as_ref().is_some_and(is_sibling) {
+        return Err(ContractError::NotSibling {
+            sender: sender.to_string(),
+        });
+    }
+    let (count, max) = (work.len(), BATCH_MAX);
+    if count > max {
+        return Err(ContractError::TooManyNamed { count, max });
+    }
+    let conduct = &config.params.conduct;
+    book::record_settled(storage, work, Moment { now, conduct })?;
+    Ok(Response::new())
 }
 
 fn wire(
@@ -409,11 +461,37 @@ fn check_params(params: &StakingParams) -> Result<(), ContractError> {
         1,
         RATE_MAX,
     )?;
+    check_conduct(&params.conduct, params.unbonding_seconds)?;
     // Who starts to unbond when new code is proposed must be out before it runs.
     Ok(migration::check_notice(
         params.migration_notice_seconds,
         params.unbonding_seconds,
     )?)
+}
+
+/// Nobody is jailed for life, and nothing counts for longer than bond takes to get out.
+fn check_conduct(conduct: &ConductParams, unbonding_seconds: u64) -> Result<(), ContractError> {
+    check_bounds("audit_unit", conduct.audit_unit.u128(), 0, TOTAL_SUPPLY)?;
+    check_bounds(
+        "audit_window_seconds",
+        conduct.audit_window_seconds,
+        1,
+        unbonding_seconds,
+    )?;
+    check_bounds(
+        "strike_window_seconds",
+        conduct.strike_window_seconds,
+        1,
+        WINDOW_SECONDS_MAX,
+    )?;
+    check_bounds("jail_strikes", conduct.jail_strikes, 1u8, JAIL_STRIKES_MAX)?;
+    check_bounds("jail_seconds", conduct.jail_seconds, 0, WINDOW_SECONDS_MAX)?;
+    check_bounds(
+        "fault_window_seconds",
+        conduct.fault_window_seconds,
+        1,
+        WINDOW_SECONDS_MAX,
+    )
 }
 
 /// Only the contract itself can have it migrated, and does so for a proposal whose notice has passed.
@@ -427,31 +505,42 @@ pub fn migrate(deps: DepsMut, _env: Env, _msg: MigrateMsg) -> Result<Response, C
 }
 
 #[entry_point]
-pub fn query(deps: Deps, _env: Env, msg: QueryMsg) -> Result<Binary, ContractError> {
+pub fn query(deps: Deps, env: Env, msg: QueryMsg) -> Result<Binary, ContractError> {
+    let now = env.block.time.seconds();
     let answer = match msg {
         QueryMsg::Config {} => to_json_binary(&query::config(deps)?),
         QueryMsg::Migration {} => to_json_binary(&query::migration(deps.storage)?),
-        QueryMsg::Provider { provider } => to_json_binary(&query::provider(deps, &provider)?),
+        QueryMsg::Provider { provider } => to_json_binary(&query::provider(deps, &provider, now)?),
         QueryMsg::Providers { start_after, limit } => {
-            to_json_binary(&query::providers(deps, start_after.as_deref(), limit)?)
+            to_json_binary(&query::providers(deps, start_after.as_deref(), limit, now)?)
         }
-        QueryMsg::Deployment { deployment } => to_json_binary(&query::deployment(deps, deployment)?),
+        QueryMsg::Deployment { deployment } => to_json_binary(&query::deployment(deps, deployment, now)?),
         QueryMsg::Deployments {
             provider,
             start_after,
             limit,
-        } => to_json_binary(&query::deployments(deps, provider.as_deref(), start_after, limit)?),
+        } => to_json_binary(&query::deployments(
+            deps,
+            provider.as_deref(),
+            (start_after, limit),
+            now,
+        )?),
         QueryMsg::DeploymentsOf {
             model,
             version,
             start_after,
             limit,
-        } => to_json_binary(&query::deployments_of(deps, &model, version, start_after, limit)?),
+        } => to_json_binary(&query::deployments_of(
+            deps,
+            (&model, version),
+            (start_after, limit),
+            now,
+        )?),
         QueryMsg::Offers { deployments } => {
             check_count(&deployments)?;
             to_json_binary(&query::offers(deps, deployments)?)
         }
-        QueryMsg::Draw { request } => to_json_binary(&query::draw(deps, &request)?),
+        QueryMsg::Draw { request } => to_json_binary(&query::draw(deps, &request, now)?),
         QueryMsg::Totals {} => to_json_binary(&TOTALS.load(deps.storage)?),
     };
     Ok(answer?)

@@ -12,7 +12,7 @@ use schema::{
     text, BPS,
 };
 
-use crate::{draw::Listing, index::market_key, stake::Stake, ContractError};
+use crate::{draw::Listing, index::market_key, rolling::Rolling, stake::Stake, ContractError};
 
 pub(crate) const CLASS_BYTES_MAX: usize = 128;
 const SLOTS_MAX: u16 = 1_000;
@@ -28,6 +28,12 @@ pub(crate) struct Deployment {
     pub(crate) miss_min: Uint128,
     /// Ask for a unit of compute: what the draw sorts by.
     pub(crate) rank: Uint128,
+    /// What its provider keeps free of work because of it.
+    #[serde(default)]
+    pub(crate) reserve: Uint128,
+    /// Link faults that it was part of. None: there was never one.
+    #[serde(default)]
+    pub(crate) faults: Option<Rolling>,
 }
 
 impl Deployment {
@@ -54,6 +60,8 @@ impl Deployment {
             busy: 0,
             slot_bond: params.bond_per_slot,
             miss_min: params.miss_min,
+            reserve: reserve(params),
+            faults: None,
         })
     }
 
@@ -112,11 +120,23 @@ impl Deployment {
         committed.max(self.miss_min).min(self.slot_bond)
     }
 
-    /// What the draw needs to know, if this can take an item now.
+    /// Counts a link fault.
+    pub(crate) fn fail_link(&mut self, now: u64, window: u64) {
+        self.faults.get_or_insert_default().add(Uint128::one(), now, window);
+    }
+
+    /// Link faults that count at this moment.
+    pub(crate) fn link_faults(&self, now: u64) -> u32 {
+        let count = self.faults.map(|faults| faults.at(now)).unwrap_or_default();
+        u32::try_from(count.u128()).unwrap_or(u32::MAX)
+    }
+
+    /// What the draw needs to know, if this can take an item now or as soon as settled work is forgotten.
     pub(crate) fn listing(&self, deployment: u64, stake: &Stake) -> Option<Listing> {
         let free_slots = self.terms.slots.saturating_sub(self.busy);
-        let active = self.state == DeploymentState::Active;
-        (active && free_slots > 0 && stake.headroom() >= self.slot_bond).then(|| Listing {
+        let active = self.state == DeploymentState::Active && !stake.is_jailed();
+        let ready_at = stake.ready_at(self.slot_bond)?;
+        (active && free_slots > 0).then(|| Listing {
             deployment,
             owner: self.owner.clone(),
             first: self.terms.first,
@@ -125,8 +145,16 @@ impl Deployment {
             ask: self.terms.ask,
             sla: self.terms.sla,
             slot_bond: self.slot_bond,
+            ready_at,
+            faults: self.faults,
         })
     }
+}
+
+/// 1.5 x the larger of audit unit and slot bond, rounded up: what one conviction costs at most.
+fn reserve(params: &StakingParams) -> Uint128 {
+    let largest = params.conduct.audit_unit.max(params.bond_per_slot);
+    Uint128::new(largest.u128().saturating_mul(3).div_ceil(2))
 }
 
 /// Part of the version's compute that the stages are, if they exist.
@@ -192,9 +220,20 @@ pub(crate) fn check_bounds<T: Into<u128>>(field: &str, found: T, min: T, max: T)
 #[cfg(test)]
 pub(crate) mod tests {
     use cosmwasm_std::Decimal;
-    use schema::{price::Ask, registry::StageInfo, Digest};
+    use schema::{params::ConductParams, price::Ask, registry::StageInfo, Digest};
 
     use super::*;
+
+    pub(crate) fn conduct() -> ConductParams {
+        ConductParams {
+            audit_unit: 700u128.into(),
+            audit_window_seconds: 50,
+            strike_window_seconds: 60,
+            jail_strikes: 3,
+            jail_seconds: 40,
+            fault_window_seconds: 30,
+        }
+    }
 
     pub(crate) fn params() -> StakingParams {
         StakingParams {
@@ -205,6 +244,7 @@ pub(crate) mod tests {
             penalty_bps_min: 1_000,
             sla_seconds_max: 600,
             reservation_per_hour_min: 40u128.into(),
+            conduct: conduct(),
             migration_notice_seconds: 100,
         }
     }

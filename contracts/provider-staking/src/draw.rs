@@ -4,18 +4,23 @@
 //! 1. From each start stage the 16 cheapest that could do it are taken. Those that cannot are stepped over (at most 96 are looked
 //!    at), so that a crowd of unfit cheap deployments does not hide the fit.
 //! 2. Backwards over the stages, the cheapest way from each to the end is found; what cannot be completed inside the price is dropped.
-//! 3. Forwards, the seed chooses among those with which the chain can still be completed, in proportion to free slots.
+//! 3. Forwards, the seed chooses among those with which the chain can still be completed, in proportion to free slots and reliability:
+//!    a deployment with n link faults inside their window weighs free slots / (1 + n).
+//! 4. Neighbours whose link has failed lately are not paired: that is looked up for the chosen chain only, and where there are such,
+//!    it is drawn again without those pairs, at most 4 times. Then there is none.
 //!
 //! Guarantees:
 //! - Every chain is feasible: slots, bond, price, time, units, exclusions, owners and class, chains drawn before in the same request
-//!   included. No deployment of a chain carries an item that costs more than its slot is backed with.
-//! - A request for one chain is answered whenever there is one among the candidates: where the forward choice meets a dead end that
-//!   the prices did not foretell, it steps back.
+//!   included. No deployment of a chain carries an item that costs more than its slot is backed with, and none whose provider's bond
+//!   is full with what was settled lately.
+//! - A request for one chain is answered whenever there is one among the candidates, as long as no more than 4 pairs are cooling: where
+//!   the forward choice meets a dead end that the prices did not foretell, it steps back.
+//! - After a link fault a chain of one provider is drawn wherever there is one among the candidates, if the request prefers it.
 //! - Replicas of a shard share a class and no owner. They are drawn one after the other, with up to 8 seeds before there is "none";
 //!   the later seeds keep to one owner where they can, which leaves most owners to the other replicas.
 //! - Cost: a request has at most 64 spans. Each start stage of each class is read once, at most 96 listings; each chain compares at
-//!   most 16 x 16 pairs for each start stage; there are at most 8 seeds, 8 classes and two rounds (without and with what should be
-//!   avoided) for a shard.
+//!   most 16 x 16 pairs for each start stage and is drawn at most 5 times; there are at most 8 seeds, 8 classes and three rounds (of one
+//!   owner, without and with what should be avoided) for a shard.
 //!
 //! Random numbers are sha256(seed, shard, replica, attempt, stage, counter): whoever knows the seed can check the draw, and whoever
 //! chooses it chooses the outcome.
@@ -31,7 +36,7 @@ use schema::{
 };
 use thiserror::Error;
 
-use crate::deployment::CLASS_BYTES_MAX;
+use crate::{deployment::CLASS_BYTES_MAX, rolling::Rolling};
 
 /// Candidates of one start stage.
 pub(crate) const CANDIDATES_MAX: usize = 16;
@@ -43,6 +48,10 @@ const SPANS_MAX: usize = 64;
 const REPLICAS_MAX: u8 = 3;
 /// Seeds tried for the replicas of a shard.
 const ATTEMPTS_MAX: u8 = 8;
+/// Draws of a chain after one with neighbours that must not be paired.
+const RETRIES_MAX: usize = 4;
+/// Weight of a free slot of a deployment without a link fault: divisible by one more than any number of them that matters.
+const WEIGHT: u128 = 720_720;
 /// Choices of one forward walk, those taken back included. A walk without dead ends makes at most 32.
 const CHOICES_MAX: usize = 512;
 
@@ -57,17 +66,38 @@ pub(crate) struct Listing {
     pub(crate) ask: Ask,
     pub(crate) sla: Sla,
     pub(crate) slot_bond: Uint128,
+    /// Before this moment the bond is full with what was settled lately.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) ready_at: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) faults: Option<Rolling>,
+}
+
+fn is_zero(moment: &u64) -> bool {
+    *moment == 0
+}
+
+impl Listing {
+    /// What a free slot weighs at this moment.
+    fn reliability(&self, now: u64) -> u128 {
+        let faults = self.faults.map(|faults| faults.at(now).u128()).unwrap_or_default();
+        WEIGHT.checked_div(faults.saturating_add(1)).unwrap_or(WEIGHT).max(1)
+    }
 }
 
 /// The market as the draw sees it.
 pub(crate) trait Market {
     type Error;
+    /// The moment of the draw.
+    fn now(&self) -> u64;
     /// Classes with any listing, those with most first.
     fn classes(&mut self) -> Result<Vec<String>, Self::Error>;
     /// The `nth` cheapest listing that starts at `first`, counted from 0.
     fn nth(&mut self, class: &str, first: u8, nth: usize) -> Result<Option<Listing>, Self::Error>;
-    /// Bond of an owner that is not behind busy slots.
+    /// Bond of an owner that further work may be taken on.
     fn headroom(&mut self, owner: &Addr) -> Result<Uint128, Self::Error>;
+    /// Whether the link between these two has failed lately.
+    fn is_cooling(&mut self, sender: u64, receiver: u64) -> Result<bool, Self::Error>;
 }
 
 /// A request that no answer can be right for.
@@ -181,16 +211,13 @@ fn draw_shard<M: Market>(
     used: &mut Used,
 ) -> Result<Option<Vec<DrawnChain>>, M::Error> {
     let classes = classes(market, request, number, shard)?;
-    for with_avoided in [false, true] {
-        if with_avoided && shard.avoid.is_empty() {
-            break;
-        }
+    for round in Round::of(shard) {
         for class in &classes {
-            let task = Task::new(request, number, shard, class, with_avoided);
+            let mut task = Task::new(request, number, shard, class, round);
             for attempt in 0..ATTEMPTS_MAX {
                 let mut drawn = vec![];
                 let mut used_then = used.clone();
-                draw_replicas(market, &task, attempt, &mut used_then, &mut drawn)?;
+                draw_replicas(market, &mut task, attempt, &mut used_then, &mut drawn)?;
                 if drawn.len() == usize::from(shard.replicas) {
                     *used = used_then;
                     return Ok(Some(drawn));
@@ -203,6 +230,22 @@ fn draw_shard<M: Market>(
         }
     }
     Ok(None)
+}
+
+/// How much is asked of the chains of a shard: most first.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Round {
+    OneOwner,
+    WithoutAvoided,
+    WithAvoided,
+}
+
+impl Round {
+    fn of(shard: &DrawShard) -> impl Iterator<Item = Self> {
+        let one_owner = shard.prefer_one_owner.then_some(Self::OneOwner);
+        let with_avoided = (!shard.avoid.is_empty()).then_some(Self::WithAvoided);
+        one_owner.into_iter().chain([Self::WithoutAvoided]).chain(with_avoided)
+    }
 }
 
 /// The classes to try for a shard. Each shard begins with another one, so that unlike hardware shares a job.
@@ -225,14 +268,34 @@ fn classes<M: Market>(
 /// Draws replica after replica into `drawn`, and stops at the first for which there is no chain.
 fn draw_replicas<M: Market>(
     market: &mut M,
-    task: &Task<'_>,
+    task: &mut Task<'_>,
     attempt: u8,
     used: &mut Used,
     drawn: &mut Vec<DrawnChain>,
 ) -> Result<(), M::Error> {
     let mut owners: BTreeSet<String> = task.shard.taken_owners.iter().cloned().collect();
     for replica in 0..task.shard.replicas {
-        let stages = complete(task, candidates(market, task, used, &owners)?);
+        let open = candidates(market, task, used, &owners)?;
+        let Some(chain) = draw_chain(market, task, (replica, attempt), used, open)? else {
+            break;
+        };
+        used.add(&chain);
+        owners.extend(chain.spans.iter().map(|span| span.listing.owner.to_string()));
+        drawn.push(chain);
+    }
+    Ok(())
+}
+
+/// One chain. Where neighbours of it must not be paired, it is drawn again without them.
+fn draw_chain<M: Market>(
+    market: &mut M,
+    task: &mut Task<'_>,
+    (replica, attempt): (u8, u8),
+    used: &Used,
+    open: Vec<Vec<Choice>>,
+) -> Result<Option<DrawnChain>, M::Error> {
+    for _ in 0..=RETRIES_MAX {
+        let stages = complete(task, open.clone());
         let spare = spare_bond(market, &stages, used)?;
         let mut walk = Walk {
             task,
@@ -244,17 +307,30 @@ fn draw_replicas<M: Market>(
             path: vec![],
         };
         if !walk.finish(0, 0, task.request.item_price_max.u128()) {
-            break;
+            return Ok(None);
         }
-        let chain = DrawnChain {
-            engine_class: task.class.to_owned(),
-            spans: walk.path.iter().map(|choice| choice.span.clone()).collect(),
-        };
-        used.add(&chain);
-        owners.extend(chain.spans.iter().map(|span| span.listing.owner.to_string()));
-        drawn.push(chain);
+        let spans: Vec<DrawnSpan> = walk.path.iter().map(|choice| choice.span.clone()).collect();
+        if !exclude_cooling(market, task, &spans)? {
+            return Ok(Some(DrawnChain {
+                engine_class: task.class.to_owned(),
+                spans,
+            }));
+        }
     }
-    Ok(())
+    Ok(None)
+}
+
+/// Whether there are neighbours whose link has failed lately. They are not paired again in this draw of a shard.
+fn exclude_cooling<M: Market>(market: &mut M, task: &mut Task<'_>, spans: &[DrawnSpan]) -> Result<bool, M::Error> {
+    let mut found = false;
+    for (sender, receiver) in spans.iter().zip(spans.iter().skip(1)) {
+        let pair = (sender.listing.deployment, receiver.listing.deployment);
+        if market.is_cooling(pair.0, pair.1)? {
+            task.excluded_pairs.insert(pair);
+            found = true;
+        }
+    }
+    Ok(found)
 }
 
 /// What is asked of every chain of a shard.
@@ -263,20 +339,26 @@ struct Task<'a> {
     number: usize,
     shard: &'a DrawShard,
     class: &'a str,
+    round: Round,
     excluded: BTreeSet<u64>,
+    /// Neighbours, sender first, that were found to be cooling.
     excluded_pairs: BTreeSet<(u64, u64)>,
 }
 
 impl<'a> Task<'a> {
-    fn new(request: &'a DrawRequest, number: usize, shard: &'a DrawShard, class: &'a str, with_avoided: bool) -> Self {
-        let avoided: &[u64] = if with_avoided { &[] } else { &shard.avoid };
+    fn new(request: &'a DrawRequest, number: usize, shard: &'a DrawShard, class: &'a str, round: Round) -> Self {
+        let avoided: &[u64] = match round {
+            Round::WithAvoided => &[],
+            Round::OneOwner | Round::WithoutAvoided => &shard.avoid,
+        };
         Self {
             request,
             number,
             shard,
             class,
+            round,
             excluded: shard.exclude.iter().chain(avoided).copied().collect(),
-            excluded_pairs: shard.exclude_pairs.iter().copied().collect(),
+            excluded_pairs: BTreeSet::new(),
         }
     }
 
@@ -285,8 +367,10 @@ impl<'a> Task<'a> {
     }
 
     fn may_pair(&self, sender: &Choice, receiver: &Choice) -> bool {
-        let pair = (sender.span.listing.deployment, receiver.span.listing.deployment);
-        !self.excluded_pairs.contains(&pair)
+        let (sender, receiver) = (&sender.span.listing, &receiver.span.listing);
+        let pair = (sender.deployment, receiver.deployment);
+        let fits = self.round != Round::OneOwner || sender.owner == receiver.owner;
+        fits && !self.excluded_pairs.contains(&pair)
     }
 
     /// The span that a listing would be, if it can do it at all.
@@ -324,8 +408,8 @@ struct Choice {
     price: u128,
     /// Price of the cheapest way to the end that begins with this span. Its own price at first.
     through: u128,
-    /// Free slots.
-    weight: u16,
+    /// Free slots, less for each link fault.
+    weight: u128,
 }
 
 impl Choice {
@@ -371,11 +455,16 @@ fn candidate<M: Market>(
     owners: &BTreeSet<String>,
     listing: Listing,
 ) -> Result<Option<Choice>, M::Error> {
-    let weight = listing.free_slots.saturating_sub(used.slots(listing.deployment));
-    if weight == 0 || task.excluded.contains(&listing.deployment) || owners.contains(listing.owner.as_str()) {
+    let free_slots = listing.free_slots.saturating_sub(used.slots(listing.deployment));
+    if free_slots == 0
+        || listing.ready_at > market.now()
+        || task.excluded.contains(&listing.deployment)
+        || owners.contains(listing.owner.as_str())
+    {
         return Ok(None);
     }
-    // Whoever is listed has headroom for one slot; more than that matters only after a first.
+    let weight = u128::from(free_slots).saturating_mul(listing.reliability(market.now()));
+    // Whoever is listed and ready has headroom for one slot; more than that matters only after a first.
     let bond = used.bond(&listing.owner);
     if !bond.is_zero() && market.headroom(&listing.owner)? < bond.saturating_add(listing.slot_bond) {
         return Ok(None);
@@ -501,7 +590,7 @@ impl<'a> Walk<'a> {
         bond <= spare.u128()
     }
 
-    /// Takes a choice out of the open ones, in proportion to their free slots.
+    /// Takes a choice out of the open ones, in proportion to their weights.
     fn take_one(&self, open: &mut Vec<&'a Choice>, stream: &mut Stream) -> Option<&'a Choice> {
         let own = |choice: &Choice| {
             self.path
@@ -513,7 +602,7 @@ impl<'a> Walk<'a> {
             if frugal && !own(choice) {
                 0
             } else {
-                u128::from(choice.weight)
+                choice.weight
             }
         };
         let sum = open.iter().map(|choice| weight(choice)).fold(0, u128::saturating_add);

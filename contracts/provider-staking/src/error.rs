@@ -23,6 +23,10 @@ pub enum ContractError {
     AlreadyRegistered { account: String },
     #[error("deployment {deployment} does not belong to {sender}")]
     NotOwner { deployment: u64, sender: String },
+    #[error("{sender} is neither {provider} nor its operator")]
+    NotProvider { sender: String, provider: String },
+    #[error("{sender} is neither the royalty escrow nor the job orchestrator")]
+    NotSibling { sender: String },
     #[error("there is no deployment {deployment}")]
     UnknownDeployment { deployment: u64 },
 
@@ -33,12 +37,17 @@ pub enum ContractError {
     WrongHostKey { found: u8 },
     #[error("the amount is zero")]
     ZeroAmount,
-    #[error("{requested} ufunc asked for, {free} are free of slots")]
+    #[error("{requested} ufunc asked for, {free} are free of slots, settled work and reserve")]
     BondCommitted { free: Uint128, requested: Uint128 },
     #[error("at most {max} amounts may be unbonding at a time")]
     TooManyUnbonding { max: usize },
     #[error("nothing can be withdrawn, {}", upcoming(*next_release))]
     NothingToWithdraw { next_release: Option<u64> },
+
+    #[error("the provider is not jailed")]
+    NotJailed,
+    #[error("jailed until {until}, it is {now}")]
+    StillJailed { until: u64, now: u64 },
 
     // A deployment.
     #[error("a deployment costs {required} ufunc, {sent} was sent")]
@@ -64,7 +73,7 @@ pub enum ContractError {
     },
     #[error("a provider has at most {max} deployments")]
     TooManyDeployments { max: usize },
-    #[error("all slots together need {required} ufunc of bond, {posted} are posted")]
+    #[error("all slots together with the reserve need {required} ufunc of bond, {posted} are posted")]
     BondTooSmall { required: Uint128, posted: Uint128 },
     #[error("deployment {deployment} is draining")]
     Draining { deployment: u64 },
@@ -74,7 +83,9 @@ pub enum ContractError {
     Busy { deployment: u64, busy: u16 },
     #[error("all {slots} slots of deployment {deployment} are busy")]
     NoFreeSlot { deployment: u64, slots: u16 },
-    #[error("deployment {deployment} would need {required} ufunc behind busy slots, the bond is {bond}")]
+    #[error("the provider of deployment {deployment} is jailed until {until}")]
+    InJail { deployment: u64, until: u64 },
+    #[error("with deployment {deployment} busy slots, settled work and reserve would need {required} ufunc, the bond is {bond}")]
     NoHeadroom {
         deployment: u64,
         required: Uint128,

@@ -1,4 +1,5 @@
-//! The index that the draw reads: every deployment that can take an item now, cheapest first, and no other.
+//! The index that the draw reads: every deployment that can take an item, now or once settled work is forgotten, cheapest first, and
+//! no other.
 //!
 //! Guarantees: after every message, the listings are exactly what `Deployment::listing` says of every deployment
 //! (`the_index_is_what_a_scan_would_find`), and the classes are those of the listings, with their numbers.
@@ -13,7 +14,7 @@ use crate::{
     deployment::Deployment,
     draw::{Listing, Market, CANDIDATES_MAX, CLASSES_MAX},
     stake::Stake,
-    state::{CLASSES, LISTINGS, RANKED_CLASSES, STAKES},
+    state::{CLASSES, COOLING, LISTINGS, RANKED_CLASSES, STAKES},
 };
 
 /// Model and version as one key part. A model's name has no zero byte.
@@ -73,6 +74,7 @@ pub(crate) struct StoredMarket<'a> {
     storage: &'a dyn Storage,
     model: &'a ModelId,
     version: u32,
+    now: u64,
     pages: BTreeMap<(String, u8), Pages>,
     headrooms: BTreeMap<Addr, Uint128>,
 }
@@ -86,11 +88,12 @@ struct Pages {
 }
 
 impl<'a> StoredMarket<'a> {
-    pub(crate) fn new(storage: &'a dyn Storage, model: &'a ModelId, version: u32) -> Self {
+    pub(crate) fn new(storage: &'a dyn Storage, (model, version): (&'a ModelId, u32), now: u64) -> Self {
         Self {
             storage,
             model,
             version,
+            now,
             pages: BTreeMap::new(),
             headrooms: BTreeMap::new(),
         }
@@ -99,6 +102,10 @@ impl<'a> StoredMarket<'a> {
 
 impl Market for StoredMarket<'_> {
     type Error = StdError;
+
+    fn now(&self) -> u64 {
+        self.now
+    }
 
     fn classes(&mut self) -> StdResult<Vec<String>> {
         let market = market_key(self.model, self.version);
@@ -131,8 +138,13 @@ impl Market for StoredMarket<'_> {
         if let Some(headroom) = self.headrooms.get(owner) {
             return Ok(*headroom);
         }
-        let headroom = STAKES.load(self.storage, owner)?.headroom();
+        let headroom = STAKES.load(self.storage, owner)?.headroom(self.now);
         self.headrooms.insert(owner.clone(), headroom);
         Ok(headroom)
+    }
+
+    fn is_cooling(&mut self, sender: u64, receiver: u64) -> StdResult<bool> {
+        let until = COOLING.may_load(self.storage, (sender, receiver))?;
+        Ok(until.is_some_and(|until| self.now < until))
     }
 }

@@ -3,6 +3,7 @@
 pub mod contract;
 
 mod provider;
+mod rolling;
 mod stake;
 
 mod book;

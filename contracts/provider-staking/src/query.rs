@@ -51,18 +51,19 @@ pub(crate) fn migration(storage: &dyn Storage) -> StdResult<MigrationResponse> {
     governed::migration::response(storage, notice_seconds)
 }
 
-pub(crate) fn provider(deps: Deps, owner: &str) -> Result<ProviderResponse, ContractError> {
+pub(crate) fn provider(deps: Deps, owner: &str, now: u64) -> Result<ProviderResponse, ContractError> {
     let owner = deps.api.addr_validate(owner)?;
     // The stake first: it is what tells a stranger from a provider.
     provider::stake(deps.storage, &owner)?;
     let profile = PROFILES.load(deps.storage, &owner)?;
-    describe_provider(deps, owner, profile)
+    describe_provider(deps, owner, profile, now)
 }
 
 pub(crate) fn providers(
     deps: Deps,
     start_after: Option<&str>,
     limit: Option<u32>,
+    now: u64,
 ) -> Result<ProvidersResponse, ContractError> {
     let after = start_after.map(|owner| deps.api.addr_validate(owner)).transpose()?;
     let min = after.as_ref().map(Bound::exclusive);
@@ -71,20 +72,27 @@ pub(crate) fn providers(
         .take(page(limit));
     let providers = found.map(|entry| {
         let (owner, profile) = entry?;
-        describe_provider(deps, owner, profile)
+        describe_provider(deps, owner, profile, now)
     });
     Ok(ProvidersResponse {
         providers: providers.collect::<Result<_, _>>()?,
     })
 }
 
-fn describe_provider(deps: Deps, owner: Addr, profile: Profile) -> Result<ProviderResponse, ContractError> {
+fn describe_provider(deps: Deps, owner: Addr, profile: Profile, now: u64) -> Result<ProviderResponse, ContractError> {
     let stake = provider::stake(deps.storage, &owner)?;
+    let conduct = CONFIG.load(deps.storage)?.params.conduct;
     Ok(ProviderResponse {
         provider: owner.into(),
         profile,
         bond: stake.bond,
         committed: stake.committed,
+        backing: stake.backing,
+        settled: stake.settled.at(now),
+        reserve: stake.reserve(now),
+        free: stake.free(now),
+        strikes: stake.strikes_inside(now, &conduct),
+        jailed_until: stake.jailed_until,
         // At most 32.
         deployments: u32::try_from(stake.deployments.len()).unwrap_or(u32::MAX),
         unbonding: stake.unbonding,
@@ -92,15 +100,15 @@ fn describe_provider(deps: Deps, owner: Addr, profile: Profile) -> Result<Provid
     })
 }
 
-pub(crate) fn deployment(deps: Deps, number: u64) -> Result<DeploymentResponse, ContractError> {
-    Ok(describe_deployment(number, book::load(deps.storage, number)?))
+pub(crate) fn deployment(deps: Deps, number: u64, now: u64) -> Result<DeploymentResponse, ContractError> {
+    Ok(describe_deployment(number, book::load(deps.storage, number)?, now))
 }
 
 pub(crate) fn deployments(
     deps: Deps,
     owner: Option<&str>,
-    start_after: Option<u64>,
-    limit: Option<u32>,
+    (start_after, limit): (Option<u64>, Option<u32>),
+    now: u64,
 ) -> Result<DeploymentsResponse, ContractError> {
     let limit = page(limit);
     let deployments = match owner {
@@ -108,13 +116,14 @@ pub(crate) fn deployments(
             let stake = provider::stake(deps.storage, &deps.api.addr_validate(owner)?)?;
             let numbers = stake.deployments.into_iter();
             let numbers = numbers.filter(|number| start_after.is_none_or(|after| *number > after));
-            let found = numbers.take(limit).map(|number| deployment(deps, number));
+            let found = numbers.take(limit).map(|number| deployment(deps, number, now));
             found.collect::<Result<_, _>>()?
         }
         None => {
             let min = start_after.map(Bound::exclusive);
             let found = DEPLOYMENTS.range(deps.storage, min, None, Order::Ascending).take(limit);
-            let found = found.map(|entry| entry.map(|(number, deployment)| describe_deployment(number, deployment)));
+            let describe = |(number, deployment)| describe_deployment(number, deployment, now);
+            let found = found.map(|entry| entry.map(describe));
             found.collect::<StdResult<_>>()?
         }
     };
@@ -124,16 +133,15 @@ pub(crate) fn deployments(
 /// Deployments of one version by number, whoever serves it.
 pub(crate) fn deployments_of(
     deps: Deps,
-    model: &ModelId,
-    version: u32,
-    start_after: Option<u64>,
-    limit: Option<u32>,
+    (model, version): (&ModelId, u32),
+    (start_after, limit): (Option<u64>, Option<u32>),
+    now: u64,
 ) -> Result<DeploymentsResponse, ContractError> {
     let numbers = SERVING
         .prefix(&market_key(model, version))
         .keys(deps.storage, start_after.map(Bound::exclusive), None, Order::Ascending)
         .take(page(limit));
-    let deployments = numbers.map(|number| deployment(deps, number?));
+    let deployments = numbers.map(|number| deployment(deps, number?, now));
     Ok(DeploymentsResponse {
         deployments: deployments.collect::<Result<_, _>>()?,
     })
@@ -159,8 +167,9 @@ pub(crate) fn offers(deps: Deps, deployments: Vec<u64>) -> Result<OffersResponse
     Ok(OffersResponse { offers })
 }
 
-fn describe_deployment(number: u64, deployment: Deployment) -> DeploymentResponse {
+fn describe_deployment(number: u64, deployment: Deployment, now: u64) -> DeploymentResponse {
     DeploymentResponse {
+        link_faults: deployment.link_faults(now),
         deployment: number,
         provider: deployment.owner.into(),
         terms: deployment.terms,
@@ -170,9 +179,9 @@ fn describe_deployment(number: u64, deployment: Deployment) -> DeploymentRespons
     }
 }
 
-pub(crate) fn draw(deps: Deps, request: &DrawRequest) -> Result<DrawResponse, ContractError> {
+pub(crate) fn draw(deps: Deps, request: &DrawRequest, now: u64) -> Result<DrawResponse, ContractError> {
     draw::check(request)?;
-    let mut market = StoredMarket::new(deps.storage, &request.model, request.version);
+    let mut market = StoredMarket::new(deps.storage, (&request.model, request.version), now);
     let drawn = draw::draw(&mut market, request)?;
     let chains = drawn.map(|chains| chains.into_iter().map(|chain| describe_chain(deps, chain)).collect());
     Ok(DrawResponse {

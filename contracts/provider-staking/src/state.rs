@@ -35,6 +35,8 @@ pub(crate) const TOTALS: Item<TotalsResponse> = Item::new("totals");
 pub(crate) const DEPLOYMENTS: Map<u64, Deployment> = Map::new("deployments");
 /// Numbers of deployments by model with version, whatever state they are in.
 pub(crate) const SERVING: Map<(&[u8], u64), Empty> = Map::new("serving");
+/// Until when two neighbours, sender first, are not paired because their link has failed.
+pub(crate) const COOLING: Map<(u64, u64), u64> = Map::new("cooling");
 /// Number of the newest deployment.
 pub(crate) const NEWEST_DEPLOYMENT: Item<u64> = Item::new("newest_deployment");
 

@@ -142,11 +142,11 @@ pub fn execute(deps: DepsMut<'_>, env: Env, info: MessageInfo, msg: ExecuteMsg) 
     }
 }
 
-/// Staking has refused to take a slot back: the money has moved all the same.
+/// Staking has refused to take a slot back or to count what was paid: the money has moved all the same.
 #[entry_point]
 pub fn reply(_deps: DepsMut<'_>, _env: Env, reply: Reply) -> Result<Response, ContractError> {
     match reply.id {
-        sessions::FREE => Ok(Response::new()),
+        sessions::TOLD_STAKING => Ok(Response::new()),
         id => Err(StdError::generic_err(format!("no reply was asked for under {id}")).into()),
     }
 }

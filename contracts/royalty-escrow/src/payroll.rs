@@ -9,6 +9,7 @@ use cosmwasm_std::{Addr, Uint128};
 use schema::{
     escrow::{Holder, Reason},
     registry::{PayoutResponse, Usage},
+    staking::SettledWork,
     ModelId,
 };
 
@@ -21,12 +22,24 @@ use crate::{
     ContractError,
 };
 
+/// What is to be done about it elsewhere.
+pub(crate) struct Paid {
+    /// Has left the ledger and is to be burnt.
+    pub(crate) burnt: Uint128,
+    /// For the registry.
+    pub(crate) usages: Vec<Usage>,
+    /// For staking: what counts against bonds.
+    pub(crate) settled: Vec<SettledWork>,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Payroll {
     owners: BTreeMap<Addr, Uint128>,
     providers: BTreeMap<(Addr, u64, ModelId), Uint128>,
     gateways: BTreeMap<(String, ModelId), Uint128>,
     royalties: BTreeMap<ModelId, Uint128>,
+    /// Whole prices by deployment.
+    settled: BTreeMap<u64, Uint128>,
     protocol: Uint128,
     burnt: Uint128,
     usages: Vec<Usage>,
@@ -51,6 +64,7 @@ impl Payroll {
         }
         let model = || session.terms.model.clone();
         add(&mut self.owners, session.owner.clone(), payment.amount)?;
+        add(&mut self.settled, allocation.deployment(), payment.amount)?;
         let provider = (allocation.pins.provider.clone(), allocation.deployment(), model());
         add(&mut self.providers, provider, payment.provider)?;
         if let Some(gateway) = &session.terms.gateway {
@@ -68,13 +82,13 @@ impl Payroll {
         Ok(())
     }
 
-    /// Pays everybody. Answers what has left the ledger and is to be burnt, and what is to be recorded.
+    /// Pays everybody.
     pub(crate) fn pay(
         self,
         ledger: &mut Ledger<'_>,
         treasury: &Addr,
         rule_of: impl Fn(&ModelId) -> Result<PayoutResponse, ContractError>,
-    ) -> Result<(Uint128, Vec<Usage>), ContractError> {
+    ) -> Result<Paid, ContractError> {
         for (owner, amount) in &self.owners {
             ledger.spend_held(owner.as_str(), *amount)?;
         }
@@ -100,6 +114,13 @@ impl Payroll {
                 distribute(ledger, &model, part, &rule_of(&model)?, None)?;
             }
         }
-        Ok((self.burnt, aggregate(self.usages)?))
+        let settled = self.settled.into_iter();
+        Ok(Paid {
+            burnt: self.burnt,
+            usages: aggregate(self.usages)?,
+            settled: settled
+                .map(|(deployment, price)| SettledWork { deployment, price })
+                .collect(),
+        })
     }
 }

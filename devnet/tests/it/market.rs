@@ -200,6 +200,7 @@ const NEW_CODE: u64 = 7;
 async fn contracts_own_themselves_and_are_migrated_by_their_own_hand() {
     let mut params = params();
     params.staking.unbonding_seconds = 1;
+    params.staking.conduct.audit_window_seconds = 1;
     for notice in [
         &mut params.registry.migration_notice_seconds,
         &mut params.staking.migration_notice_seconds,

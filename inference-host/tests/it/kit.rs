@@ -278,6 +278,7 @@ impl Provider {
                 sla: sla(),
             },
             state: DeploymentState::Active,
+            link_faults: 0,
             busy: 0,
             slot_bond: Uint128::zero(),
         };

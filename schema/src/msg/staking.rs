@@ -40,10 +40,15 @@ pub enum ExecuteMsg {
     Drain { deployment: u64 },
     /// The provider: forgets an idle deployment and frees its bond.
     Remove { deployment: u64 },
+    /// The provider or its operator, once the time in jail is over: its deployments are in the draw again.
+    Unjail { provider: String },
     /// Job orchestrator: takes a slot of every deployment named.
     Occupy { items: Vec<Occupation> },
-    /// Job orchestrator: gives the slots back, and makes a culprit pay.
+    /// Job orchestrator: gives the slots back, and says how it ended: what counts against bonds, who pays, whose link failed.
     Vacate { items: Vec<Vacancy> },
+    /// Royalty escrow or job orchestrator: work that was paid for without giving a slot back, at most 32. Never refused: what is not
+    /// known is passed over.
+    RecordSettled { work: Vec<SettledWork> },
     /// Royalty escrow: takes a slot of every deployment named, at most 16, for a session.
     Reserve { session: u64, deployments: Vec<u64> },
     /// Royalty escrow: gives slots of a session back. Never refused for known deployments.
@@ -140,7 +145,28 @@ pub struct Occupation {
 pub struct Vacancy {
     pub item: ItemId,
     pub deployments: Vec<u64>,
-    pub penalty: Option<Penalty>,
+    pub ended: Ended,
+}
+
+/// How an attempt has ended for those who were in it.
+#[cw_serde]
+pub enum Ended {
+    /// Neither paid nor anybody's known fault.
+    Unpaid {},
+    /// Paid. The price of the whole item counts against the bond of every span, for whichever is found guilty owes all of it.
+    Settled { price: Uint128 },
+    /// The sole culprit pays and takes a strike.
+    Missed(Penalty),
+    /// A receipt without the acknowledgement that follows it: one of the two, nobody knows which. Both are drawn less often for a
+    /// while, and not next to each other.
+    LinkFault { sender: u64, receiver: u64 },
+}
+
+/// Price of work that a deployment was paid for, F + R + G in ufunc.
+#[cw_serde]
+pub struct SettledWork {
+    pub deployment: u64,
+    pub price: Uint128,
 }
 
 #[cw_serde]
@@ -215,6 +241,18 @@ pub struct ProviderResponse {
     pub bond: Uint128,
     /// Part of the bond behind slots, busy or not.
     pub committed: Uint128,
+    /// Part of the bond behind busy slots: open exposure.
+    pub backing: Uint128,
+    /// Price of the work settled inside the audit window: the rest of the exposure.
+    pub settled: Uint128,
+    /// What has to be free of all exposure: 1.5 x the larger of audit unit and slot bond.
+    pub reserve: Uint128,
+    /// What may be unbonded now.
+    pub free: Uint128,
+    /// Block times in seconds of the misses inside the strike window, oldest first.
+    pub strikes: Vec<u64>,
+    /// Jailed: no new work until `Unjail`, which is taken from this block time in seconds on.
+    pub jailed_until: Option<u64>,
     pub unbonding: Vec<UnbondingEntry>,
     /// At most 32.
     pub deployments: u32,
@@ -244,6 +282,8 @@ pub struct DeploymentResponse {
     pub busy: u16,
     /// Bond behind each slot, pinned when it was listed.
     pub slot_bond: Uint128,
+    /// Link faults inside their window: its chance in the draw is divided by one more than this.
+    pub link_faults: u32,
 }
 
 #[cw_serde]
@@ -308,8 +348,8 @@ pub struct DrawShard {
     pub exclude: Vec<u64>,
     /// Deployments that are drawn only if there is no supply without them.
     pub avoid: Vec<u64>,
-    /// Neighbours, sender first, that must not be paired.
-    pub exclude_pairs: Vec<(u64, u64)>,
+    /// Rather a chain of one provider than one with links between providers.
+    pub prefer_one_owner: bool,
 }
 
 #[cw_serde]

@@ -218,7 +218,7 @@ fn order(model: &ModelId, shards: usize) -> orchestrator::ExecuteMsg {
 
 /// Registers, bonds and lists, as an operator does it.
 fn enlist(deployer: &Deployer, endpoint: &str) {
-    let bond = (u64::from(SLOTS) * 50).to_string();
+    let bond = (u64::from(SLOTS) * 50 + 75).to_string();
     let slots = SLOTS.to_string();
     let words: [&[&str]; 3] = [
         &[

@@ -127,7 +127,8 @@ impl Market {
         let names: Vec<String> = (0..PROVIDERS)
             .map(|number| format!("bench-provider-{number}"))
             .collect();
-        let bond = u128::from(SLOTS) * 50;
+        // With the reserve.
+        let bond = u128::from(SLOTS) * 50 + 75;
         let providers = people.actors(&names, bond + 100).await?;
         for (name, provider) in names.iter().zip(providers) {
             let register = staking::ExecuteMsg::RegisterProvider { profile: profile(name) };

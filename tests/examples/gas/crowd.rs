@@ -6,6 +6,8 @@ use fxn_tests::{
 };
 use schema::{escrow, staking, ModelId};
 
+/// FUNC of bond beside that of the slots.
+const RESERVE: u128 = 75;
 /// Of everything in it.
 pub(crate) const CROWD: usize = 2_000;
 /// Of a provider, by the rules of staking.
@@ -69,7 +71,7 @@ async fn offer(
     (other, others): (&ModelId, usize),
 ) -> anyhow::Result<()> {
     const SLOTS: u16 = 30;
-    let bond = u128::try_from(own + others)? * u128::from(SLOTS) * 50;
+    let bond = u128::try_from(own + others)? * u128::from(SLOTS) * 50 + RESERVE;
     let provider = people.actor(name, bond + 100).await?;
     let register = staking::ExecuteMsg::RegisterProvider { profile: profile(name) };
     let mut calls = vec![
@@ -124,11 +126,15 @@ pub(crate) async fn fill(people: &People) -> anyhow::Result<()> {
 
 async fn provide(people: &People, name: &str, models: &[ModelId], slots: u16) -> anyhow::Result<()> {
     let slots_all = u128::try_from(models.len())? * u128::from(slots);
-    let provider = people.actor(name, slots_all * 50 + 100).await?;
+    let provider = people.actor(name, slots_all * 50 + RESERVE + 100).await?;
     let register = staking::ExecuteMsg::RegisterProvider { profile: profile(name) };
     let mut calls = vec![
         people.telling("provider-staking", &register)?,
-        people.paying("provider-staking", slots_all * 50, &staking::ReceiveMsg::Bond {})?,
+        people.paying(
+            "provider-staking",
+            slots_all * 50 + RESERVE,
+            &staking::ReceiveMsg::Bond {},
+        )?,
     ];
     for model in models {
         calls.push(people.paying("provider-staking", 1, &terms(model, 0, slots, 600))?);

@@ -43,6 +43,10 @@ const NAMES: [&str; 6] = [
 pub(crate) fn params() -> anyhow::Result<Params> {
     let mut params: Params = toml::from_str(include_str!("../../../params/local.toml"))?;
     params.staking.unbonding_seconds = 1;
+    params.staking.conduct.audit_window_seconds = 1;
+    // One miss jails, and whoever it was may come back at once.
+    params.staking.conduct.jail_strikes = 1;
+    params.staking.conduct.jail_seconds = 0;
     params.staking.migration_notice_seconds = MIGRATION_NOTICE_SECONDS;
     params.registry.migration_notice_seconds = MIGRATION_NOTICE_SECONDS;
     params.orchestrator.migration_notice_seconds = MIGRATION_NOTICE_SECONDS;

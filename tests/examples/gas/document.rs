@@ -23,7 +23,7 @@ pub(crate) struct Measured {
 }
 
 /// What contracts send each other: it is part of what makes them send it. A test compares all of them with the schemas.
-const INNER: [(&str, &str, &str); 16] = [
+const INNER: [(&str, &str, &str); 17] = [
     (
         TOKEN,
         "Send",
@@ -36,6 +36,7 @@ const INNER: [(&str, &str, &str); 16] = [
     (STAKING, "Vacate", "`SubmitAttestations`, `Expire`"),
     (STAKING, "Reserve", "`OpenSession`, `TopUp`"),
     (STAKING, "Free", "`CloseSession`, `LeaveSession`, `FinaliseSession`"),
+    (STAKING, "RecordSettled", "`SettleVouchers`"),
     (ESCROW, "Receive", "`Deposit`, `SendFrom`"),
     (ESCROW, "Penalty", "`Expire`, where somebody missed"),
     (ESCROW, "Hold", "`SubmitJob`"),

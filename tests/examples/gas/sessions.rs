@@ -231,7 +231,7 @@ pub(crate) async fn fill(people: &People) -> anyhow::Result<()> {
     let deploy = people.paying(STAKING, 1, &terms(&crowd, 0, 1_000, 600))?;
     let calls = [
         Call::execute(people.address(STAKING)?, &register)?,
-        people.paying(STAKING, 100_000, &staking::ReceiveMsg::Bond {})?,
+        people.paying(STAKING, 100_100, &staking::ReceiveMsg::Bond {})?,
         deploy.clone(),
         deploy,
     ];

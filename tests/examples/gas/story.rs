@@ -266,7 +266,7 @@ impl Story<'_> {
         self.hosts.insert(provider.address().to_owned(), Host::named(name));
         let register = staking::ExecuteMsg::RegisterProvider { profile: profile(name) };
         let (bond, terms) = (staking::ReceiveMsg::Bond {}, terms(model, stage, SLOTS, seconds));
-        let amount = u128::from(SLOTS) * 50 + 50;
+        let amount = u128::from(SLOTS) * 50 + 100;
         if is_measured {
             self.meter
                 .execute(STAKING, "RegisterProvider", &provider, &register)
@@ -399,6 +399,10 @@ impl Story<'_> {
         self.meter.people.until(item.evidence_until).await?;
         let expire = orchestrator::ExecuteMsg::Expire { item: item.item };
         self.meter.execute(ORCHESTRATOR, "Expire", &developer, &expire).await?;
+        let late = self.meter.people.account(&format!("{}-late", self.namespace));
+        let provider = late.address().to_owned();
+        let unjail = staking::ExecuteMsg::Unjail { provider };
+        self.meter.execute(STAKING, "Unjail", &late, &unjail).await?;
         self.releasing(forgotten).await
     }
 

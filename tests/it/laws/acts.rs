@@ -138,6 +138,7 @@ const KINDS: &[(u32, &str, Build)] = &[
     (3, "38", market::withdraw),
     (1, "8", market::drain),
     (2, "7", market::remove),
+    (6, "78", market::unjail),
     (2, "57", market::of_orchestrator),
     (5, "48", roles::update_params),
     (4, "", roles::propose_admin),

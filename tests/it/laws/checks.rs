@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cosmwasm_std::Addr;
+use cosmwasm_std::{Addr, Uint128};
 use cw20::Cw20ExecuteMsg;
 use fxn_tests::{Books, Protocol};
 use schema::{
@@ -17,7 +17,7 @@ use super::{
     world::{World, PEOPLE},
 };
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Picture {
     books: Books,
     totals: (u128, u128),
@@ -75,6 +75,20 @@ impl Picture {
                 protocol.ask::<DeploymentsResponse>(staking, &question).deployments
             }),
         }
+    }
+
+    /// Without what changes by itself when time passes.
+    pub(crate) fn timeless(&self) -> Self {
+        let mut picture = self.clone();
+        for provider in &mut picture.providers {
+            let none = Uint128::zero();
+            (provider.settled, provider.reserve, provider.free) = (none, none, none);
+            provider.strikes.clear();
+        }
+        for deployment in &mut picture.deployments {
+            deployment.link_faults = 0;
+        }
+        picture
     }
 
     pub(crate) fn assert_laws(&self, world: &World) {
@@ -251,6 +265,47 @@ impl Picture {
                 "statement 7: {} exposes {backing} with {} of bond",
                 provider.provider,
                 provider.bond
+            );
+            let (oracle, now) = (&world.oracle, world.clock().0);
+            let owner = provider.provider.as_str();
+            assert_eq!(
+                provider.backing.u128(),
+                backing,
+                "statement 7: open exposure of {owner}"
+            );
+            assert_eq!(
+                (provider.settled.u128(), provider.reserve.u128(), provider.free.u128()),
+                (
+                    oracle.settled(owner, now),
+                    oracle.reserve(owner, now),
+                    world.free_bond(owner)
+                ),
+                "statement 7: settled work, reserve and free bond of {owner}"
+            );
+            assert_eq!(
+                (&provider.strikes, provider.jailed_until),
+                (&oracle.strikes(owner, now), oracle.jailed_until(owner)),
+                "statement 10: {owner} is struck for its misses and nothing else"
+            );
+        }
+    }
+
+    /// Statement 7: a slot is taken only by who is not jailed and has room for it.
+    pub(crate) fn assert_there_was_room(&self, after: &Self) {
+        for (before, after) in self.providers.iter().zip(&after.providers) {
+            if before.provider != after.provider || after.backing <= before.backing {
+                continue;
+            }
+            let exposure = after.backing + after.settled + after.reserve;
+            assert!(
+                exposure <= after.bond,
+                "statement 7: {} took work without headroom: {after:?}",
+                after.provider
+            );
+            assert_eq!(
+                after.jailed_until, None,
+                "statement 7: {} took work in jail",
+                after.provider
             );
         }
     }

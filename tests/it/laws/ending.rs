@@ -153,7 +153,11 @@ impl World {
         for owner in owners {
             let name = self.name(&owner);
             self.bond_comes_home(name, &owner);
-            let bond = self.oracle.free_bond(&owner);
+            // Work that was settled just now is forgotten by itself.
+            let window = self.oracle.params.staking.conduct.audit_window_seconds;
+            self.passes(2 * window);
+            let bond = self.free_bond(&owner);
+            assert_eq!(bond, self.oracle.stakes[&owner].bond, "statement 8: jailed or not");
             if bond > 0 {
                 let amount = bond.into();
                 self.must(name, Msg::Staking(Staking::Unbond { amount }));

@@ -25,12 +25,14 @@ use super::{
 };
 
 pub(crate) mod codes;
+mod conduct;
 mod forced;
 mod forecast;
 mod sessions;
 mod work;
 
 use codes::{Codes, Word};
+use conduct::Conduct;
 pub(crate) use sessions::{Allotted, Opened};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +55,7 @@ pub(crate) struct Listed {
     pub(crate) terms: DeploymentTerms,
     pub(crate) slot_bond: u128,
     pub(crate) miss_min: u128,
+    pub(crate) reserve: u128,
     pub(crate) removed: bool,
 }
 
@@ -96,6 +99,8 @@ pub(crate) struct Oracle {
     pub(crate) available: BTreeMap<String, u128>,
     pub(crate) holds: BTreeMap<u64, Held>,
     pub(crate) stakes: BTreeMap<String, Stake>,
+    /// By owner: what is behind the bond's limits.
+    pub(crate) conduct: BTreeMap<String, Conduct>,
     pub(crate) deployments: BTreeMap<u64, Listed>,
     pub(crate) namespaces: BTreeMap<Namespace, Addr>,
     pub(crate) owners: BTreeMap<ModelId, Role>,
@@ -144,6 +149,7 @@ impl Oracle {
             available: BTreeMap::new(),
             holds: BTreeMap::new(),
             stakes: BTreeMap::new(),
+            conduct: BTreeMap::new(),
             deployments: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             owners: BTreeMap::new(),
@@ -169,10 +175,11 @@ impl Oracle {
         self.available.get(holder).copied().unwrap_or_default()
     }
 
-    /// Bond that no slot of a deployment needs.
-    pub(crate) fn free_bond(&self, owner: &str) -> u128 {
+    /// Bond that neither a slot of a deployment nor exposure needs. `backing` is behind busy slots.
+    pub(crate) fn free_bond(&self, owner: &str, backing: u128, now: u64) -> u128 {
         let bond = self.stakes.get(owner).map_or(0, |stake| stake.bond);
-        bond.saturating_sub(self.committed(owner))
+        let needed = self.committed(owner).max(backing + self.settled(owner, now));
+        bond.saturating_sub(needed + self.reserve(owner, now))
     }
 
     pub(crate) fn committed(&self, owner: &str) -> u128 {
@@ -188,7 +195,7 @@ impl Oracle {
     pub(crate) fn follow(&mut self, act: &Act, events: &[Event], now: u64) {
         match &act.msg {
             Msg::Token(_) if act.to != self.contracts.func_token => {}
-            Msg::Token(msg) => self.token(&act.sender, msg, events),
+            Msg::Token(msg) => self.token(&act.sender, msg, events, now),
             Msg::Registry(msg) => self.registry(&act.sender, msg, events, now),
             Msg::Staking(msg) => self.staking(act.sender.as_str(), msg, now),
             Msg::Escrow(msg) => self.escrow(act.sender.as_str(), msg, events, now),
@@ -221,7 +228,7 @@ impl Oracle {
         owner
     }
 
-    fn token(&mut self, sender: &Addr, msg: &Token, events: &[Event]) {
+    fn token(&mut self, sender: &Addr, msg: &Token, events: &[Event], now: u64) {
         match msg {
             Token::Transfer { recipient, amount } => {
                 self.move_money(sender, &Addr::unchecked(recipient), amount.u128());
@@ -229,7 +236,7 @@ impl Oracle {
             Token::Burn { amount } => self.burn(sender, amount.u128()),
             Token::Send { contract, amount, msg } => {
                 self.move_money(sender, &Addr::unchecked(contract), amount.u128());
-                self.received(sender, contract, amount.u128(), msg, events);
+                self.received(sender, (contract, amount.u128()), msg, events, now);
             }
             Token::IncreaseAllowance { spender, amount, .. } => {
                 let key = (sender.clone(), Addr::unchecked(spender));
@@ -256,7 +263,7 @@ impl Oracle {
             } => {
                 let owner = self.spend_allowance(owner, sender, amount.u128());
                 self.move_money(&owner, &Addr::unchecked(contract), amount.u128());
-                self.received(sender, contract, amount.u128(), msg, events);
+                self.received(sender, (contract, amount.u128()), msg, events, now);
             }
             Token::BurnFrom { owner, amount } => {
                 let owner = self.spend_allowance(owner, sender, amount.u128());
@@ -269,7 +276,7 @@ impl Oracle {
     }
 
     /// FUNC came to a contract with a message.
-    fn received(&mut self, payer: &Addr, contract: &str, amount: u128, msg: &[u8], events: &[Event]) {
+    fn received(&mut self, payer: &Addr, (contract, amount): (&str, u128), msg: &[u8], events: &[Event], now: u64) {
         if self.contracts.royalty_escrow.as_str() == contract {
             let Deposit::Deposit { beneficiary } = from_json(msg).unwrap() else {
                 panic!("statement 5: only staking brings penalties");
@@ -281,7 +288,7 @@ impl Oracle {
                 Bond::Bond {} => self.stakes.get_mut(payer.as_str()).unwrap().bond += amount,
                 Bond::Deploy { terms } => {
                     self.burn(&Addr::unchecked(contract), amount);
-                    self.list(payer.as_str(), terms, events);
+                    self.list(payer.as_str(), terms, events, now);
                 }
             }
         } else {
@@ -296,7 +303,7 @@ impl Oracle {
         }
     }
 
-    fn list(&mut self, owner: &str, terms: DeploymentTerms, events: &[Event]) {
+    fn list(&mut self, owner: &str, terms: DeploymentTerms, events: &[Event], now: u64) {
         let number = events.iter().find_map(|event| match event {
             Event::DeploymentListed { deployment, .. } => Some(*deployment),
             _ => None,
@@ -306,12 +313,14 @@ impl Oracle {
             terms,
             slot_bond: self.params.staking.bond_per_slot.u128(),
             miss_min: self.params.staking.miss_min.u128(),
+            reserve: conduct::reserve(&self.params.staking.conduct, self.params.staking.bond_per_slot.u128()),
             removed: false,
         };
+        self.reserve_more(owner, listed.reserve, now);
         self.deployments.insert(number.expect("a listing is announced"), listed);
         let bond = self.stakes[owner].bond;
         assert!(
-            self.committed(owner) <= bond,
+            self.committed(owner) + self.reserve(owner, now) <= bond,
             "statement 7: slots without bond were listed"
         );
     }
@@ -409,7 +418,11 @@ impl Oracle {
                 stake.unbonding.retain(|entry| entry.1 > now);
                 self.move_money(&contract, &Addr::unchecked(sender), amount);
             }
-            Staking::Remove { deployment } => self.deployments.get_mut(deployment).unwrap().removed = true,
+            Staking::Remove { deployment } => {
+                self.deployments.get_mut(deployment).unwrap().removed = true;
+                self.reserve_less(sender, now);
+            }
+            Staking::Unjail { provider } => self.unjail(provider),
             Staking::Drain { .. } => {}
             Staking::UpdateParams { params } => self.params.staking = params.clone(),
             Staking::ProposeAdmin { admin } => self.propose_admin(&contract, admin.as_deref()),
@@ -425,6 +438,7 @@ impl Oracle {
             | Staking::Receive(_)
             | Staking::Occupy { .. }
             | Staking::Vacate { .. }
+            | Staking::RecordSettled { .. }
             | Staking::Reserve { .. }
             | Staking::Free { .. } => {
                 panic!("statement 5: {sender} passed for a sibling: {msg:?}")
@@ -448,7 +462,7 @@ impl Oracle {
             Escrow::DistributeRoyalties { model } => self.distribute_accrued(model),
             Escrow::OpenSession { session } => self.open_session(sender, session, events, now),
             Escrow::TopUp { session, allocations } => self.top_up(*session, allocations, now),
-            Escrow::SettleVouchers { vouchers } => self.settle_vouchers(vouchers, events),
+            Escrow::SettleVouchers { vouchers } => self.settle_vouchers(vouchers, events, now),
             Escrow::CloseSession { session, consents } => self.close_session(*session, consents, now),
             Escrow::LeaveSession { session, deployment } => self.close_part(*session, *deployment, now),
             Escrow::FinaliseSession { session } => self.finalise(*session, now),

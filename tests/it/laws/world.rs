@@ -82,7 +82,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn begin() -> Self {
-        let mut protocol = Protocol::new();
+        let mut protocol = Protocol::with_conduct(|conduct| conduct.jail_strikes = 2);
         let fake = protocol.starts_another_token("mallory");
         let oracle = Oracle::of(&protocol);
         let hosts = Hosts::new();
@@ -218,7 +218,8 @@ impl World {
         }
         let staking = self.oracle.contracts.provider_staking.clone();
         let params = self.oracle.params.staking.clone();
-        let bond = params.bond_per_slot.u128() * u128::from(serving.slots) + 20 * FUNC;
+        // For the slots, for the reserve, and to play with.
+        let bond = params.bond_per_slot.u128() * u128::from(serving.slots) + 100 * FUNC;
         self.sends(name, &staking, bond, &staking::ReceiveMsg::Bond {});
         let mut terms = staking::DeploymentTerms {
             model: model.parse().unwrap(),
@@ -250,6 +251,23 @@ impl World {
     /// Time in seconds and height.
     pub(crate) fn clock(&self) -> (u64, u64) {
         (self.protocol.now(), self.protocol.height())
+    }
+
+    /// Bond behind slots with an item or a session.
+    fn backing(&self, owner: &str) -> u128 {
+        let items = self.hosts.live.values().flat_map(|live| &live.spans);
+        let sessions = self.oracle.sessions.values().flat_map(|session| session.open());
+        let at_work = items.map(|span| span.deployment);
+        let at_work = at_work.chain(sessions.map(|(deployment, _)| *deployment));
+        let own = at_work.map(|deployment| &self.oracle.deployments[&deployment]);
+        own.filter(|listed| listed.owner == owner)
+            .map(|listed| listed.slot_bond)
+            .sum()
+    }
+
+    /// What a provider may unbond now.
+    pub(crate) fn free_bond(&self, owner: &str) -> u128 {
+        self.oracle.free_bond(owner, self.backing(owner), self.protocol.now())
     }
 
     /// A message to the contract that it is for.
@@ -298,7 +316,12 @@ impl World {
         let sessions = self.oracle.sessions.values();
         let sessions = sessions.flat_map(|session| session.open().map(|(_, part)| session.date(part)));
         let bonds = self.oracle.stakes.values().flat_map(|stake| &stake.unbonding);
-        let all = items.chain(holds).chain(sessions).chain(bonds.map(|entry| entry.1));
+        let jails = self.oracle.conduct.values().filter_map(|conduct| conduct.jailed_until);
+        let all = items
+            .chain(holds)
+            .chain(jails)
+            .chain(sessions)
+            .chain(bonds.map(|entry| entry.1));
         let all = all.chain(self.oracle.codes.dates());
         let mut dates: Vec<u64> = all.filter(|date| *date >= self.protocol.now()).collect();
         dates.sort_unstable();
@@ -346,7 +369,9 @@ impl World {
     /// Sends a message and holds everything that it has led to against the laws. None: it was refused.
     pub(crate) fn perform(&mut self, act: &Act) -> Option<Vec<Event>> {
         let clock = self.clock();
-        let forecast = self.oracle.forecast(act, clock.0).or_else(|| self.of_work(act));
+        let free = self.free_bond(act.sender.as_str());
+        let forecast = self.oracle.forecast(act, free, clock.0);
+        let forecast = forecast.or_else(|| self.of_work(act));
         let items = self.items_of(act);
         let outcome = self.protocol.execute(&act.sender, &act.to, &act.msg);
         for name in act.msg.names(&self.oracle.contracts) {
@@ -373,8 +398,9 @@ impl World {
         if let Some(before) = self.before.take() {
             let after = self.looks();
             before.assert_nobody_lost(after, act);
+            before.assert_there_was_room(after);
             assert!(
-                events.is_some() || before == *after,
+                events.is_some() || before.timeless() == after.timeless(),
                 "a refused message left a trace: {act:?}"
             );
         }

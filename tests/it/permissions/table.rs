@@ -340,6 +340,14 @@ fn staking_rows(table: &mut Table<'_>) {
     table.row("withdraw", provider, &anna, &Staking::Withdraw {});
     table.row("drain", provider, &anna, &Staking::Drain { deployment });
     table.row("remove", provider, &anna, &Staking::Remove { deployment });
+    let carl = protocol.addr("carl");
+    let provider = carl.to_string();
+    table.row(
+        "unjail",
+        "a provider or its operator",
+        &carl,
+        &Staking::Unjail { provider },
+    );
     let other = ItemId { job: 2, ..ITEM };
     let occupation = staking::Occupation {
         item: other,
@@ -353,7 +361,7 @@ fn staking_rows(table: &mut Table<'_>) {
     let vacancy = staking::Vacancy {
         item: ITEM,
         deployments: item.spans.iter().map(|span| span.deployment).collect(),
-        penalty: None,
+        ended: staking::Ended::Unpaid {},
     };
     let vacate = Staking::Vacate { items: vec![vacancy] };
     table.row("vacate", "job-orchestrator", &orchestrator, &vacate);
@@ -370,6 +378,12 @@ fn staking_rows(table: &mut Table<'_>) {
         &escrow,
         &Staking::Free { session, deployments },
     );
+    let work = vec![staking::SettledWork {
+        deployment,
+        price: Uint128::new(FUNC),
+    }];
+    let record = Staking::RecordSettled { work };
+    table.row("record_settled", "royalty-escrow, job-orchestrator", &escrow, &record);
     let params = protocol.params.staking.clone();
     table.admin_rows(&Staking::UpdateParams { params });
     table.migration_rows();

@@ -17,6 +17,8 @@ pub(super) struct Stalls {
     pub(super) listings: Vec<(String, Listing)>,
     pub(super) headroom: BTreeMap<String, u128>,
     pub(super) reads: BTreeMap<(String, u8), usize>,
+    pub(super) now: u64,
+    pub(super) cooling: BTreeSet<(u64, u64)>,
 }
 
 impl Stalls {
@@ -48,6 +50,8 @@ impl Stalls {
                 penalty_bps: 1_000,
             },
             slot_bond: 1_000u128.into(),
+            ready_at: 0,
+            faults: None,
         };
         self.listings.push((class.to_owned(), listing));
         &mut self.listings.last_mut().unwrap().1
@@ -80,6 +84,10 @@ pub(super) fn numbers_of(chain: &DrawnChain) -> Vec<u64> {
 impl Market for Stalls {
     type Error = Infallible;
 
+    fn now(&self) -> u64 {
+        self.now
+    }
+
     fn classes(&mut self) -> Result<Vec<String>, Infallible> {
         let mut counts = BTreeMap::<String, usize>::new();
         for (class, _) in &self.listings {
@@ -104,6 +112,10 @@ impl Market for Stalls {
 
     fn headroom(&mut self, owner: &Addr) -> Result<Uint128, Infallible> {
         Ok(Stalls::headroom(self, owner.as_str()).into())
+    }
+
+    fn is_cooling(&mut self, sender: u64, receiver: u64) -> Result<bool, Infallible> {
+        Ok(self.cooling.contains(&(sender, receiver)))
     }
 }
 
@@ -186,6 +198,7 @@ pub(super) fn check_chain(
             *listing == span.listing && *class == chain.engine_class,
             "what is listed",
         )?;
+        ensure(listing.ready_at <= market.now, "its bond is not full")?;
         ensure(usize::from(listing.first) == stage, "contiguous")?;
         stage = usize::from(listing.last) + 1;
         let share: u16 = request.compute_shares[listing.first.into()..stage].iter().sum();
@@ -210,8 +223,8 @@ pub(super) fn check_chain(
     ensure(numbers.iter().all(|number| !shard.exclude.contains(number)), "excluded")?;
     let pairs = numbers
         .windows(2)
-        .all(|pair| !shard.exclude_pairs.contains(&(pair[0], pair[1])));
-    ensure(pairs, "excluded pairs")?;
+        .all(|pair| !market.cooling.contains(&(pair[0], pair[1])));
+    ensure(pairs, "pairs that are cooling")?;
     let class = shard.engine_class.as_ref().or(request.engine_class.as_ref());
     ensure(class.is_none_or(|class| *class == chain.engine_class), "class")
 }

@@ -3,7 +3,7 @@
 use provider_staking::ContractError;
 use schema::{staking::*, Event, PublicKey};
 
-use crate::network::{events, profile, terms, Network, PEOPLE, PURSE, UNBONDING};
+use crate::network::{events, profile, terms, Network, PEOPLE, PURSE, RESERVE, UNBONDING};
 
 #[test]
 fn an_account_is_a_provider_once() {
@@ -165,7 +165,7 @@ fn a_longer_wait_does_not_reach_bond_that_is_on_its_way_out() {
     network.execute("adam", &ExecuteMsg::UpdateParams { params }).unwrap();
     network.passes(UNBONDING);
     network.withdraws("ann").unwrap();
-    assert_eq!(network.balance("ann"), PURSE - 40);
+    assert_eq!(network.balance("ann"), PURSE - 40 - RESERVE);
 }
 
 #[test]

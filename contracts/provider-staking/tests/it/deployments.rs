@@ -4,7 +4,7 @@ use cw_multi_test::Executor;
 use provider_staking::ContractError;
 use schema::{params::StakingParams, registry, staking::*, Event, TOTAL_SUPPLY};
 
-use crate::network::{events, params, publish_version, terms, Network, LISTING_FEE, SLOT_BOND};
+use crate::network::{events, params, publish_version, terms, Network, LISTING_FEE, RESERVE, SLOT_BOND};
 
 #[test]
 fn a_listing_burns_exactly_the_fee() {
@@ -62,8 +62,8 @@ fn a_listing_burns_exactly_the_fee() {
 fn every_slot_is_backed_by_bond() {
     let mut network = Network::with_ann(2_999);
     let refused = |required: u128| ContractError::BondTooSmall {
-        required: required.into(),
-        posted: 2_999u128.into(),
+        required: (required + RESERVE).into(),
+        posted: (2_999 + RESERVE).into(),
     };
     assert_eq!(network.deploys("ann", terms(0, 0, 3)).unwrap_err(), refused(3_000));
     network.deploys("ann", terms(0, 0, 2)).unwrap();

@@ -7,6 +7,7 @@
 )]
 
 mod bond;
+mod conduct;
 mod deployments;
 mod money;
 mod network;

@@ -6,7 +6,7 @@ use cw_multi_test::{App, AppResponse, ContractWrapper, Executor};
 use provider_staking::{contract, ContractError};
 use schema::{
     escrow,
-    params::{RegistryParams, StakingParams},
+    params::{ConductParams, RegistryParams, StakingParams},
     price::{Ask, RoyaltyRate, Units},
     registry::{self, Metadata, NewVersion, Share, StageInfo, Task},
     staking::*,
@@ -18,6 +18,11 @@ pub(crate) const SLOT_BOND: u128 = 1_000;
 pub(crate) const LISTING_FEE: u128 = 7;
 pub(crate) const UNBONDING: u64 = 100;
 pub(crate) const MISS_MIN: u128 = 50;
+/// 1.5 x the slot bond, which is more than the audit unit.
+pub(crate) const RESERVE: u128 = 1_500;
+pub(crate) const AUDIT_WINDOW: u64 = 50;
+pub(crate) const FAULT_WINDOW: u64 = 30;
+pub(crate) const JAIL: u64 = 40;
 /// What everybody starts with.
 pub(crate) const PURSE: u128 = 1_000_000;
 pub(crate) const PEOPLE: [&str; 3] = ["ann", "bob", "cat"];
@@ -94,7 +99,7 @@ impl Network {
         network
     }
 
-    /// Ann is a provider with `bond`.
+    /// Ann is a provider with `bond` and the reserve.
     pub(crate) fn with_ann(bond: u128) -> Self {
         let mut network = Self::new();
         network.joins("ann", bond);
@@ -136,11 +141,12 @@ impl Network {
         })
     }
 
+    /// Bonds as much, and the reserve.
     pub(crate) fn joins(&mut self, name: &str, bond: u128) {
         self.execute(name, &ExecuteMsg::RegisterProvider { profile: profile(name) })
             .unwrap();
         if bond > 0 {
-            self.bonds(name, bond).unwrap();
+            self.bonds(name, bond + RESERVE).unwrap();
         }
     }
 
@@ -170,15 +176,22 @@ impl Network {
     }
 
     pub(crate) fn vacates(&mut self, deployments: &[u64], culprit: Option<(u64, u128)>) -> Outcome {
-        let penalty = culprit.map(|(deployment, price)| Penalty {
-            deployment,
-            price: price.into(),
-            beneficiary: self.who("dev").into(),
+        let beneficiary = self.who("dev").into();
+        let ended = culprit.map_or(Ended::Unpaid {}, |(deployment, price)| {
+            Ended::Missed(Penalty {
+                deployment,
+                price: price.into(),
+                beneficiary,
+            })
         });
+        self.ends(deployments, ended)
+    }
+
+    pub(crate) fn ends(&mut self, deployments: &[u64], ended: Ended) -> Outcome {
         let items = vec![Vacancy {
             item: item(),
             deployments: deployments.to_vec(),
-            penalty,
+            ended,
         }];
         self.execute("orchestrator", &ExecuteMsg::Vacate { items })
     }
@@ -199,7 +212,7 @@ impl Network {
         })
     }
 
-    fn by_escrow(&mut self, msg: &ExecuteMsg) -> Outcome {
+    pub(crate) fn by_escrow(&mut self, msg: &ExecuteMsg) -> Outcome {
         let (escrow, staking) = (self.escrow.clone(), self.staking.clone());
         let result = self.app.execute_contract(escrow, staking, msg, &[]);
         result.map_err(|error| error.downcast().unwrap())
@@ -379,6 +392,17 @@ pub(crate) fn publish_version() -> registry::ExecuteMsg {
     }
 }
 
+pub(crate) fn conduct() -> ConductParams {
+    ConductParams {
+        audit_unit: 700u128.into(),
+        audit_window_seconds: AUDIT_WINDOW,
+        strike_window_seconds: 60,
+        jail_strikes: 3,
+        jail_seconds: JAIL,
+        fault_window_seconds: FAULT_WINDOW,
+    }
+}
+
 pub(crate) fn params() -> StakingParams {
     StakingParams {
         bond_per_slot: SLOT_BOND.into(),
@@ -388,6 +412,7 @@ pub(crate) fn params() -> StakingParams {
         penalty_bps_min: 1_000,
         sla_seconds_max: 600,
         reservation_per_hour_min: 40u128.into(),
+        conduct: conduct(),
         migration_notice_seconds: 100 * UNBONDING,
     }
 }

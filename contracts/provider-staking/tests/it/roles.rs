@@ -7,7 +7,7 @@ use governed::GovernedError;
 use provider_staking::ContractError;
 use schema::{msg::AdminResponse, params::StakingParams, staking::*, Event, TOTAL_SUPPLY};
 
-use crate::network::{events, params, terms, Network};
+use crate::network::{events, params, terms, Network, AUDIT_WINDOW};
 
 #[test]
 fn only_the_token_may_say_that_func_came() {
@@ -59,7 +59,7 @@ fn the_admin_rules_parameters_only() {
     };
     let update = ExecuteMsg::UpdateParams {
         params: StakingParams {
-            unbonding_seconds: 9,
+            unbonding_seconds: AUDIT_WINDOW,
             ..params()
         },
     };
@@ -78,7 +78,7 @@ fn the_admin_rules_parameters_only() {
     assert_eq!(config(&network).royalty_escrow, Some(network.escrow.to_string()));
     let done = network.execute("adam", &update).unwrap();
     assert_eq!(events(&done), [Event::ParamsUpdated { admin: by.clone() }]);
-    assert_eq!(config(&network).params.unbonding_seconds, 9);
+    assert_eq!(config(&network).params.unbonding_seconds, AUDIT_WINDOW);
 
     for deployment in [
         ExecuteMsg::Drain { deployment: 1 },
@@ -127,6 +127,36 @@ fn parameters_have_bounds_that_protect_the_bonded() {
             .refusal("adam", &ExecuteMsg::UpdateParams { params })
             .to_string()
     };
+    assert_eq!(
+        refused(|p| p.conduct.audit_unit = (TOTAL_SUPPLY + 1).into()),
+        "audit_unit is 1000000000000001, 0 to 1000000000000000 are allowed"
+    );
+    for (seconds, found) in [(0, 0), (101, 101)] {
+        assert_eq!(
+            refused(match seconds {
+                0 => |p| p.conduct.audit_window_seconds = 0,
+                _ => |p| p.conduct.audit_window_seconds = 101,
+            }),
+            format!("audit_window_seconds is {found}, 1 to 100 are allowed"),
+            "no longer than bond takes to get out"
+        );
+    }
+    assert_eq!(
+        refused(|p| p.conduct.strike_window_seconds = 604_801),
+        "strike_window_seconds is 604801, 1 to 604800 are allowed"
+    );
+    assert_eq!(
+        refused(|p| p.conduct.jail_strikes = 0),
+        "jail_strikes is 0, 1 to 32 are allowed"
+    );
+    assert_eq!(
+        refused(|p| p.conduct.jail_seconds = 604_801),
+        "jail_seconds is 604801, 0 to 604800 are allowed"
+    );
+    assert_eq!(
+        refused(|p| p.conduct.fault_window_seconds = 0),
+        "fault_window_seconds is 0, 1 to 604800 are allowed"
+    );
     assert_eq!(
         refused(|p| p.bond_per_slot = 0u128.into()),
         "bond_per_slot is 0, 1 to 1000000000000000 are allowed"

@@ -3,7 +3,7 @@
 use provider_staking::ContractError;
 use schema::{params::StakingParams, staking::*, Event, PublicKey};
 
-use crate::network::{draw_request, events, item, params, profile, terms, Network, MISS_MIN, SLOT_BOND};
+use crate::network::{draw_request, events, item, params, profile, terms, Network, MISS_MIN, RESERVE, SLOT_BOND};
 
 #[test]
 fn only_the_orchestrator_takes_and_gives_slots() {
@@ -19,7 +19,7 @@ fn only_the_orchestrator_takes_and_gives_slots() {
         items: vec![Vacancy {
             item: item(),
             deployments,
-            penalty: None,
+            ended: Ended::Unpaid {},
         }],
     };
     let refused = |network: &Network, name: &str| ContractError::NotOrchestrator {
@@ -145,7 +145,7 @@ fn a_deployment_holds_as_many_items_as_it_has_slots() {
     network.vacates(&[1], None).unwrap();
     assert_eq!(
         (network.deployment(1).busy, network.provider("ann").bond.u128()),
-        (1, 2_000)
+        (1, 2_000 + RESERVE)
     );
     assert!(network.draw(0).is_some());
     assert_eq!(
@@ -186,7 +186,13 @@ fn a_culprit_pays_the_developer_through_the_escrow() {
             amount: penalty.into(),
             beneficiary: network.who("dev").into(),
         };
-        assert_eq!(events(&done), [event]);
+        let struck = Event::ProviderStruck {
+            provider: network.who("bob").into(),
+            deployment: 2,
+            item: item(),
+            strikes: 1,
+        };
+        assert_eq!(events(&done), [event, struck]);
         assert_eq!(
             bonds(&network),
             (before.0 .0, before.0 .1 - penalty),
@@ -202,6 +208,7 @@ fn a_culprit_pays_the_developer_through_the_escrow() {
         assert!(told("item", "1.0.0") && told("beneficiary", &dev) && told("paid", &penalty.to_string()));
         network.check_money();
         network.bonds("bob", penalty).unwrap();
+        network.passes(60);
     }
 }
 
@@ -213,7 +220,7 @@ fn a_penalty_never_takes_more_than_the_slots_bond() {
     network.vacates(&[1], Some((1, u128::MAX))).unwrap();
     assert_eq!(
         (network.provider("ann").bond.u128(), network.escrow_balance()),
-        (5_000 - SLOT_BOND, SLOT_BOND)
+        (5_000 + RESERVE - SLOT_BOND, SLOT_BOND)
     );
     // The slot is given back already: there is nothing at stake any more.
     let again = network.vacates(&[1], Some((1, u128::MAX))).unwrap();
@@ -258,8 +265,8 @@ fn a_slot_without_bond_behind_it_takes_nothing_until_there_is_bond() {
     assert_eq!(network.draw(0), None);
     let refused = ContractError::NoHeadroom {
         deployment: 1,
-        required: 2_000u128.into(),
-        bond: 1_750u128.into(),
+        required: (2_000 + RESERVE).into(),
+        bond: (1_750 + RESERVE).into(),
     };
     assert_eq!(network.occupies(&[1]).unwrap_err(), refused);
     network.bonds("ann", 250).unwrap();

@@ -1,7 +1,7 @@
 //! The messages of sessions: who may, what the siblings are asked, and what they are told.
 
 use cosmwasm_std::{
-    to_json_binary, Addr, Api, Binary, Deps, DepsMut, Env, QuerierWrapper, Response, StdError, Storage, SubMsg, Uint128,
+    to_json_binary, Addr, Api, Deps, DepsMut, Env, QuerierWrapper, Response, StdError, Storage, SubMsg, Uint128,
 };
 use cw20::Cw20ExecuteMsg;
 use schema::{
@@ -17,15 +17,15 @@ use super::{announce, ask_payout, checked_terms, message};
 use crate::{
     forced, lane,
     ledger::Ledger,
-    payroll::Payroll,
+    payroll::{Paid, Payroll},
     session::{Allocation, Session},
     split::Payment,
     state::{Config, CONFIG, SIBLINGS},
     ContractError,
 };
 
-/// Replies come when staking has refused to take a slot back.
-pub(super) const FREE: u64 = 1;
+/// Replies come when staking has refused to take a slot back, or to count what was paid.
+pub(super) const TOLD_STAKING: u64 = 1;
 
 fn provider_staking(storage: &dyn Storage) -> Result<Addr, ContractError> {
     let siblings = SIBLINGS.may_load(storage)?.ok_or(ContractError::NotWired)?;
@@ -222,8 +222,20 @@ pub(super) fn settle(deps: DepsMut<'_>, env: &Env, vouchers: &[SignedVoucher]) -
     }
     let config = CONFIG.load(ledger.storage())?;
     let rule_of = |model: &_| ask_payout(&deps.querier, &config.model_registry, model);
-    let (burnt, usages) = payroll.pay(&mut ledger, &config.treasury, rule_of)?;
-    let mut response = announce(ledger.close()?);
+    let paid = payroll.pay(&mut ledger, &config.treasury, rule_of)?;
+    let staking = provider_staking(ledger.storage());
+    let response = announce(ledger.close()?);
+    tell(response, &config, paid, staking)
+}
+
+/// What follows of payments: the burn, and one record for the registry and one for staking, whatever the latter says to it.
+fn tell(
+    mut response: Response,
+    config: &Config,
+    paid: Paid,
+    staking: Result<Addr, ContractError>,
+) -> Result<Response, ContractError> {
+    let Paid { burnt, usages, settled } = paid;
     if !burnt.is_zero() {
         let burn = to_json_binary(&Cw20ExecuteMsg::Burn { amount: burnt })?;
         response = response.add_message(message(&config.func_token, burn));
@@ -232,7 +244,20 @@ pub(super) fn settle(deps: DepsMut<'_>, env: &Env, vouchers: &[SignedVoucher]) -
         let record = to_json_binary(&registry::ExecuteMsg::Record { usages })?;
         response = response.add_message(message(&config.model_registry, record));
     }
+    if !settled.is_empty() {
+        let record = staking::ExecuteMsg::RecordSettled { work: settled };
+        response = response.add_submessage(told(&staking?, &record)?);
+    }
     Ok(response)
+}
+
+/// Whatever staking says to that, the money has moved: this contract has no say over a sibling's new code, and nobody's money waits
+/// for it.
+fn told(staking: &Addr, msg: &staking::ExecuteMsg) -> Result<SubMsg, ContractError> {
+    Ok(SubMsg::reply_on_error(
+        message(staking, to_json_binary(msg)?),
+        TOLD_STAKING,
+    ))
 }
 
 /// Says what has become of a voucher. Only what is wrong with the contract itself is an error.
@@ -364,14 +389,13 @@ pub(super) fn finalise(deps: DepsMut<'_>, env: &Env, number: u64) -> Result<Resp
     closed_response(ledger, number, slots)
 }
 
-/// Slots go back to staking. Whatever staking says to that, the money is out: this contract has no say over a sibling's new code, and
-/// nobody's money waits for it.
+/// Slots go back to staking.
 fn closed_response(ledger: Ledger<'_>, session: u64, deployments: Vec<u64>) -> Result<Response, ContractError> {
     let staking = provider_staking(ledger.storage())?;
     let response = announce(ledger.close()?);
     if deployments.is_empty() {
         return Ok(response);
     }
-    let free: Binary = to_json_binary(&staking::ExecuteMsg::Free { session, deployments })?;
-    Ok(response.add_submessage(SubMsg::reply_on_error(message(&staking, free), FREE)))
+    let free = staking::ExecuteMsg::Free { session, deployments };
+    Ok(response.add_submessage(told(&staking, &free)?))
 }

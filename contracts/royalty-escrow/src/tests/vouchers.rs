@@ -46,11 +46,13 @@ fn a_voucher_pays_everybody_what_it_adds_to_the_one_before() {
         "model": "demo/child", "units": { "requests": 100, "units_in": 1_000, "units_out": 0 }, "paid": "2330", "sunk": "60",
     }] } });
     let burn = serde_json::json!({ "burn": { "amount": "20" } });
+    let settled = serde_json::json!({ "record_settled": { "work": [{ "deployment": 1, "price": "2330" }] } });
     assert_eq!(
         messages(&response),
         [
             (addr("func").into_string(), burn),
-            (addr("registry").into_string(), usage)
+            (addr("registry").into_string(), usage),
+            (addr("staking").into_string(), settled)
         ]
     );
 
@@ -233,9 +235,16 @@ fn of_32_vouchers_of_32_sessions_a_bad_one_stops_no_other() {
         "paula, the treasury, the gateway, the parent, alice and bob"
     );
     let told = messages(&response);
-    assert_eq!(told.len(), 2);
+    assert_eq!(told.len(), 3);
     assert_eq!(told[0].1["burn"]["amount"], "620");
     assert_eq!(told[1].1["record"]["usages"][0]["units"]["requests"], 3_100);
+    let work = serde_json::json!([{ "deployment": 1, "price": (31 * 2_330).to_string() }]);
+    assert_eq!(
+        told[2].1["record_settled"]["work"], work,
+        "all of a deployment's at once"
+    );
+    let told = response.messages.last().unwrap();
+    assert_eq!(told.reply_on, cosmwasm_std::ReplyOn::Error, "staking stops no payment");
     escrow.sums();
 
     let mut crowd = vouchers.clone();

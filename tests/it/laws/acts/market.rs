@@ -4,7 +4,9 @@ use fxn_tests::{Host, Serving, FUNC, MODEL, PARENT, PROVIDERS};
 use schema::{
     price::{RoyaltyRate, Units, RATE_MAX},
     registry::{EndpointTerms, ExecuteMsg as Registry, ModelStatus, Parent, ReceiveMsg as Claim, Task, Unit, Usage},
-    staking::{DeploymentTerms, ExecuteMsg as Staking, Occupation, Penalty, ReceiveMsg as Bond, Vacancy},
+    staking::{
+        DeploymentTerms, Ended, ExecuteMsg as Staking, Occupation, Penalty, ReceiveMsg as Bond, SettledWork, Vacancy,
+    },
     ItemId, ModelId,
 };
 
@@ -241,7 +243,7 @@ pub(super) fn deploy(world: &World, dice: &mut Dice) -> Act {
 
 pub(super) fn unbond(world: &World, dice: &mut Dice) -> Act {
     let name = provider(world, dice);
-    let free = world.oracle.free_bond(world.addr(name).as_str());
+    let free = world.free_bond(world.addr(name).as_str());
     let part = [free / 9, free, 1][dice.roll(3)];
     let amount = dice.around(part).into();
     world.act(name, Msg::Staking(Staking::Unbond { amount }))
@@ -287,12 +289,35 @@ pub(super) fn remove(world: &World, dice: &mut Dice) -> Act {
     world.act(sender(dice, owner), Msg::Staking(Staking::Remove { deployment }))
 }
 
+/// The one who may come back, else one who may not yet or was never jailed.
+pub(super) fn unjail(world: &World, dice: &mut Dice) -> Act {
+    let (now, _) = world.clock();
+    let owners = world.oracle.stakes.keys().map(String::as_str);
+    let mut jailed: Vec<(u64, &str)> = owners
+        .filter_map(|owner| Some((world.oracle.jailed_until(owner)?, owner)))
+        .collect();
+    jailed.sort_by_key(|(until, _)| *until > now);
+    let owner = match jailed.first() {
+        Some((_, owner)) if !dice.rarely(4) => (*owner).to_owned(),
+        _ => world.addr(provider(world, dice)).into_string(),
+    };
+    let right = name_of(world, &cosmwasm_std::Addr::unchecked(&owner));
+    let msg = Staking::Unjail { provider: owner };
+    world.act(sender(dice, right), Msg::Staking(msg))
+}
+
 /// Slots are to be taken or given back, or a competitor punished, by somebody who is neither the orchestrator nor the escrow.
 pub(super) fn of_orchestrator(world: &World, dice: &mut Dice) -> Act {
     let item = item(world, dice);
     let deployments = vec![deployment(world, dice).0];
     let session = 1;
-    let msg = match dice.roll(4) {
+    let msg = match dice.roll(5) {
+        4 => {
+            let (deployment, price) = (deployments[0], dice.around(FUNC).into());
+            Staking::RecordSettled {
+                work: vec![SettledWork { deployment, price }],
+            }
+        }
         0 => Staking::Reserve { session, deployments },
         1 => Staking::Free { session, deployments },
         2 => {
@@ -305,15 +330,24 @@ pub(super) fn of_orchestrator(world: &World, dice: &mut Dice) -> Act {
 }
 
 fn vacate(world: &World, dice: &mut Dice, item: ItemId, deployments: Vec<u64>) -> Staking {
-    let penalty = Some(Penalty {
-        deployment: deployments[0],
-        price: dice.around(FUNC).into(),
-        beneficiary: world.addr("mallory").into_string(),
-    });
+    let named = deployments[0];
+    let price = dice.around(FUNC).into();
+    let ended = match dice.roll(3) {
+        0 => Ended::Settled { price },
+        1 => Ended::LinkFault {
+            sender: named,
+            receiver: named,
+        },
+        _ => Ended::Missed(Penalty {
+            deployment: named,
+            price,
+            beneficiary: world.addr("mallory").into_string(),
+        }),
+    };
     let items = vec![Vacancy {
         item,
         deployments,
-        penalty,
+        ended,
     }];
     Staking::Vacate { items }
 }

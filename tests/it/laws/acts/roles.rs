@@ -52,6 +52,11 @@ pub(super) fn update_params(world: &World, dice: &mut Dice) -> Act {
         orchestrator.migration_notice_seconds = dice.near(notice);
     }
     staking.miss_min = dice.around(100_000).into();
+    staking.conduct.audit_unit = ([1, 90][dice.roll(2)] * FUNC).into();
+    staking.conduct.jail_strikes = [2, 1, 0][dice.roll(3)];
+    staking.conduct.strike_window_seconds = [120, 5][dice.roll(2)];
+    staking.conduct.jail_seconds = [10, 0, 300][dice.roll(3)];
+    staking.conduct.fault_window_seconds = [60, 1][dice.roll(2)];
     escrow.fees = FeeBps {
         protocol_bps: [200, 0, 1_500][dice.roll(3)],
         audit_bps: u16::from(dice.rarely(12)),

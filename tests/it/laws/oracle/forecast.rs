@@ -11,12 +11,12 @@ use crate::laws::acts::{Act, Msg};
 const UNBONDING_MAX: usize = 7;
 
 impl Oracle {
-    /// None: it depends on more than the oracle knows.
-    pub(crate) fn forecast(&self, act: &Act, now: u64) -> Option<bool> {
+    /// None: it depends on more than the oracle knows. `free` is what its sender may unbond.
+    pub(crate) fn forecast(&self, act: &Act, free: u128, now: u64) -> Option<bool> {
         match &act.msg {
             Msg::Token(msg) => self.of_token(act, msg),
             Msg::Registry(msg) => self.of_registry(act, msg, now),
-            Msg::Staking(msg) => self.of_staking(act, msg, now),
+            Msg::Staking(msg) => self.of_staking(act, msg, free, now),
             Msg::Escrow(msg) => self.of_escrow(act, msg, now),
             Msg::Orchestrator(msg) => self.of_orchestrator(act, msg, now),
         }
@@ -101,7 +101,7 @@ impl Oracle {
         }
     }
 
-    fn of_staking(&self, act: &Act, msg: &staking::ExecuteMsg, now: u64) -> Option<bool> {
+    fn of_staking(&self, act: &Act, msg: &staking::ExecuteMsg, free: u128, now: u64) -> Option<bool> {
         use staking::ExecuteMsg as Staking;
         let contract = &self.contracts.provider_staking;
         let admin = self.admins.get(contract);
@@ -113,13 +113,17 @@ impl Oracle {
         };
         match msg {
             Staking::Unbond { amount } => Some(stake.is_some_and(|stake| {
-                let free = self.free_bond(act.sender.as_str());
                 !amount.is_zero() && amount.u128() <= free && stake.unbonding.len() < UNBONDING_MAX
             })),
             Staking::Withdraw {} => Some(stake.is_some_and(|stake| stake.unbonding.iter().any(|entry| entry.1 <= now))),
             Staking::RegisterProvider { .. } => stake.is_some().then_some(false),
             Staking::UpdateProvider { .. } => stake.is_none().then_some(false),
             Staking::Drain { deployment } | Staking::Remove { deployment } => (!own(deployment)).then_some(false),
+            Staking::Unjail { provider } => {
+                // Nobody has an operator in the stories.
+                let over = self.jailed_until(provider).is_some_and(|until| now >= until);
+                Some(over && act.sender.as_str() == provider)
+            }
             Staking::UpdateParams { .. } | Staking::ProposeAdmin { .. } => Self::role(admin, act),
             Staking::AcceptAdmin {} => Self::offered(admin, act),
             Staking::ProposeMigration { code_id, msg } => code(Word::Propose(*code_id, msg)),
@@ -129,6 +133,7 @@ impl Oracle {
             | Staking::Receive(_)
             | Staking::Occupy { .. }
             | Staking::Vacate { .. }
+            | Staking::RecordSettled { .. }
             | Staking::Reserve { .. }
             | Staking::Free { .. } => Some(false),
         }

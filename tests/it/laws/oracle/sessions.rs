@@ -195,7 +195,7 @@ impl Oracle {
     }
 
     /// What each voucher is worth, in their order, and who has it.
-    pub(super) fn settle_vouchers(&mut self, vouchers: &[SignedVoucher], events: &[Event]) {
+    pub(super) fn settle_vouchers(&mut self, vouchers: &[SignedVoucher], events: &[Event], now: u64) {
         let told: Vec<Result<(u128, u128), VoucherRefusal>> = fxn_tests::found(events, |event| match event {
             Event::VoucherSettled { paid, burnt, .. } => Some(Ok((paid.u128(), burnt.u128()))),
             Event::VoucherRefused { reason, .. } => Some(Err(*reason)),
@@ -207,6 +207,7 @@ impl Oracle {
             let worth = self.settle_voucher(signed);
             if let Ok((model, parts)) = &worth {
                 *royalties.entry(model.clone()).or_default() += parts.royalty;
+                self.count_settled(signed.voucher.deployment, parts.total(), now);
             }
             expected.push(worth.map(|(_, parts)| (parts.total(), parts.burn)));
         }

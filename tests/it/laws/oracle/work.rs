@@ -69,13 +69,20 @@ impl Oracle {
                 }
                 Event::Settled { item, paid, burnt } => {
                     let parts = self.settle(*item);
+                    for deployment in self.chains[item].clone() {
+                        self.count_settled(deployment, parts.total(), now);
+                    }
                     assert_eq!(
                         (paid.u128(), burnt.u128()),
                         (parts.total(), parts.burn),
                         "statement 4: {item} costs what its proven units cost by its pinned terms"
                     );
                 }
-                Event::ItemMissed { item, deployment, .. } => self.penalise(*item, *deployment),
+                Event::ItemMissed { item, deployment, .. } => {
+                    self.penalise(*item, *deployment);
+                    let owner = self.deployments[deployment].owner.clone();
+                    self.strike(&owner, now);
+                }
                 Event::JobEnded { job, .. } => ended.push(*job),
                 _ => {}
             }

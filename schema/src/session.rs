@@ -137,6 +137,29 @@ impl CloseConsent {
     }
 }
 
+/// Proves to a host that whoever speaks has the session key: signed over the host's own random number, so that it is worth nothing
+/// elsewhere or later.
+#[cw_serde]
+#[derive(Copy, Eq)]
+pub struct SessionHello {
+    pub session: u64,
+    pub deployment: u64,
+    /// 32 random bytes from the host.
+    pub nonce: Digest,
+}
+
+impl SessionHello {
+    /// What the session key signs. The domain is that of the escrow.
+    pub fn digest(&self, domain: &Domain) -> Digest {
+        domain
+            .preimage("session-hello")
+            .u64(self.session)
+            .u64(self.deployment)
+            .bytes(self.nonce.0)
+            .digest()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

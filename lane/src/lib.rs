@@ -1,6 +1,13 @@
 //! Sessions off the chain: what a client and the hosts of its session say to each other, and what each may believe.
 //!
 //! The messages are in `proto/lane.proto`; what is signed in them is in `schema::session`.
+//!
+//! - [`issuer`]: what a client promises to a host.
+//! - [`driver`]: the client's side of the conversation: many requests, over whichever hosts do them best.
+
+pub mod driver;
+pub mod issuer;
+pub mod terms;
 
 /// Generated from `proto/lane.proto`.
 pub mod proto {

@@ -1,6 +1,12 @@
 //! Sessions off the chain: what a client and the hosts of its session say to each other, and what each may believe.
 //!
 //! The messages are in `proto/lane.proto`; what is signed in them is in `schema::session`.
+//!
+//! - [`acceptor`]: what a host believes of a client.
+//! - [`terms`]: what both know of the session.
+
+pub mod acceptor;
+pub mod terms;
 
 /// Generated from `proto/lane.proto`.
 pub mod proto {

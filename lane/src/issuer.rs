@@ -43,7 +43,9 @@ pub enum IssueError {
         allocated: Uint128,
     },
     /// A host claims more than it has shown.
-    #[error("deployment {deployment} wants {claimed} ufunc for work that it has shown nothing of, {conceded} are conceded")]
+    #[error(
+        "deployment {deployment} wants {claimed} ufunc for work that it has shown nothing of, {conceded} are conceded"
+    )]
     Unproven {
         /// Who claims.
         deployment: u64,
@@ -139,10 +141,16 @@ impl Issuer {
 
     /// Makes sure that a request can be paid for before it is begun.
     pub fn reserve(&mut self, units: Units) -> Result<(), IssueError> {
+        self.can_reserve(units)?;
+        self.reserved = add(self.reserved, units);
+        Ok(())
+    }
+
+    /// Whether it could be paid for.
+    pub fn can_reserve(&self, units: Units) -> Result<(), IssueError> {
         self.check_units(units)?;
         let wanted = add(add(self.owed, self.reserved), units);
         self.check_allocation(wanted)?;
-        self.reserved = add(self.reserved, units);
         Ok(())
     }
 

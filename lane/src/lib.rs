@@ -2,9 +2,12 @@
 //!
 //! The messages are in `proto/lane.proto`; what is signed in them is in `schema::session`.
 //!
+//! - [`acceptor`]: what a host believes of a client.
 //! - [`issuer`]: what a client promises to a host.
 //! - [`driver`]: the client's side of the conversation: many requests, over whichever hosts do them best.
+//! - [`terms`]: what both know of the session.
 
+pub mod acceptor;
 pub mod driver;
 pub mod issuer;
 pub mod terms;

@@ -73,10 +73,11 @@ impl Town {
             town.services.push(Service::start(devnet));
         }
         until("the network", || town.at("network.json").is_file().then_some(()));
-        for key in ["creator", "provider", "developer"] {
+        for key in ["creator", "provider", "operator", "developer"] {
             town.run(&["keys", "new", key]);
             town.run(&["--key", key, "wallet", "faucet", "2000"]);
         }
+        town.run(&["keys", "new", "host"]);
         town.run(&["--key", "developer", "wallet", "deposit", "1000"]);
         town
     }
@@ -170,8 +171,12 @@ impl Town {
             let sla = ["--sla", "base=30,rate=1,units=64,penalty=1000"];
             self.run(&[&deploy[..], &terms, &sla].concat());
         }
-        let mut run = self.fxn(&["--key", "provider", "provider", "run"]);
+        // The owner's key is needed nowhere from here on.
+        let owner = self.address("provider");
+        let mut run = self.fxn(&["--key", "operator", "provider", "run", "--provider", &owner]);
         run.args([
+            "--host-key-name",
+            "host",
             "--listen",
             "127.0.0.1:0",
             "--status",
@@ -196,8 +201,13 @@ impl Town {
     }
 
     fn register(&self, endpoint: &str) {
-        let name = ["--name", "box", "--endpoint", endpoint, "--host-key-name", "provider"];
-        self.run(&[&["--key", "provider", "provider", "register"][..], &name].concat());
+        let name = ["--name", "box", "--endpoint", endpoint, "--host-key-name", "host"];
+        let operator = ["--operator", &self.address("operator")];
+        self.run(&[&["--key", "provider", "provider", "register"][..], &name, &operator].concat());
+    }
+
+    fn address(&self, key: &str) -> String {
+        self.run(&["keys", "show", key])["address"].as_str().unwrap().to_owned()
     }
 
     /// Submits a job and waits for its result.

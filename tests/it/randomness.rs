@@ -154,7 +154,8 @@ fn a_halt_before_the_deadline_moves_neither_the_round_nor_what_is_drawn() {
                 protocol.expires(item).unwrap_err().downcast::<ContractError>().unwrap(),
                 ContractError::TooFewBlocks { .. }
             ));
-            protocol.seconds_pass(20);
+            // A block a second: more than the item's whole time takes without a halt.
+            protocol.seconds_pass(30);
         } else {
             protocol.evidence_window_passes(item);
             round_becomes_due(&mut protocol, round);

@@ -10,7 +10,7 @@ pub(crate) mod stop;
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::{context::Context, keys::KeyName, provider::check_registered};
+use crate::{context::Context, keys::KeyName, provider::check_registered, wallet::check_address};
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
@@ -34,13 +34,16 @@ pub(crate) async fn run_both(context: &Context, run: Run) -> anyhow::Result<()> 
     // After the last prompt, where Ctrl-C has to end the program by itself.
     let stop = stop::stop_signal()?;
     let own_address = wallet.address(&network.bech32_prefix);
-    let registered = async { check_registered(&context.client().await?, &own_address).await };
+    let host_config = host::configure(context, None, &run.host, &own_address)?;
+    // The key that signs transactions may be an operator's; host and relayer serve the same provider.
+    let provider = host_config.provider.clone();
+    check_address(&provider, &network.bech32_prefix)?;
+    let registered = async { check_registered(&context.client().await?, &provider).await };
     match stop.run_until_cancelled(registered).await {
         Some(registered) => registered?,
         None => return Ok(()),
     }
-    let host_config = host::configure(context, None, &run.host, &own_address)?;
-    let relayer_config = relayer::configure(context, None, &run.relayer, Some(&own_address))?;
+    let relayer_config = relayer::configure(context, None, &run.relayer, Some(&provider))?;
     let host = async {
         let until = stop.clone();
         let result = inference_host::run(host_config, network.clone(), host_key, until.cancelled_owned()).await;

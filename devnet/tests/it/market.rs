@@ -193,6 +193,9 @@ fn next_registry() -> Box<dyn cw_multi_test::Contract<cosmwasm_std::Empty>> {
     Box::new(cw_multi_test::ContractWrapper::new(execute, instantiate, query).with_migrate(migrate))
 }
 
+/// Of the first code after those of the market: one for each contract.
+const NEW_CODE: u64 = 7;
+
 #[tokio::test]
 async fn contracts_own_themselves_and_are_migrated_by_their_own_hand() {
     let mut params = params();
@@ -235,7 +238,7 @@ async fn contracts_own_themselves_and_are_migrated_by_their_own_hand() {
         assert!(refusal.contains(words), "{refusal}");
     }
     let propose = registry::ExecuteMsg::ProposeMigration {
-        code_id: 6,
+        code_id: NEW_CODE,
         msg: b"{}".into(),
     };
     admin
@@ -258,6 +261,6 @@ async fn contracts_own_themselves_and_are_migrated_by_their_own_hand() {
         .collect();
     assert_eq!(keys, ["_contract_address", "code_id", "msg_index"]);
     let info = market.client.contract_info(&contract).await.unwrap();
-    assert_eq!((info.code_id, info.admin), (6, Some(contract.clone())));
+    assert_eq!((info.code_id, info.admin), (NEW_CODE, Some(contract.clone())));
     assert_eq!(market.client.cw2(&contract).await.unwrap().version, "999.0.0");
 }

@@ -36,6 +36,8 @@ pub(super) enum Said {
     Wrong(String),
     /// Its stream has ended.
     Lost,
+    /// Another stream has begun since.
+    Forgotten,
 }
 
 /// Where a host stands in the chain.
@@ -103,6 +105,26 @@ pub(super) struct Attempt {
     pub(super) is_over: bool,
 }
 
+impl Leg {
+    /// Whether it may still be at work.
+    pub(super) fn is_awaited(&self) -> bool {
+        matches!(self.said, Said::Nothing)
+    }
+}
+
+impl Fault {
+    /// A sentence for people.
+    pub(super) fn reason(&self) -> &str {
+        match self {
+            Self::Request(reason)
+            | Self::Hosts { reason, .. }
+            | Self::Busy { reason, .. }
+            | Self::Credit { reason, .. }
+            | Self::Over { reason, .. } => reason,
+        }
+    }
+}
+
 impl Attempt {
     /// `chain` from the first stage to the last.
     pub(super) fn new(
@@ -136,9 +158,16 @@ impl Attempt {
         self.legs.iter().position(|leg| leg.deployment == deployment)
     }
 
+    /// Everybody is paid.
+    pub(super) fn is_done(&self) -> bool {
+        self.legs.iter().all(|leg| matches!(leg.said, Said::Paid(_)))
+    }
+
     /// Nobody will say anything any more that matters.
     pub(super) fn is_silent(&self) -> bool {
-        self.legs.iter().all(|leg| !matches!(leg.said, Said::Nothing | Said::Stated(_)))
+        self.legs
+            .iter()
+            .all(|leg| !matches!(leg.said, Said::Nothing | Said::Stated(_)))
     }
 
     /// A receipt for this number, from the stream of this deployment.
@@ -170,7 +199,10 @@ impl Attempt {
             return Err("its receipt is for another request".into());
         }
         let Outcome::Done = receipt.outcome;
-        let (found, counted) = ((receipt.units_in, receipt.units_out), (self.units.units_in, self.units.units_out));
+        let (found, counted) = (
+            (receipt.units_in, receipt.units_out),
+            (self.units.units_in, self.units.units_out),
+        );
         if found != counted {
             return Err(format!(
                 "its receipt has {} units in and {} out, the request has {} and {}",
@@ -198,10 +230,16 @@ impl Attempt {
         self.output_bytes = self.output_bytes.saturating_add(bytes.len());
         let rows = u64::try_from(self.output.len()).unwrap_or(u64::MAX);
         if rows >= self.units.requests {
-            return self.wrong(place, format!("it sent more than the {} rows of the request", self.units.requests));
+            return self.wrong(
+                place,
+                format!("it sent more than the {} rows of the request", self.units.requests),
+            );
         }
         if self.output_bytes > self.output_bytes_max {
-            return self.wrong(place, format!("its output has more than {} bytes", self.output_bytes_max));
+            return self.wrong(
+                place,
+                format!("its output has more than {} bytes", self.output_bytes_max),
+            );
         }
         self.output.push(bytes);
         self.advance()
@@ -219,9 +257,18 @@ impl Attempt {
         self.ended(place, said)
     }
 
+    /// A new stream has told everything that this deployment has counted: what it says of this request later is counted already.
+    pub(super) fn forget(&mut self, deployment: u64) {
+        let legs = self.legs.iter_mut().filter(|leg| leg.deployment == deployment);
+        for leg in legs.filter(|leg| leg.said == Said::Lost) {
+            leg.said = Said::Forgotten;
+        }
+    }
+
     /// The stream of this deployment has ended.
     pub(super) fn lost(&mut self, deployment: u64) -> Vec<Effect> {
-        self.place(deployment).map_or_else(Vec::new, |place| self.ended(place, Said::Lost))
+        self.place(deployment)
+            .map_or_else(Vec::new, |place| self.ended(place, Said::Lost))
     }
 
     fn wrong(&mut self, place: usize, reason: String) -> Vec<Effect> {
@@ -273,12 +320,14 @@ impl Attempt {
             }
             input = signed.receipt.output_digest;
             leg.said = Said::Paid(signed.clone());
-            leg.is_reserved = false;
+            if std::mem::take(&mut leg.is_reserved) {
+                effects.push(Effect::Release(place));
+            }
             effects.push(Effect::Pay(place));
         }
         for (place, leg) in self.legs.iter_mut().enumerate() {
-            if leg.is_reserved && matches!(leg.said, Said::Refused { .. } | Said::Wrong(_) | Said::Lost) {
-                leg.is_reserved = false;
+            let has_ended = matches!(leg.said, Said::Refused { .. } | Said::Wrong(_) | Said::Lost);
+            if has_ended && std::mem::take(&mut leg.is_reserved) {
                 effects.push(Effect::Release(place));
             }
         }
@@ -287,7 +336,7 @@ impl Attempt {
                 self.is_over = true;
                 effects.push(Effect::Done);
             } else if let Some(fault) = self.fault() {
-                effects.extend(self.over());
+                self.over();
                 effects.push(Effect::Failed(fault));
             }
         }
@@ -295,22 +344,24 @@ impl Attempt {
     }
 
     /// The client does not wait any more.
-    pub(super) fn over(&mut self) -> Vec<Effect> {
+    pub(super) fn over(&mut self) {
         self.is_over = true;
         self.output.clear();
-        vec![]
     }
 
     /// Everybody has had time to say something. Who has stated what nobody before him can confirm has done his part as far as we know.
     pub(super) fn finish(&mut self) -> Vec<Effect> {
-        let mut effects = self.over();
+        self.over();
+        let mut effects = vec![];
         let mut is_broken = false;
         let last = self.legs.len().saturating_sub(1);
         for (place, leg) in self.legs.iter_mut().enumerate() {
             let is_unlinked = is_broken && place != last && matches!(leg.said, Said::Stated(_));
-            if leg.is_reserved {
-                leg.is_reserved = false;
-                effects.push(if is_unlinked { Effect::Concede(place) } else { Effect::Release(place) });
+            if std::mem::take(&mut leg.is_reserved) {
+                effects.push(Effect::Release(place));
+            }
+            if is_unlinked {
+                effects.push(Effect::Concede(place));
             }
             is_broken |= !matches!(leg.said, Said::Paid(_));
         }
@@ -319,7 +370,11 @@ impl Attempt {
 
     /// Why it has failed, if it has.
     fn fault(&self) -> Option<Fault> {
-        let faults = self.legs.iter().enumerate().filter_map(|(place, leg)| self.fault_of(place, leg));
+        let faults = self
+            .legs
+            .iter()
+            .enumerate()
+            .filter_map(|(place, leg)| self.fault_of(place, leg));
         // A request at fault explains everything else.
         faults.min_by_key(|fault| match fault {
             Fault::Request(_) => 0,
@@ -338,7 +393,7 @@ impl Attempt {
         match &leg.said {
             Said::Nothing | Said::Stated(_) | Said::Paid(_) => None,
             Said::Wrong(reason) => Some(at_fault(vec![deployment], true, reason)),
-            Said::Lost => Some(at_fault(vec![deployment], false, "its stream has ended")),
+            Said::Lost | Said::Forgotten => Some(at_fault(vec![deployment], false, "its stream has ended")),
             Said::Refused {
                 code,
                 reason,

@@ -35,7 +35,10 @@ fn extend(spans: &[Span], stages: u8, chain: Vec<usize>, last: u8, found: &mut V
         found.push(chain);
         return;
     }
-    let class = chain.first().and_then(|first| spans.get(*first)).map(|span| &span.engine_class);
+    let class = chain
+        .first()
+        .and_then(|first| spans.get(*first))
+        .map(|span| &span.engine_class);
     for (place, span) in spans.iter().enumerate() {
         if span.first == next && Some(&span.engine_class) == class && span.last >= span.first {
             let longer = chain.iter().copied().chain([place]).collect();
@@ -62,7 +65,10 @@ impl Record {
         self.failures = 0;
         self.rests_until = None;
         let took = took.as_secs_f64();
-        self.seconds = Some(self.seconds.map_or(took, |known| known.mul_add(1.0 - LEARN, took * LEARN)));
+        self.seconds = Some(
+            self.seconds
+                .map_or(took, |known| known.mul_add(1.0 - LEARN, took * LEARN)),
+        );
     }
 
     pub(super) fn failed(&mut self, is_lie: bool, now: Instant) {

@@ -106,9 +106,18 @@ fn requests_that_could_not_all_be_paid_for_are_not_begun() {
 fn units_that_the_escrow_would_refuse_are_never_owed() {
     let mut issuer = issuer(1_000_000, 1_000_000);
     for wrong in [rows(0, 0), rows(0, 1), rows(2, 1), rows(1, UNITS_MAX + 1)] {
-        assert!(matches!(issuer.reserve(wrong), Err(IssueError::Units { .. })), "{wrong:?}");
-        assert!(matches!(issuer.deliver(wrong), Err(IssueError::Units { .. })), "{wrong:?}");
-        assert!(matches!(issuer.concede(wrong), Err(IssueError::Units { .. })), "{wrong:?}");
+        assert!(
+            matches!(issuer.reserve(wrong), Err(IssueError::Units { .. })),
+            "{wrong:?}"
+        );
+        assert!(
+            matches!(issuer.deliver(wrong), Err(IssueError::Units { .. })),
+            "{wrong:?}"
+        );
+        assert!(
+            matches!(issuer.concede(wrong), Err(IssueError::Units { .. })),
+            "{wrong:?}"
+        );
     }
     assert_eq!(issuer.owed(), Units::default());
 }
@@ -132,7 +141,10 @@ fn a_client_without_memory_goes_on_from_its_own_signature_and_believes_no_other(
         let mut forged = newest;
         change(&mut forged);
         let mut after = issuer(1_000_000, 1_000_000);
-        assert_eq!(after.welcomed(Some(&forged), rows(6, 21)), Err(IssueError::NotOurs { deployment: 3 }));
+        assert_eq!(
+            after.welcomed(Some(&forged), rows(6, 21)),
+            Err(IssueError::NotOurs { deployment: 3 })
+        );
         assert_eq!(after.owed(), Units::default());
     }
 }
@@ -174,7 +186,10 @@ enum Step {
     /// Begun and come to nothing.
     Fail(Units),
     /// The client loses its memory; the host shows one of the vouchers that it has and claims something.
-    Restart { shown: prop::sample::Index, claim: Units },
+    Restart {
+        shown: prop::sample::Index,
+        claim: Units,
+    },
     /// The host cashes one of the vouchers that it has.
     Cash(prop::sample::Index),
     TopUp(u128),

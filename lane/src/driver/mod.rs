@@ -75,6 +75,8 @@ pub struct Limits {
     /// For receipts of what is over.
     pub grace: Duration,
     pub attempts_max: u32,
+    /// First and longest pause of a host that failed; it doubles with every failure after another.
+    pub rest: (Duration, Duration),
     /// Requests on their way at once.
     pub requests_max: usize,
     /// Of one message, and of one output.
@@ -92,6 +94,7 @@ impl Default for Limits {
             patience: Duration::from_secs(120),
             grace: Duration::from_secs(5),
             attempts_max: 8,
+            rest: (Duration::from_millis(200), Duration::from_secs(60)),
             requests_max: 64,
             bytes_max: 64 << 20,
             conceded_max: Uint128::zero(),

@@ -9,9 +9,6 @@ use super::Span;
 
 /// Chains that are looked at; sessions with their 16 allocations have fewer where it matters.
 const CHAINS_MAX: usize = 256;
-/// First pause of a host that failed; it doubles with every failure after another.
-const PAUSE_FIRST: Duration = Duration::from_millis(200);
-const PAUSE_LONGEST: Duration = Duration::from_secs(60);
 /// A host that lied rests as long as one that has failed so many times.
 const LIE_WEIGHT: u32 = 8;
 /// Part of a new measurement in the learned time.
@@ -71,13 +68,14 @@ impl Record {
         );
     }
 
-    pub(super) fn failed(&mut self, is_lie: bool, now: Instant) {
+    /// `rest`: the first pause, and the longest.
+    pub(super) fn failed(&mut self, is_lie: bool, rest: (Duration, Duration), now: Instant) {
         let weight = if is_lie { LIE_WEIGHT } else { 1 };
         self.failures = self.failures.saturating_add(weight);
         let doublings = self.failures.saturating_sub(1).min(16);
-        let pause = PAUSE_FIRST.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX));
+        let pause = rest.0.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX));
         // Half of it is drawn, so that clients do not return all at once.
-        let drawn = pause.min(PAUSE_LONGEST).mul_f64(rand::thread_rng().gen_range(0.5..1.0));
+        let drawn = pause.min(rest.1).mul_f64(rand::thread_rng().gen_range(0.5..1.0));
         self.rests(drawn, now);
     }
 

@@ -381,14 +381,14 @@ impl Inner {
             link.trouble = Some(fault.reason().to_owned());
             match fault {
                 Fault::Request(_) => {}
-                Fault::Hosts { is_lie, .. } => link.record.failed(*is_lie, now),
+                Fault::Hosts { is_lie, .. } => link.record.failed(*is_lie, self.limits.rest, now),
                 Fault::Busy { retry_after_ms, .. } => {
                     let asked = Duration::from_millis((*retry_after_ms).into());
                     link.record.rests(asked.clamp(BUSY_LEAST, self.limits.attempt), now);
                 }
                 Fault::Credit { .. } => {
                     // It has counted what we do not know of: a new welcome tells what.
-                    link.record.failed(false, now);
+                    link.record.failed(false, self.limits.rest, now);
                     link.is_stale = true;
                 }
                 Fault::Over { reason, .. } => link.over = Some(reason.clone()),
@@ -422,7 +422,7 @@ impl Inner {
             return Err("it has no part in the session".into());
         };
         if let Err(error) = link.issuer.welcomed(shown.as_ref(), counted) {
-            link.record.failed(true, now);
+            link.record.failed(true, self.limits.rest, now);
             return Err(error.to_string());
         }
         let requests_max = u32::try_from(self.limits.requests_max).unwrap_or(u32::MAX);
@@ -576,7 +576,7 @@ impl Inner {
         if code == Code::Session {
             link.over = Some(reason.to_owned());
         }
-        link.record.failed(false, Instant::now());
+        link.record.failed(false, self.limits.rest, Instant::now());
         true
     }
 }

@@ -179,6 +179,8 @@ pub struct Seen {
     pub owed: Units,
     /// Promised since the session was opened, in ufunc.
     pub promised: Uint128,
+    /// Of the newest voucher.
+    pub sequence: u64,
     /// Of it, without proof.
     pub conceded: Uint128,
     /// Not promised yet, in ufunc.
@@ -347,6 +349,27 @@ impl Driver {
         }
         drop(state);
         self.inner.changed.notify_waiters();
+    }
+
+    /// Waits until a whole chain has welcomed us. An error says what stands in the way.
+    pub async fn ready(&self, patience: Duration) -> Result<(), String> {
+        let deadline = Instant::now().checked_add(patience);
+        loop {
+            if self.inner.is_ready() {
+                return Ok(());
+            }
+            if deadline.is_none_or(|deadline| Instant::now() >= deadline) {
+                return Err(self.inner.trouble());
+            }
+            let changed = self.inner.changed.notified();
+            // A change before this line is seen a moment later.
+            let _ = tokio::time::timeout(LOOK_AGAIN, changed).await;
+        }
+    }
+
+    /// The first chain of the session that could be paid for so much more work; None: no chain alone could.
+    pub fn payable(&self, units: Units) -> Option<Vec<u64>> {
+        self.inner.payable(units)
     }
 
     /// How every deployment of the session stands, in the order of the setup.

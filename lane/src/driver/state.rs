@@ -537,6 +537,23 @@ impl Inner {
         }
     }
 
+    pub(super) fn is_ready(&self) -> bool {
+        let state = self.lock();
+        let is_welcome = |place: &usize| state.links.get(*place).is_some_and(|link| link.port.is_some());
+        self.chains.iter().any(|chain| chain.iter().all(is_welcome))
+    }
+
+    pub(super) fn payable(&self, units: schema::price::Units) -> Option<Vec<u64>> {
+        let state = self.lock();
+        let can = |place: &usize| {
+            let link = state.links.get(*place);
+            link.is_some_and(|link| link.issuer.can_reserve(units).is_ok())
+        };
+        let chain = self.chains.iter().find(|chain| chain.iter().all(can))?;
+        let members = chain.iter().filter_map(|place| self.spans.get(*place));
+        Some(members.map(|span| span.terms.deployment).collect())
+    }
+
     pub(super) fn seen(&self) -> Vec<Seen> {
         let state = self.lock();
         let pairs = state.links.iter().zip(&self.spans);
@@ -545,6 +562,7 @@ impl Inner {
             is_welcome: link.port.is_some(),
             owed: link.issuer.owed(),
             promised: link.issuer.amount(),
+            sequence: link.issuer.sequence(),
             conceded: link.issuer.conceded(),
             left: link.issuer.left(),
             trouble: link.over.clone().or_else(|| link.trouble.clone()),

@@ -7,10 +7,7 @@ pub(crate) mod open;
 mod show;
 mod topup;
 
-pub(crate) use self::{
-    close::end,
-    show::{held, releasable_at},
-};
+pub(crate) use self::show::{held, releasable_at};
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use client::{Client, ClientError};

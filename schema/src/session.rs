@@ -252,8 +252,11 @@ mod tests {
             nonce: Digest([3; 32]),
         };
         let mut digests: Vec<Digest> = domains().iter().map(|domain| hello.digest(domain)).collect();
-        let changes: [fn(&mut SessionHello); 3] =
-            [|h| h.session = 90, |h| h.deployment = 90, |h| h.nonce = Digest([90; 32])];
+        let changes: [fn(&mut SessionHello); 3] = [
+            |h| h.session = 90,
+            |h| h.deployment = 90,
+            |h| h.nonce = Digest([90; 32]),
+        ];
         for change in changes {
             let mut changed = hello;
             change(&mut changed);

@@ -56,16 +56,18 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         prop::bool::weighted(0.05),
         prop::bool::weighted(0.05),
     )
-        .prop_map(|((rows, each), out, fewer, sequence, more, other_session, forged)| Offer {
-            rows,
-            each,
-            out,
-            fewer,
-            sequence,
-            more,
-            other_session,
-            forged,
-        });
+        .prop_map(
+            |((rows, each), out, fewer, sequence, more, other_session, forged)| Offer {
+                rows,
+                each,
+                out,
+                fewer,
+                sequence,
+                more,
+                other_session,
+                forged,
+            },
+        );
     let act = prop_oneof![
         8 => offer.prop_map(Act::Offer),
         3 => Just(Act::Settle),

@@ -22,7 +22,6 @@ use schema::{
     price::Units,
     session::{CloseConsent, SignedSessionReceipt, SignedVoucher},
     work::{HeldVouchers, SettlementNews},
-    Digest,
 };
 
 use super::client::{news, opened, request, settle, units, voucher, Attendant};
@@ -66,7 +65,6 @@ struct Story {
     number: u64,
     /// Units of one request, once it is known.
     price: Option<Units>,
-    outputs: BTreeSet<Digest>,
 }
 
 impl Story {
@@ -125,7 +123,6 @@ impl Story {
             begun: Instant::now(),
             number: 0,
             price: None,
-            outputs: BTreeSet::new(),
         }
     }
 
@@ -142,8 +139,6 @@ impl Story {
         }
         for host in &mut self.hosts {
             host.revive();
-            // Both compute the same here: what differs are the sessions.
-            host.orders.error = 0.0;
         }
         assert!(
             self.begun.elapsed() < PATIENCE,
@@ -255,7 +250,6 @@ impl Story {
             return false;
         };
         assert_eq!(merkle::root(&rows), expected);
-        self.outputs.insert(expected);
         true
     }
 
@@ -400,7 +394,6 @@ impl Story {
 
     /// Who has what in the end.
     fn account_for(&self, bought: u64) {
-        assert_eq!(self.outputs.len(), 1, "the same rows have one answer");
         let deaths = u64::from(self.hosts[0].deaths + self.hosts[1].deaths);
         let (rows, opened) = (TEXTS.len() as u64, self.opened());
         for (role, account) in self.accounts.iter().enumerate() {

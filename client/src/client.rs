@@ -217,17 +217,21 @@ impl Client {
 
     /// Makes sure that every contract is the one that the network file says it is. Their names and versions, by address.
     pub async fn check_contracts(&self) -> Result<Vec<(String, ContractVersion)>, ClientError> {
-        let checks = self.contracts().by_name().map(|(expected, address)| async move {
-            let recorded = self.cw2(address).await?;
-            match recorded.contract == expected {
-                true => Ok((address.to_owned(), recorded)),
-                false => Err(ClientError::WrongContract {
-                    address: address.to_owned(),
-                    expected,
-                    found: recorded.contract,
-                }),
-            }
-        });
+        let checks = self
+            .contracts()
+            .by_name()
+            .into_iter()
+            .map(|(expected, address)| async move {
+                let recorded = self.cw2(address).await?;
+                match recorded.contract == expected {
+                    true => Ok((address.to_owned(), recorded)),
+                    false => Err(ClientError::WrongContract {
+                        address: address.to_owned(),
+                        expected,
+                        found: recorded.contract,
+                    }),
+                }
+            });
         futures::future::try_join_all(checks).await
     }
 

@@ -63,15 +63,18 @@ pub struct Contracts {
 }
 
 impl Contracts {
-    /// The contracts that every network has, by the names that they record of themselves (cw2).
-    pub fn by_name(&self) -> [(&'static str, &str); 5] {
-        [
-            ("func-token", &self.func_token),
+    /// The contracts of this network, by the names that they record of themselves (cw2), in the order in which they are made.
+    pub fn by_name(&self) -> Vec<(&'static str, &str)> {
+        let beacon = self.randomness_beacon.as_deref();
+        let mut all = vec![
+            ("func-token", self.func_token.as_str()),
             ("model-registry", &self.model_registry),
             ("provider-staking", &self.provider_staking),
             ("royalty-escrow", &self.royalty_escrow),
-            ("job-orchestrator", &self.job_orchestrator),
-        ]
+        ];
+        all.extend(beacon.map(|beacon| ("randomness-beacon", beacon)));
+        all.push(("job-orchestrator", &self.job_orchestrator));
+        all
     }
 
     /// Every address of the deployment, in the order of the fields.

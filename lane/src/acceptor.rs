@@ -239,17 +239,20 @@ impl Acceptor {
         Ok(())
     }
 
-    /// What an open request will come to. One that could not be paid for is not worth beginning, and not open any more.
+    /// What an open request will come to. One that cannot be paid for is not worth beginning; it stays as it was.
     pub fn measure(&mut self, number: u64, units: Units) -> Result<(), RequestError> {
-        let most = self.open.remove(&number).ok_or(RequestError::NotOpen(number))?.units;
+        let most = self.open.get(&number).ok_or(RequestError::NotOpen(number))?.units;
         let (rows, max) = (most.requests, self.terms.units_max(most.requests));
         if units.requests != rows || !(u128::from(rows)..=max).contains(&total(units)) {
             let found = total(units);
             return Err(RequestError::Units { rows, found, max });
         }
         // Others that are not measured yet are held against nobody: they are measured in their turn.
-        let measured = self.open.values().filter(|open| open.is_measured);
-        let others = measured.fold(self.kept.counted, |sum, open| add(sum, open.units));
+        let measured = self
+            .open
+            .iter()
+            .filter(|(other, open)| **other != number && open.is_measured);
+        let others = measured.fold(self.kept.counted, |sum, (_, open)| add(sum, open.units));
         let (price, allocated) = (self.terms.price(add(others, units))?, self.standing.amount);
         if price > allocated {
             return Err(RequestError::Allocation { price, allocated });

@@ -12,6 +12,7 @@
 //! - [`source`]: blocks become "this item is ours" and "this one is over".
 //! - [`tracker`]: tells the host about an item, follows it, hands its proof in, testifies after a missed deadline.
 //! - [`keeper`]: expires what is overdue, after a random wait and a second look.
+//! - [`settler`]: vouchers of sessions that the host holds, on a schedule.
 //! - [`submitter`], behind [`queue`]: the only way on chain; batches, and writes down what it sends before it sends it.
 //! - [`checkpoint`]: what survives a crash, on a [`disk`]; [`book`]: how the tasks change it. [`chain`] and [`host`]: the two ends. [`status`]: what it says about itself.
 //! - [`keeper`], with [`rounds`]: what any relayer does for everybody.
@@ -37,6 +38,7 @@ pub mod queue;
 pub mod relayer;
 pub mod retry;
 pub mod rounds;
+pub mod settler;
 pub mod source;
 pub mod status;
 pub mod submitter;

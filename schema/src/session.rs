@@ -245,6 +245,33 @@ mod tests {
     }
 
     #[test]
+    fn every_field_of_a_hello_is_signed_and_it_is_no_consent() {
+        let hello = SessionHello {
+            session: 1,
+            deployment: 2,
+            nonce: Digest([3; 32]),
+        };
+        let mut digests: Vec<Digest> = domains().iter().map(|domain| hello.digest(domain)).collect();
+        let changes: [fn(&mut SessionHello); 3] = [
+            |h| h.session = 90,
+            |h| h.deployment = 90,
+            |h| h.nonce = Digest([90; 32]),
+        ];
+        for change in changes {
+            let mut changed = hello;
+            change(&mut changed);
+            digests.push(changed.digest(&domain()));
+        }
+        let consent = CloseConsent {
+            session: 1,
+            deployment: 2,
+            sequence: 3,
+        };
+        digests.push(consent.digest(&domain()));
+        assert_all_differ(digests);
+    }
+
+    #[test]
     fn every_field_of_a_session_receipt_is_signed() {
         let other = Digest([99; 32]);
         let changes: [fn(&mut SessionReceipt, Digest); 12] = [

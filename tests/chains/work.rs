@@ -2,8 +2,15 @@
 
 use std::time::Duration;
 
+use beacon::Secret;
+use client::Call;
 use fxn_tests::{links_of, Protocol, Work};
-use schema::{orchestrator::JobStatus, receipt::Attestation, ItemId};
+use schema::{
+    orchestrator::JobStatus,
+    randomness::{ConfigResponse, ExecuteMsg, QueryMsg},
+    receipt::Attestation,
+    ItemId,
+};
 use serde_json::{json, Value};
 
 use crate::side::Side;
@@ -95,6 +102,16 @@ async fn grows(side: &Side, height: u64) {
     }
 }
 
+/// Numbers of rounds are a matter of each chain's clock, so nothing is told of this one.
+async fn posts_round(side: &mut Side, round: u64) {
+    let beacon = side.client.contracts().randomness_beacon.clone().unwrap();
+    let config: ConfigResponse = side.client.query(&beacon, &QueryMsg::Config {}).await.unwrap();
+    passes(side, config.schedule.time_of(round)).await;
+    let signature = Secret::development().sign(round);
+    let post = Call::execute(&beacon, &ExecuteMsg::PostRound { round, signature }).unwrap();
+    side.does_quietly("relayer", post).await;
+}
+
 pub(crate) async fn is_missed_and_refunded(side: &mut Side) {
     let contracts = side.client.contracts().clone();
     let orchestrator = contracts.job_orchestrator.as_str();
@@ -118,6 +135,7 @@ pub(crate) async fn is_missed_and_refunded(side: &mut Side) {
         .await;
     passes(side, known.evidence_until).await;
     grows(side, assigned_height + known.evidence_until - known.assigned_at).await;
+    posts_round(side, known.redraw_round.unwrap()).await;
     side.executes(
         "it is expired",
         "gateway",

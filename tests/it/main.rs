@@ -15,6 +15,7 @@ mod failover;
 mod first_light;
 mod garbage;
 mod holds;
+mod lane;
 mod laws;
 mod migration;
 mod orders;

@@ -100,6 +100,7 @@ impl Market {
         let tiny = Tiny::split(folder.path());
         let mut crew = Crew::default();
         let client = start_chain(&mut crew, &folder.path().join("devnet"), plan.block_time).await;
+        start_beacon(&mut crew, &folder.path().join("beacon"));
         let faucet = Account::new(client.clone(), Wallet::dev("faucet"));
         let creator = Account::new(client.clone(), Wallet::random());
         let providers = (0..plan.providers).map(|number| {
@@ -295,7 +296,8 @@ impl Market {
 
     /// Everything that answers `/metrics`, or could: a name and an address.
     pub(crate) fn services(&self) -> Vec<(&'static str, String)> {
-        let mut services = vec![("devnet", self.chain_metrics())];
+        let beacon = self.told("beacon", "answers at http://");
+        let mut services = vec![("devnet", self.told("devnet", "Metrics: http://")), ("beacon", beacon)];
         for provider in &self.providers {
             services.push(("host", provider.host.clone()));
             services.push(("relayer", provider.relayer.clone()));
@@ -305,11 +307,15 @@ impl Market {
 }
 
 impl Market {
-    /// Where the chain's metrics are, out of what it said at its start.
-    fn chain_metrics(&self) -> String {
-        let said = fs::read_to_string(self.folder().join("devnet/devnet.log")).unwrap();
-        let (_, rest) = said.split_once("Metrics: http://").unwrap();
-        rest.split('/').next().unwrap().to_owned()
+    /// An address out of what a service said at its start.
+    fn told(&self, service: &str, before: &str) -> String {
+        let said = fs::read_to_string(self.folder().join(format!("{service}/{service}.log"))).unwrap();
+        let (_, rest) = said.split_once(before).unwrap();
+        rest.split(['/', '\n'])
+            .next()
+            .unwrap()
+            .trim_end_matches(". Ctrl-C stops it.")
+            .to_owned()
     }
 }
 
@@ -348,6 +354,14 @@ impl Provider {
         command.envs(settings.iter().copied());
         (command, String::new())
     }
+}
+
+/// The embedded chain signs rounds itself; this is the service that other networks have for it.
+fn start_beacon(crew: &mut Crew, home: &Path) {
+    fs::create_dir(home).unwrap();
+    let mut command = fxn(home);
+    command.args(["beacon", "--development", "--listen", "127.0.0.1:0"]);
+    crew.start("beacon", home, command, "");
 }
 
 async fn start_chain(crew: &mut Crew, home: &Path, block_time: &str) -> Client {

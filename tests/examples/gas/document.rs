@@ -23,17 +23,19 @@ pub(crate) struct Measured {
 }
 
 /// What contracts send each other: it is part of what makes them send it. A test compares all of them with the schemas.
-const INNER: [(&str, &str, &str); 11] = [
+const INNER: [(&str, &str, &str); 13] = [
     (
         TOKEN,
         "Send",
         "`ClaimNamespace`, `Bond`, `Deploy`, `Deposit`: whatever FUNC is sent for",
     ),
     (REGISTRY, "Receive", "`ClaimNamespace`"),
-    (REGISTRY, "Record", "`SubmitAttestations`"),
+    (REGISTRY, "Record", "`SubmitAttestations`, `SettleVouchers`"),
     (STAKING, "Receive", "`Bond`, `Deploy`"),
     (STAKING, "Occupy", "`SubmitJob`, `Expire`"),
     (STAKING, "Vacate", "`SubmitAttestations`, `Expire`"),
+    (STAKING, "Reserve", "`OpenSession`, `TopUp`"),
+    (STAKING, "Free", "`CloseSession`, `LeaveSession`, `FinaliseSession`"),
     (ESCROW, "Receive", "`Deposit`, `SendFrom`"),
     (ESCROW, "Penalty", "`Expire`, where somebody missed"),
     (ESCROW, "Hold", "`SubmitJob`"),

@@ -1,6 +1,8 @@
 //! Every message that somebody outside can send, once, in an order in which each succeeds. Told twice, with different people, it shows
 //! whether a message costs more in a larger market. What only contracts send each other is part of what makes them send it.
 
+use anyhow::Context as _;
+use beacon::Secret;
 use client::{Account, Call};
 use cosmwasm_std::{to_json_binary, Binary};
 use cw20::Cw20ExecuteMsg;
@@ -13,6 +15,7 @@ use fxn_tests::{
 use schema::{
     escrow, orchestrator,
     params::Params,
+    randomness,
     receipt::Attestation,
     registry::{self, ModelStatus},
     staking, ModelId, UFUNC,
@@ -29,6 +32,7 @@ pub(crate) const REGISTRY: &str = "model-registry";
 pub(crate) const STAKING: &str = "provider-staking";
 pub(crate) const ESCROW: &str = "royalty-escrow";
 pub(crate) const ORCHESTRATOR: &str = "job-orchestrator";
+pub(crate) const BEACON: &str = "randomness-beacon";
 
 /// Those with an admin.
 const GOVERNED: [&str; 4] = [REGISTRY, STAKING, ESCROW, ORCHESTRATOR];
@@ -84,6 +88,7 @@ pub(crate) async fn tell(meter: &mut Meter, name: &str, release: &str) -> anyhow
     story.working().await?;
     story.failing().await?;
     story.leaving().await?;
+    story.drawing_lots().await?;
     story.governing().await?;
     for contract in MIGRATING {
         story.migrating(contract, release).await?;
@@ -398,6 +403,22 @@ impl Story<'_> {
     }
 
     /// The first provider leaves.
+    /// The round that is due, by the development key, and the same once more.
+    async fn drawing_lots(&mut self) -> anyhow::Result<()> {
+        let beacon = self.params.beacon.as_ref().context("the profile has a beacon")?;
+        let now = self.meter.people.now().await?;
+        let round = beacon.schedule().newest_at(now).context("a round is due")?;
+        let post = randomness::ExecuteMsg::PostRound {
+            round,
+            signature: Secret::development().sign(round),
+        };
+        let developer = self.developer.clone();
+        for message in ["PostRound", "PostRound, known"] {
+            self.meter.execute(BEACON, message, &developer, &post).await?;
+        }
+        Ok(())
+    }
+
     async fn leaving(&mut self) -> anyhow::Result<()> {
         let provider = self.meter.people.account(&format!("{}-0", self.namespace));
         let question = staking::QueryMsg::Deployments {

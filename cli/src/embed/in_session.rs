@@ -16,7 +16,7 @@ use crate::{
     progress::Progress,
     session::{self, chain_seconds, keys, open},
     work::{
-        lane::{Lane, Load},
+        lane::{self, Lane, Load},
         order::{self, Order},
         prepare::Reader,
         rows,
@@ -54,7 +54,7 @@ pub(super) async fn embedded(
         "endpoint {endpoint} takes tensors, not texts: `fxn job submit --endpoint {endpoint} --input FILE.safetensors`"
     );
     let reader = Reader::open(client, &order.model, &offer).await?;
-    let load = Load::of_texts(&reader, &rows::of_texts(texts))?;
+    let load = Load::of_texts(&reader, &rows::of_texts(texts), lane::REQUEST)?;
     let session = match named {
         Some(session) => session,
         None => find_or_open(context, client, order, offer, &load, progress).await?,
@@ -151,7 +151,9 @@ async fn find_or_open(
             "it costs about {price} FUNC, --max-price allows {most}; nothing was spent"
         );
     }
-    let opened = open::carry_out(context, &account, &passphrase, &chosen).await?;
+    open::check_funds(&account, chosen.held).await?;
+    let key = keys::create(context, &passphrase)?;
+    let opened = open::carry_out(&account, &key, &chosen).await?;
     Ok(client.escrow().session(opened.session).await?)
 }
 

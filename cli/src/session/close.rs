@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use anyhow::{bail, ensure};
 use clap::Args;
-use client::{Account, Call, Client};
+use client::{Account, Call, Client, Wallet};
 use schema::{
     escrow::{AllocationState, Consent, SessionResponse},
     Event,
@@ -88,25 +88,26 @@ pub(super) async fn run(context: &Context, close: &Close) -> anyhow::Result<()> 
     let progress = Progress::for_people();
     let account = context.account().await?;
     let found = find(account.client(), close.session).await?;
-    let ended = end(
-        context,
-        &account,
-        &found,
-        (!close.no_consent).then_some(close.patience),
-        &progress,
-    )
-    .await?;
+    let has_key = keys::is_here(context, &found.session_key);
+    let key = match has_key && !close.no_consent && found.owner == account.address() {
+        true => Some(keys::open(context, found.session, &found.session_key)?),
+        false => None,
+    };
+    progress.step("asking the hosts to settle and to let go");
+    let mut ended = end(&account, &found, key.map(|key| (key, close.patience))).await?;
+    if !close.no_consent && !has_key {
+        let unsaid = ended.closing.iter_mut().filter(|it| it.why.is_none());
+        unsaid.for_each(|it| it.why = Some("the session's key is not in this home".to_owned()));
+    }
     progress.finish();
     context.output.print(&ended)
 }
 
-/// Ends what can be ended. `patience`: for consents; None: they are not asked for.
+/// Ends what can be ended. `asking`: the session's key, and how long hosts may take to consent; None: they are not asked.
 pub(crate) async fn end(
-    context: &Context,
     account: &Account,
     session: &SessionResponse,
-    patience: Option<Duration>,
-    progress: &Progress,
+    asking: Option<(Wallet, Duration)>,
 ) -> anyhow::Result<Ended> {
     let client = account.client();
     let (number, now) = (session.session, chain_seconds(client).await?);
@@ -133,16 +134,8 @@ pub(crate) async fn end(
     let open: Vec<u64> = not_closed().map(|it| it.deployment).collect();
     let mut reasons = BTreeMap::new();
     let mut consents = vec![];
-    match patience {
-        Some(patience) if keys::is_here(context, &session.session_key) => {
-            progress.step("asking the hosts to settle and to let go");
-            consents = ask(context, client, session, &open, patience, &mut reasons).await?;
-        }
-        Some(_) => reasons.extend(
-            open.iter()
-                .map(|it| (*it, "the session's key is not in this home".to_owned())),
-        ),
-        None => {}
+    if let Some((key, patience)) = asking {
+        consents = ask(client, session, key, &open, patience, &mut reasons).await?;
     }
     let is_closing = not_closed().all(|it| it.state == AllocationState::Closing);
     if is_closing && consents.is_empty() {
@@ -195,15 +188,14 @@ async fn carry_out(
 
 /// Consents that the escrow will take: it refuses all of them if one is for a voucher that is not settled.
 async fn ask(
-    context: &Context,
     client: &Client,
     session: &SessionResponse,
+    key: Wallet,
     open: &[u64],
     patience: Duration,
     reasons: &mut BTreeMap<u64, String>,
 ) -> anyhow::Result<Vec<Consent>> {
     let deadline = Instant::now().checked_add(patience);
-    let key = keys::open(context, session.session, &session.session_key)?;
     let driver = lane::driver(client, session, key, None).await?;
     let mut consents = vec![];
     for (deployment, answer) in driver.leave(open, patience).await {

@@ -1,6 +1,6 @@
 //! `fxn session`: money set apart for hosts, requests paid one by one off the chain, and an end that leaves nothing behind.
 
-mod close;
+pub(crate) mod close;
 mod flags;
 pub(crate) mod keys;
 pub(crate) mod open;

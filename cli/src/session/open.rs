@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use anyhow::{bail, ensure, Context as _};
 use clap::Args;
-use client::{Account, Client, NoPlan, Part, Plan, Wish};
+use client::{Account, Client, NoPlan, Part, Plan, Wallet, Wish};
 use schema::{
     escrow::{NewAllocation, NewSession},
     params::EscrowParams,
@@ -146,8 +146,9 @@ pub(super) async fn run(context: &Context, open: &Open) -> anyhow::Result<()> {
         [] => choose(client, order, offer, units, open.spares.into(), open.life).await?,
         named => name(client, order, offer, named, open.life).await?,
     };
-    let opened = carry_out(context, &account, &passphrase, &wanted).await?;
-    context.output.print(&opened)
+    check_funds(&account, wanted.held).await?;
+    let key = keys::create(context, &passphrase)?;
+    context.output.print(&carry_out(&account, &key, &wanted).await?)
 }
 
 /// When a session that lives so long expires, and how long its slots are paid for.
@@ -234,16 +235,9 @@ async fn name(
     })
 }
 
-/// Opens it.
-pub(crate) async fn carry_out(
-    context: &Context,
-    account: &Account,
-    passphrase: &str,
-    wanted: &Wanted,
-) -> anyhow::Result<Opened> {
+/// Opens it. `key` signs its vouchers.
+pub(crate) async fn carry_out(account: &Account, key: &Wallet, wanted: &Wanted) -> anyhow::Result<Opened> {
     let client = account.client();
-    check_funds(account, wanted.held).await?;
-    let key = keys::create(context, passphrase)?;
     let session = NewSession {
         model: wanted.order.model.clone(),
         version: Some(wanted.offer.version),
@@ -285,7 +279,7 @@ pub(crate) async fn carry_out(
 }
 
 /// A sentence that says what is missing, if anything is.
-pub(super) async fn check_funds(account: &Account, most: Func) -> anyhow::Result<()> {
+pub(crate) async fn check_funds(account: &Account, most: Func) -> anyhow::Result<()> {
     let available = order::available(account.client(), account.address()).await?;
     if available < most {
         let missing = Func(most.0.saturating_sub(available.0));

@@ -29,7 +29,7 @@ const READY_PATIENCE: Duration = Duration::from_secs(20);
 /// Requests on their way at once: hosts that give more credit are kept busy.
 const AT_ONCE: usize = 16;
 /// What one request carries: enough to fill a batch, little enough to lose.
-const REQUEST: shards::Limits = shards::Limits {
+pub(crate) const REQUEST: shards::Limits = shards::Limits {
     rows: 16,
     bytes: 256 * 1024,
     units: 1024,
@@ -65,7 +65,7 @@ pub(crate) struct Worked {
 
 impl Load {
     /// An error names the first text that the model does not take.
-    pub(crate) fn of_texts(reader: &Reader, rows: &[Row]) -> anyhow::Result<Self> {
+    pub(crate) fn of_texts(reader: &Reader, rows: &[Row], request: shards::Limits) -> anyhow::Result<Self> {
         let weights = reader.weights(Format::Text, rows)?;
         let mut load = Self {
             works: vec![],
@@ -73,7 +73,7 @@ impl Load {
             largest: Units::default(),
             tokens: weights.iter().map(|weight| weight.units).collect(),
         };
-        for range in shards::cut(&weights, REQUEST) {
+        for range in shards::cut(&weights, request) {
             let units = units(weights.get(range.clone()).unwrap_or_default());
             let inside = rows.get(range).unwrap_or_default();
             load.units.requests = load.units.requests.saturating_add(units.requests);

@@ -96,29 +96,21 @@ async fn finalised(desk: &Desk<'_>, number: u64) -> anyhow::Result<()> {
 }
 
 impl Session {
-    /// What the chain tells of it.
-    pub(super) fn count(&mut self, events: &[Event]) {
+    /// What the chain tells of it: hosts were paid what they were promised.
+    pub(super) fn check(&mut self, events: &[Event]) -> anyhow::Result<()> {
         let number = self.told.session;
-        let (mut settlements, mut paid) = (0_usize, 0_u128);
-        for event in events {
-            if let Event::VoucherSettled {
-                session, paid: more, ..
-            } = event
-            {
-                if *session == number {
-                    settlements = settlements.saturating_add(1);
-                    paid = paid.saturating_add(more.u128());
-                }
-            }
-        }
-        self.told.settlements = settlements;
-        self.told.paid = Func(paid);
-    }
-
-    /// Whether what hosts were promised is what they have been paid.
-    pub(super) fn check(&self, promised: Func) -> anyhow::Result<()> {
-        let paid = self.told.paid;
-        ensure!(paid == promised, "hosts were promised {promised} FUNC and paid {paid}");
+        let settled = events.iter().filter_map(|event| match event {
+            Event::VoucherSettled { session, paid, .. } if *session == number => Some(paid.u128()),
+            _ => None,
+        });
+        let settled: Vec<u128> = settled.collect();
+        let paid = Func(settled.iter().fold(0, |sum, paid| sum.saturating_add(*paid)));
+        let promised = self.told.paid;
+        ensure!(
+            paid == promised,
+            "the hosts of session {number} were promised {promised} FUNC and paid {paid}"
+        );
+        self.told.settlements = settled.len();
         Ok(())
     }
 }

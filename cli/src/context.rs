@@ -8,6 +8,7 @@ use std::{
 use anyhow::{bail, Context as _};
 use clap::Args;
 use client::{Account, Client, Network, Wallet};
+use zeroize::Zeroizing;
 
 use crate::{
     home,
@@ -124,6 +125,22 @@ impl Context {
     pub(crate) async fn account(&self) -> anyhow::Result<Account> {
         let wallet = self.wallet(&self.key_name()?)?;
         Ok(Account::new(self.client().await?, wallet))
+    }
+
+    /// The key's account, and the passphrase that opens the key: for keys that are sealed with the same one.
+    pub(crate) async fn account_and_passphrase(&self) -> anyhow::Result<(Account, Zeroizing<String>)> {
+        let name = self.key_name()?;
+        self.keys().public_key(&name)?;
+        let passphrase = self.passphrase()?;
+        let wallet = self.keys().open(&name, &passphrase)?;
+        Ok((Account::new(self.client().await?, wallet), passphrase))
+    }
+
+    /// The passphrase of the key that signs.
+    pub(crate) fn passphrase(&self) -> anyhow::Result<Zeroizing<String>> {
+        let name = self.key_name()?;
+        let beside = self.keys().passphrase_path(&name);
+        self.passphrases.for_opening(name.as_str(), &beside)
     }
 
     /// Prefix of addresses: the network's, else the usual one.

@@ -1,5 +1,7 @@
 //! `fxn embed`: a file of texts to vectors, over as many jobs as it takes.
 
+mod in_session;
+
 use std::{collections::BTreeSet, fmt, path::PathBuf, time::Duration};
 
 use anyhow::ensure;
@@ -33,11 +35,14 @@ const SHOWN: usize = 4;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  fxn embed --model demo/all-minilm-l6-v2 sentences.txt --output json\n  echo 'one sentence' | fxn embed --model demo/all-minilm-l6-v2 -\n\nOne text a line, or a JSON array of strings. Nothing is deposited: `fxn wallet deposit` does that."
+    after_help = "Examples:\n  fxn embed --model demo/all-minilm-l6-v2 sentences.txt --output json\n  echo 'one sentence' | fxn embed --model demo/all-minilm-l6-v2 -\n  fxn embed --model demo/all-minilm-l6-v2 sentences.txt --session\n  fxn embed --model demo/all-minilm-l6-v2 --session 7 sentences.txt\n\nOne text a line, or a JSON array of strings. Nothing is deposited: `fxn wallet deposit` does that."
 )]
 pub(crate) struct Embed {
     #[command(flatten)]
     order: OrderFlags,
+    /// Off the chain, in this session; without a number in one of yours that fits, or a new one
+    #[arg(long, value_name = "ID", num_args = 0..=1, conflicts_with_all = ["replicas", "deadline"])]
+    session: Option<Option<u64>>,
     /// File of texts; - is stdin
     #[arg(default_value = "-")]
     file: PathBuf,
@@ -57,6 +62,9 @@ pub(crate) struct Embedded {
     pub(crate) providers: Vec<String>,
     /// The jobs on chain.
     pub(crate) jobs: Vec<u64>,
+    /// The session, if it was done in one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) session: Option<u64>,
 }
 
 impl fmt::Display for Embedded {
@@ -68,11 +76,14 @@ impl fmt::Display for Embedded {
             .fold(0_u64, |sum, tokens| sum.saturating_add(*tokens));
         let texts = counted(self.embeddings.len(), "text");
         let providers = counted(self.providers.len(), "provider");
-        let jobs = counted(self.jobs.len(), "job");
+        let place = match self.session {
+            Some(session) => format!("session {session}"),
+            None => counted(self.jobs.len(), "job"),
+        };
         let price = self.price;
         write!(
             f,
-            "\n{texts}, {tokens} tokens, {price} FUNC to {providers} and the creators, {jobs}"
+            "\n{texts}, {tokens} tokens, {price} FUNC to {providers} and the creators, {place}"
         )
     }
 }
@@ -89,9 +100,16 @@ pub(crate) fn write_vectors(f: &mut fmt::Formatter<'_>, vectors: &[Vec<f32>]) ->
 
 pub(crate) async fn run(context: &Context, embed: Embed) -> anyhow::Result<()> {
     let texts = texts::read(&embed.file)?;
-    let account = context.account().await?;
     let progress = Progress::for_people();
     let order = embed.order.order();
+    if let Some(wanted) = embed.session {
+        let work = in_session::embedded(context, &order, wanted, &texts, &progress);
+        let embedded =
+            unless_interrupted(work, || "what was delivered is paid, what was not is not".to_owned()).await?;
+        progress.finish();
+        return context.output.print(&embedded);
+    }
+    let account = context.account().await?;
     let work = embedded(&account, &order, &texts, &progress);
     let embedded = unless_interrupted(work, || progress.goes_on()).await?;
     progress.finish();
@@ -136,6 +154,7 @@ async fn embedded(account: &Account, order: &Order, texts: &[String], progress: 
         price: Func(0),
         providers: vec![],
         jobs: vec![],
+        session: None,
     };
     let mut providers = BTreeSet::new();
     let count = planned.len();

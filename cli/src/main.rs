@@ -21,6 +21,7 @@ mod progress;
 mod provider;
 mod refusal;
 mod services;
+mod session;
 mod wallet;
 mod work;
 
@@ -73,6 +74,12 @@ enum Command {
     /// Work on the on-chain lane, step by step
     #[command(subcommand, after_help = "Examples:\n  fxn job list\n  fxn job watch 7")]
     Job(job::Command),
+    /// Prepaid work off the chain: open, top up, use, close
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  fxn session open --model demo/all-minilm-l6-v2\n  fxn session show 7"
+    )]
+    Session(session::Command),
     /// Texts to vectors, verified against the chain
     Embed(embed::Embed),
     /// The embedded chain with the market's contracts
@@ -143,6 +150,7 @@ async fn run(globals: Globals, command: Command) -> anyhow::Result<()> {
         Command::Model(command) => model::run(context, command).await,
         Command::Provider(command) => provider::run(context, command).await,
         Command::Job(command) => job::run(context, command).await,
+        Command::Session(command) => session::run(context, command).await,
         Command::Embed(embed) => embed::run(context, embed).await,
         Command::Devnet(options) => services::devnet::run(context, &options).await,
         Command::Host(options) => services::host::run(context, &options).await,

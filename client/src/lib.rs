@@ -5,6 +5,7 @@
 //! - [`Client`]: queries and transaction look-ups, each with a time-out, at one node or at the healthiest of several.
 //! - [`Account`]: a wallet on a client: prepare, broadcast, confirm; recovers from sequence mismatches.
 //! - [`Client::find_code`]: what code is on the chain.
+//! - [`Wish::plan`]: which deployments a session should set money apart for, and how much.
 //! - [`events::follow`]: the ordered, gap-free stream of our contracts' events.
 //!
 //! It works unchanged on the embedded chain (`devnet`) and on wasmd.
@@ -21,6 +22,7 @@ mod network;
 mod outcome;
 mod queries;
 mod rpc;
+mod session_plan;
 mod wallet;
 
 pub use account::{Account, Limits, Prepared};
@@ -32,4 +34,5 @@ pub use error::ClientError;
 pub use network::{Beacon, Contracts, Network, NetworkError};
 pub use outcome::{ParseTxHashError, TxHash, TxOutcome};
 pub use queries::{Escrow, Orchestrator, Registry, Staking, Token, ROWS_MAX};
+pub use session_plan::{NoPlan, Part, Plan, Wish};
 pub use wallet::{address_of, is_address, verify_digest, Wallet, WalletError};

@@ -9,6 +9,8 @@ use serde::{de::DeserializeOwned, Serialize};
 
 use crate::{client::Client, error::ClientError};
 
+mod sessions;
+
 /// Rows of one page, the contracts' maximum.
 const PAGE: u32 = 30;
 /// Most rows that an `all_…` form reads; a longer list is an error, not a cut one.
@@ -383,6 +385,18 @@ async fn ask<Q: Serialize, R: DeserializeOwned>(client: &Client, contract: &str,
 /// Turns pages until one is not full.
 async fn all<Row, Key, Page>(
     key: impl Fn(&Row) -> Key,
+    page: impl FnMut(Option<Key>) -> Page,
+) -> Result<Vec<Row>, ClientError>
+where
+    Page: Future<Output = Result<Vec<Row>, ClientError>>,
+{
+    all_pages(PAGE, key, page).await
+}
+
+/// As [`all`], for pages of another size.
+async fn all_pages<Row, Key, Page>(
+    size: u32,
+    key: impl Fn(&Row) -> Key,
     mut page: impl FnMut(Option<Key>) -> Page,
 ) -> Result<Vec<Row>, ClientError>
 where
@@ -391,7 +405,7 @@ where
     let mut rows: Vec<Row> = vec![];
     loop {
         let more = page(rows.last().map(&key)).await?;
-        let full = more.len() >= usize::try_from(PAGE).unwrap_or(usize::MAX);
+        let full = more.len() >= usize::try_from(size).unwrap_or(usize::MAX);
         rows.extend(more);
         if !full {
             return Ok(rows);

@@ -117,7 +117,7 @@ impl Host {
         drop(memory);
     }
 
-    fn count(&self, rows: u64, units: u64) {
+    pub(crate) fn count(&self, rows: u64, units: u64) {
         self.metrics.rows_computed(rows);
         self.metrics.units_computed(units);
     }
@@ -205,13 +205,13 @@ impl Host {
     }
 }
 
-fn encode(rows: &[Row]) -> Result<Vec<Bytes>, String> {
+pub(crate) fn encode(rows: &[Row]) -> Result<Vec<Bytes>, String> {
     let encode = |row: &Row| row::encode(row).map(Bytes::from).map_err(|error| error.to_string());
     rows.iter().map(encode).collect()
 }
 
 /// Rows with a number that is not finite. They are answers like others; who serves the model may want to know.
-fn not_finite(rows: &[Row]) -> u64 {
+pub(crate) fn not_finite(rows: &[Row]) -> u64 {
     let has_one = |row: &&Row| {
         let mut tensors = row.iter();
         tensors.any(|tensor| first_not_finite(tensor.dtype, &tensor.data).is_some())

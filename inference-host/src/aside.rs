@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     Blob,
     /// A download that is something else.
     Download,
+    /// The log of vouchers.
+    Vouchers,
     /// `host.token`.
     Token,
     /// `host.json` of an earlier process.
@@ -38,11 +40,12 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Record,
         Self::Rows,
         Self::Blob,
         Self::Download,
+        Self::Vouchers,
         Self::Token,
         Self::Announcement,
     ];
@@ -53,6 +56,7 @@ impl Kind {
             Self::Rows => "rows",
             Self::Blob => "blob",
             Self::Download => "download",
+            Self::Vouchers => "vouchers",
             Self::Token => "token",
             Self::Announcement => "announcement",
         }

@@ -7,6 +7,7 @@ use std::{future::Future, time::Duration};
 use client::{Client, ClientError};
 use futures::future::BoxFuture;
 use schema::{
+    escrow::{self, SessionResponse},
     orchestrator::{self, ItemStatus},
     receipt::Domain,
     registry,
@@ -65,6 +66,14 @@ pub struct BlockTime {
     pub unix_millis: u64,
 }
 
+/// A session as the escrow pins it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpenedSession {
+    /// What vouchers, receipts and consents are signed for: that of the escrow.
+    pub domain: Domain,
+    pub session: SessionResponse,
+}
+
 /// Why the chain gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
@@ -95,6 +104,9 @@ pub trait Chain: Send + Sync + std::fmt::Debug {
 
     /// The newest block, by which deadlines are judged.
     fn time(&self) -> BoxFuture<'_, Result<BlockTime, ChainError>>;
+
+    /// A session as it is now.
+    fn session(&self, session: u64) -> BoxFuture<'_, Result<OpenedSession, ChainError>>;
 
     /// The account that a public key belongs to, if it is one.
     fn account_of(&self, public_key: &[u8]) -> Option<String>;
@@ -253,6 +265,18 @@ impl Chain for NodeChain {
                 height: status.height,
                 unix_millis: status.time_nanos / 1_000_000,
             })
+        })
+    }
+
+    fn session(&self, session: u64) -> BoxFuture<'_, Result<OpenedSession, ChainError>> {
+        Box::pin(async move {
+            let (network, query) = (self.client.network(), escrow::QueryMsg::Session { session });
+            let session = self.ask(&network.contracts.royalty_escrow, &query).await?;
+            let domain = Domain {
+                chain_id: network.chain_id.clone(),
+                contract: network.contracts.royalty_escrow.clone(),
+            };
+            Ok(OpenedSession { domain, session })
         })
     }
 

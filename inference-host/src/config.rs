@@ -79,6 +79,18 @@ pub struct Config {
     /// How long outputs and receipts are kept after the evidence window of their item, unless their room is needed.
     #[serde(default = "default_retention_seconds")]
     pub retention_seconds: u64,
+    /// Sessions remembered, attended or with vouchers that are not settled. One more is refused.
+    #[serde(default = "default_sessions_max")]
+    pub sessions_max: usize,
+    /// Requests of one session that may be unpaid at a time: waiting, running, or done and not covered by a voucher. 0: all are paid ahead.
+    #[serde(default = "default_credit_requests")]
+    pub credit_requests: u32,
+    /// Most rows of one request in a session.
+    #[serde(default = "default_request_rows_max")]
+    pub request_rows_max: u32,
+    /// Most bytes of the rows of one request in a session.
+    #[serde(default = "default_request_bytes_max")]
+    pub request_bytes_max: u64,
     /// Whether to dial next hosts in private address ranges. For tests and for providers that share a network.
     #[serde(default)]
     pub allow_private_peers: bool,
@@ -128,6 +140,10 @@ impl Config {
             items_max: default_items_max(),
             work_bytes_max: default_work_bytes_max(),
             retention_seconds: default_retention_seconds(),
+            sessions_max: default_sessions_max(),
+            credit_requests: default_credit_requests(),
+            request_rows_max: default_request_rows_max(),
+            request_bytes_max: default_request_bytes_max(),
             allow_private_peers: false,
             chain_timeout_seconds: default_chain_timeout_seconds(),
             io_timeout_seconds: default_io_timeout_seconds(),
@@ -140,7 +156,7 @@ impl Config {
 
     /// Refuses values that cannot work.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let bounds: [(&'static str, u64, u64, u64); 13] = [
+        let bounds: [(&'static str, u64, u64, u64); 17] = [
             ("queue_rows_max", as_u64(self.queue_rows_max), 1, 1 << 20),
             ("batch_positions_max", self.batch_positions_max, 1, 1 << 24),
             ("rows_bytes_max", self.rows_bytes_max, 1 << 16, u64::from(u32::MAX) << 4),
@@ -158,6 +174,10 @@ impl Config {
             ),
             ("pushes_max", as_u64(self.pushes_max), 1, 1 << 12),
             ("items_max", as_u64(self.items_max), 1, 1 << 20),
+            ("sessions_max", as_u64(self.sessions_max), 1, 1 << 20),
+            ("credit_requests", self.credit_requests.into(), 0, 1024),
+            ("request_rows_max", self.request_rows_max.into(), 1, 1 << 16),
+            ("request_bytes_max", self.request_bytes_max, 1, 1 << 30),
             ("chain_timeout_seconds", self.chain_timeout_seconds, 1, 300),
             ("io_timeout_seconds", self.io_timeout_seconds, 1, 300),
             ("run_timeout_seconds", self.run_timeout_seconds, 1, 3600),
@@ -305,6 +325,22 @@ fn default_work_bytes_max() -> u64 {
 
 fn default_retention_seconds() -> u64 {
     3600
+}
+
+fn default_sessions_max() -> usize {
+    4096
+}
+
+fn default_credit_requests() -> u32 {
+    1
+}
+
+fn default_request_rows_max() -> u32 {
+    64
+}
+
+fn default_request_bytes_max() -> u64 {
+    16 << 20
 }
 
 fn default_chain_timeout_seconds() -> u64 {

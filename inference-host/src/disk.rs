@@ -50,6 +50,18 @@ pub(crate) fn replace(folder: &Path, name: &str, bytes: &[u8], moments: Moments)
     at(moments.kept)
 }
 
+/// Puts bytes at the end of a file, and does not return before they are on the disk. After an error nobody knows how much of them is.
+pub(crate) fn append(file: &mut File, path: &Path, bytes: &[u8], moments: [Point; 3]) -> io::Result<()> {
+    let [before, written, kept] = moments;
+    at(before)?;
+    trace(|| Change::Append(path.to_owned(), bytes.to_vec()));
+    file.write_all(bytes)?;
+    at(written)?;
+    file.sync_data()?;
+    trace(|| Change::SyncFile(path.to_owned()));
+    at(kept)
+}
+
 /// Makes a folder that may be there already.
 pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     trace(|| Change::MakeFolder(folder.to_owned()));
@@ -93,6 +105,8 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 pub(crate) enum Change {
     MakeFolder(std::path::PathBuf),
     Write(std::path::PathBuf, Vec<u8>),
+    #[allow(dead_code, reason = "the test of the log wants to know only that it was done")]
+    Append(std::path::PathBuf, Vec<u8>),
     SyncFile(std::path::PathBuf),
     Rename(std::path::PathBuf, std::path::PathBuf),
     SyncFolder(std::path::PathBuf),

@@ -55,6 +55,35 @@ points! {
     /// Forgotten in memory, not on disk.
     PruneBegun = "prune/begun",
     PruneRowsGone = "prune/rows-gone",
+    /// Vouchers that are put at the end of their log: nothing done, written, safe.
+    VouchersBefore = "lane/vouchers-before",
+    VouchersWritten = "lane/vouchers-written",
+    VouchersKept = "lane/vouchers-kept",
+    /// The log written anew.
+    LogBefore = "lane/log-before",
+    LogWritten = "lane/log-written",
+    LogRenamed = "lane/log-renamed",
+    LogKept = "lane/log-kept",
+    /// A voucher is accepted; it is nowhere but in memory.
+    VoucherAccepted = "lane/voucher-accepted",
+    /// A request is paid for as far as it must be; nothing is computed.
+    RequestAdmitted = "lane/request-admitted",
+    /// It is computed; nothing is signed.
+    RequestComputed = "lane/request-computed",
+    /// The receipt is signed; nobody has it.
+    SessionReceiptSigned = "lane/receipt-signed",
+    /// The client has it; the rows are still here.
+    SessionReceiptSent = "lane/receipt-sent",
+    /// One frame of a boundary is on its way to the next span.
+    BoundaryFrame = "lane/boundary-frame",
+    /// The next span has taken the boundary.
+    BoundaryAnswered = "lane/boundary-answered",
+    /// A boundary is here and right; the host before does not know.
+    BoundaryTaken = "lane/boundary-taken",
+    /// The relayer has told what the chain has settled; nothing was done about it.
+    SettlementHeard = "lane/settlement-heard",
+    /// The consent to an early end is signed and safe; nobody has it.
+    ConsentSigned = "lane/consent-signed",
 }
 
 /// Comes by a place. An error is a disk that a test has filled.

@@ -27,6 +27,7 @@ use crate::{
     config::Config,
     faults::{pass, Point},
     journal::RowFile,
+    lane::Lane,
     links::{sign_acknowledgement, verify},
     metrics::Metrics,
     model::Models,
@@ -54,6 +55,7 @@ pub(crate) struct Host {
     pub(crate) models: Arc<Models>,
     pub(crate) work: Work,
     pub(crate) peers: Peers,
+    pub(crate) lane: Lane,
     /// Free memory for rows, in KiB.
     pub(crate) memory: Arc<Semaphore>,
     /// Places for pushes whose rows are being received.
@@ -69,9 +71,9 @@ pub(crate) struct Host {
 
 /// Rows with their lengths, ready for the queue.
 #[derive(Debug)]
-struct Input {
-    rows: Vec<(Row, u64)>,
-    units: u64,
+pub(crate) struct Input {
+    pub(crate) rows: Vec<(Row, u64)>,
+    pub(crate) units: u64,
 }
 
 /// Work that the queue has taken.
@@ -105,7 +107,7 @@ pub(crate) struct Wanted {
     gate: OwnedMutexGuard<()>,
 }
 
-fn count(rows: usize) -> u64 {
+pub(crate) fn count(rows: usize) -> u64 {
     u64::try_from(rows).unwrap_or(u64::MAX)
 }
 
@@ -345,6 +347,7 @@ impl Host {
         let clock = || self.clock.sure_now().err().map(|error| error.to_string());
         self.work
             .disk_trouble()
+            .or_else(|| self.lane.store.trouble())
             .or_else(|| self.models.trouble())
             .or_else(clock)
     }
@@ -365,7 +368,7 @@ impl Host {
         }
     }
 
-    fn reserve(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Refusal> {
+    pub(crate) fn reserve(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Refusal> {
         let free = count(self.memory.available_permits()).saturating_mul(KIB);
         let max = self.config.rows_bytes_max;
         Refusal::check_size("bytes", bytes, max, "rows_bytes_max")?;
@@ -408,20 +411,20 @@ fn admit(serving: &Serving, input: Input, memory: OwnedSemaphorePermit) -> Resul
 }
 
 /// Bytes of what so many rows with so many units together become. Rows of fixed size have no part in the units.
-fn sent_bytes(serving: &Serving, rows: u64, units: u64) -> u64 {
+pub(crate) fn sent_bytes(serving: &Serving, rows: u64, units: u64) -> u64 {
     serving
         .sent_bytes(units)
         .saturating_add(serving.sent_bytes(0).saturating_mul(rows))
 }
 
 /// A developer's rows, as the endpoint of the job says.
-fn read(serving: &Serving, endpoint: &str, rows: &[Vec<u8>]) -> Result<Input, Refusal> {
+pub(crate) fn read<T: AsRef<[u8]>>(serving: &Serving, endpoint: &str, rows: &[T]) -> Result<Input, Refusal> {
     let mut input = Input {
         rows: Vec::with_capacity(rows.len()),
         units: 0,
     };
     for (row, bytes) in rows.iter().enumerate() {
-        let read = Format::of(endpoint).and_then(|format| serving.read(format, bytes));
+        let read = Format::of(endpoint).and_then(|format| serving.read(format, bytes.as_ref()));
         let (tensors, units) = read.map_err(|error| Refusal::Row {
             row,
             reason: error.to_string(),
@@ -433,7 +436,7 @@ fn read(serving: &Serving, endpoint: &str, rows: &[Vec<u8>]) -> Result<Input, Re
 }
 
 /// Boundary rows as tensors. Rows that do not tell their positions count no units.
-fn decode<T: AsRef<[u8]>>(serving: &Serving, rows: &[T]) -> Result<Input, Refusal> {
+pub(crate) fn decode<T: AsRef<[u8]>>(serving: &Serving, rows: &[T]) -> Result<Input, Refusal> {
     let mut input = Input {
         rows: Vec::with_capacity(rows.len()),
         units: 0,

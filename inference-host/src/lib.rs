@@ -8,6 +8,7 @@
 //! - The last host keeps the output for the developer (`server`) and the complete chain of links for its relayer.
 //! - Deadlines are the chain's, and so is the clock that they are judged by (`clock`). Files that are not what they should be are kept
 //!   `aside` and reported. `faults` names the places at which tests kill a host or fill its disk.
+//! - `lane`: sessions, whose clients pay by voucher and ask without a transaction.
 //! - Weights come by digest from the sources that the operator allows (`blobs`, `sources`).
 //!
 //! [`run`] is the service; [`start`] takes a chain and a runtime of the caller's choice, as tests do.
@@ -24,6 +25,7 @@ mod faults;
 mod home;
 mod host;
 mod journal;
+mod lane;
 mod links;
 mod listener;
 mod metrics;

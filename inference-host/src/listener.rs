@@ -176,9 +176,10 @@ async fn serve_one(stream: TcpStream, router: Router, idle: Duration, stop: Canc
 
 async fn answer(
     router: Router,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     activity: Arc<Activity>,
 ) -> Result<Response<Body>, Infallible> {
+    request.extensions_mut().insert(OnConnection(Arc::clone(&activity)));
     let open = Open::new(activity);
     let response = router.oneshot(request.map(Body::new)).await?;
     Ok(response.map(|body| Body::new(Answering { body, _open: open })))
@@ -191,6 +192,30 @@ struct Activity {
     requests: AtomicU64,
     /// Bytes in both directions.
     bytes: AtomicU64,
+    /// Streams whose peer has proven who it is: they may be silent.
+    held: AtomicU64,
+}
+
+/// The connection of a request, for whoever may be silent on it.
+#[derive(Debug, Clone)]
+pub(crate) struct OnConnection(Arc<Activity>);
+
+impl OnConnection {
+    /// Keeps the connection, however little happens on it, until this is dropped. The other side still has to answer pings.
+    pub(crate) fn hold(&self) -> Held {
+        self.0.held.fetch_add(1, Ordering::Relaxed);
+        Held(Arc::clone(&self.0))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Held(Arc<Activity>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::Relaxed);
+        self.0.requests.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Activity {
@@ -206,7 +231,8 @@ impl Activity {
         loop {
             tokio::time::sleep(idle).await;
             let now = seen();
-            if now.0 == before.0 && now.1.saturating_sub(before.1) < IDLE_BYTES {
+            let held = self.held.load(Ordering::Relaxed) > 0;
+            if !held && now.0 == before.0 && now.1.saturating_sub(before.1) < IDLE_BYTES {
                 return;
             }
             before = now;

@@ -99,6 +99,11 @@ counters! {
     push_received_bytes("push_received_bytes", "Bytes of rows in pushes acknowledged to hosts before.");
     pushes_refused("pushes_refused", "Pushes refused, for whatever reason.");
     overloads("overloads", "Work and pushes refused for want of room, with a time to try again.");
+    session_requests_done("session_requests_done", "Requests of sessions that were computed, receipted and counted.");
+    session_requests_refused("session_requests_refused", "Requests of sessions that came to nothing, for whatever reason.");
+    session_vouchers("session_vouchers", "Vouchers of sessions that were accepted.");
+    session_vouchers_refused("session_vouchers_refused", "Vouchers of sessions that were refused.");
+    session_strangers_refused("session_strangers_refused", "Streams and pushes of sessions whose peer did not prove that it belongs there.");
     outputs_served("outputs_served", "Outputs handed to developers.");
     blob_hits("blob_hits", "Blobs that were in the store and sound when they were needed.");
     blob_fetches("blob_fetches", "Blobs fetched from a source.");
@@ -117,6 +122,7 @@ pub(crate) struct Metrics {
     queue_wait: Histogram,
     batch_rows: Histogram,
     batch_positions: Histogram,
+    voucher_sync: Histogram,
     /// By deployment and stage.
     compute: Mutex<BTreeMap<(u64, usize), Arc<Histogram>>>,
     aside: Aside,
@@ -242,6 +248,7 @@ impl Metrics {
             queue_wait: Histogram::new(SECONDS),
             batch_rows: Histogram::new(COUNTS),
             batch_positions: Histogram::new(COUNTS),
+            voucher_sync: Histogram::new(SECONDS),
             compute: Mutex::default(),
             aside,
         }
@@ -261,6 +268,11 @@ impl Metrics {
     pub(crate) fn batched(&self, rows: u64, positions: u64) {
         self.batch_rows.observe(rows);
         self.batch_positions.observe(positions);
+    }
+
+    /// Vouchers were put on the disk together.
+    pub(crate) fn vouchers_synced(&self, time: Duration) {
+        self.voucher_sync.observe_time(time);
     }
 
     /// Where the runs of a stage are counted.
@@ -329,6 +341,11 @@ impl Metrics {
                 "batch_positions",
                 "Positions in a batch: its rows times its longest row.",
                 &self.batch_positions,
+            ),
+            (
+                "voucher_sync_seconds",
+                "How long it took to put vouchers on the disk, all that waited together.",
+                &self.voucher_sync,
             ),
         ];
         for (name, help, histogram) in histograms {

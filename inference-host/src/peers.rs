@@ -74,7 +74,7 @@ pub(crate) enum PushError {
 
 impl PushError {
     /// Whether the same push may be taken later.
-    fn may_pass(&self) -> bool {
+    pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::NoNextSpan { .. } | Self::PrivateAddress { .. } | Self::Deadline { .. } => false,
             Self::Refused { status, .. } => !matches!(
@@ -199,6 +199,20 @@ impl Peers {
             pause = pause.saturating_mul(2).min(PAUSE_LONGEST);
         }
         Err(PushError::Deadline { tries: u64::MAX, last })
+    }
+
+    /// A warm connection to a provider's host, and whether the chain was asked for it just now.
+    pub(crate) async fn channel(&self, provider: &str) -> Result<(Channel, bool), PushError> {
+        let known = self.lock().get(provider).cloned();
+        match known {
+            Some(neighbour) => Ok((neighbour.channel, false)),
+            None => Ok((self.look_up(provider).await?.channel, true)),
+        }
+    }
+
+    /// The connection did not do: the next one asks the chain.
+    pub(crate) fn forget(&self, provider: &str) {
+        self.lock().remove(provider);
     }
 
     async fn push_once(&self, push: &Push<'_>) -> Result<SignedAcknowledgement, (PushError, Route)> {

@@ -115,6 +115,7 @@ pub(crate) struct Pending {
     index: usize,
     since: Instant,
     given_up: Arc<AtomicBool>,
+    begun: Arc<AtomicBool>,
     reply: mpsc::UnboundedSender<(usize, Result<Row, String>)>,
 }
 
@@ -148,9 +149,15 @@ pub(crate) struct Ticket {
     results: mpsc::UnboundedReceiver<(usize, Result<Row, String>)>,
     rows: usize,
     given_up: Arc<AtomicBool>,
+    begun: Arc<AtomicBool>,
 }
 
 impl Ticket {
+    /// Says whether any of the rows has left the queue.
+    pub(crate) fn begun(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.begun)
+    }
+
     /// All rows, in the order in which they came, or the first failure.
     pub(crate) async fn finish(mut self) -> Result<Vec<Row>, RowsError> {
         let mut done: Vec<Option<Row>> = vec![None; self.rows];
@@ -207,6 +214,7 @@ impl Queue {
     pub(crate) fn admit(&self, rows: Vec<(Row, u64)>) -> Result<Ticket, Overloaded> {
         let (reply, results) = mpsc::unbounded_channel();
         let given_up = Arc::new(AtomicBool::new(false));
+        let begun = Arc::new(AtomicBool::new(false));
         let count = rows.len();
         {
             let mut waiting = self.lock();
@@ -218,6 +226,7 @@ impl Queue {
                 index,
                 since,
                 given_up: Arc::clone(&given_up),
+                begun: Arc::clone(&begun),
                 reply: reply.clone(),
             }));
         }
@@ -226,6 +235,7 @@ impl Queue {
             results,
             rows: count,
             given_up,
+            begun,
         })
     }
 
@@ -234,6 +244,7 @@ impl Queue {
         loop {
             let filled = self.filled.notified();
             let batch = next_batch(&mut self.lock(), limits);
+            batch.iter().for_each(|row| row.begun.store(true, Ordering::Relaxed));
             if let Some(oldest) = batch.first() {
                 let waited = u64::try_from(oldest.waited().as_millis()).unwrap_or(u64::MAX);
                 self.last_wait_millis.store(waited, Ordering::Relaxed);

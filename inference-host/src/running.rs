@@ -21,6 +21,7 @@ use crate::{
     home::{Announced, Home},
     host::{Host, BEGINS_MAX},
     journal::Journal,
+    lane::Lane,
     listener::Connections,
     metrics::Metrics,
     model::{Models, Policy},
@@ -36,6 +37,8 @@ use crate::{
 /// How long a starting host waits for a node that is not there yet.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(60);
 const CONNECT_PAUSE: Duration = Duration::from_millis(500);
+/// Between two rounds of looking after sessions.
+const SESSIONS_PAUSE: Duration = Duration::from_millis(500);
 /// How long open answers may take once the host stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -206,6 +209,9 @@ fn build(
     };
     let journal = Journal::open(config.home.join("work"), aside.clone())?;
     let work = Work::open(journal, bounds, Arc::clone(&metrics))?;
+    let sessions = config.home.join("sessions");
+    let lane = Lane::open(sessions, aside, Arc::clone(&metrics), config.pushes_max)
+        .context("failed to open the log of vouchers")?;
     let sources = Sources::new(
         Arc::clone(blobs),
         config.sources.clone(),
@@ -246,6 +252,7 @@ fn build(
         models: Arc::new(models),
         work,
         peers,
+        lane,
         metrics,
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
@@ -280,6 +287,19 @@ fn spawn_duties(host: &Arc<Host>) {
         tokio::select! {
             () = keeper.models.keep(every) => {}
             () = keeper.stop.cancelled() => {}
+        }
+    });
+    let clerk = Arc::clone(host);
+    host.tasks.spawn(async move {
+        let rounds = async {
+            loop {
+                clerk.look_after_sessions().await;
+                tokio::time::sleep(SESSIONS_PAUSE).await;
+            }
+        };
+        tokio::select! {
+            () = rounds => {}
+            () = clerk.stop.cancelled() => {}
         }
     });
     let warden = Arc::clone(host);

@@ -16,6 +16,7 @@ use axum::{
 };
 use client::verify_digest;
 use futures::StreamExt;
+use lane::proto::lane_server::LaneServer;
 use prost::bytes::Bytes;
 use schema::{receipt::OutputRequest, Digest, ItemId, PublicKey, Signature};
 use tokio::{
@@ -28,7 +29,8 @@ use tokio_util::io::ReaderStream;
 use tonic::service::Routes;
 
 use crate::{
-    blobs::Blobs, host::Host, journal::RowFile, proto::span_server::SpanServer, rows::encode_rows, span::SpanService,
+    blobs::Blobs, host::Host, journal::RowFile, lane::LaneService, proto::span_server::SpanServer, rows::encode_rows,
+    span::SpanService,
 };
 
 /// Longest time for which a request for an output may be valid.
@@ -54,6 +56,9 @@ struct Public {
 pub(crate) fn router(host: Arc<Host>, blobs: Arc<Blobs>) -> Router {
     let pushes =
         SpanServer::new(SpanService::new(Arc::clone(&host))).max_decoding_message_size(host.config.frame_bytes_max);
+    let lane = LaneServer::new(LaneService::new(Arc::clone(&host)))
+        .max_decoding_message_size(host.config.frame_bytes_max)
+        .max_encoding_message_size(host.config.frame_bytes_max);
     let public = Arc::new(Public {
         host,
         blobs,
@@ -66,7 +71,7 @@ pub(crate) fn router(host: Arc<Host>, blobs: Arc<Blobs>) -> Router {
         .route("/health", get(health))
         .layer(DefaultBodyLimit::max(0))
         .with_state(public);
-    Routes::new(pushes).into_axum_router().merge(routes)
+    Routes::new(pushes).add_service(lane).into_axum_router().merge(routes)
 }
 
 /// A refusal that a person can read.

@@ -10,11 +10,11 @@ use axum::{
     http::{header, StatusCode},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, put},
+    routing::{get, post, put},
     Json, Router,
 };
 use schema::{
-    work::{HostFile, WorkState, WorkStatus},
+    work::{HeldVouchers, HostFile, SettlementNews, WorkState, WorkStatus},
     Digest, ItemId,
 };
 use serde::{Deserialize, Serialize};
@@ -23,12 +23,15 @@ use crate::{
     aside::{Aside, Report},
     blobs::Blobs,
     host::Host,
+    lane::SessionStatus,
     listener::Connections,
     metrics::Gauge,
     model::DeploymentStatus,
     refusal::{Refusal, RETRY_AFTER},
 };
 
+/// What became of a page of vouchers, as JSON.
+const NEWS_BYTES_MAX: usize = 64 << 10;
 /// Longest wait of one request for the end of a piece of work.
 const WAIT_SECONDS_MAX: u64 = 20;
 
@@ -67,8 +70,10 @@ pub(crate) fn router(
         file,
         aside,
     });
+    let settled = post(settlement).layer(DefaultBodyLimit::max(NEWS_BYTES_MAX));
     let work = Router::new()
         .route("/v1/items/{item}/{attempt}", put(begin).get(wait))
+        .route("/v1/vouchers", get(vouchers).merge(settled))
         .layer(middleware::from_fn_with_state(Arc::clone(&private), authorise));
     Router::new()
         .route("/health", get(health))
@@ -162,6 +167,23 @@ async fn wait(
     status.map(Json).ok_or(Refusal::NotBegun { item, attempt })
 }
 
+async fn vouchers(State(private): State<Arc<Private>>) -> Json<HeldVouchers> {
+    Json(private.host.lane.held(private.host.clock.now()))
+}
+
+async fn settlement(State(private): State<Arc<Private>>, Json(news): Json<SettlementNews>) -> StatusCode {
+    let host = Arc::clone(&private.host);
+    // On a task of its own: a relayer that hangs up now must not leave half of it unheard.
+    let heard = private
+        .host
+        .tasks
+        .spawn(async move { host.settlement_heard(news).await });
+    match heard.await {
+        Ok(()) => StatusCode::NO_CONTENT,
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
 async fn health(State(private): State<Arc<Private>>) -> (StatusCode, String) {
     let stopped = private
         .host
@@ -199,6 +221,8 @@ struct StatusAnswer<'a> {
     /// Why it cannot take all the work it is registered for.
     trouble: Option<String>,
     work: Counts,
+    /// Those that are worth most, at most 64.
+    sessions: Vec<SessionStatus>,
     blob_bytes: u64,
     work_bytes: u64,
     /// Chain time minus this machine's. Deadlines follow the chain's.
@@ -229,6 +253,7 @@ async fn status(State(private): State<Arc<Private>>) -> Response {
             done: host.work.count(WorkState::Done),
             failed: host.work.count(WorkState::Failed),
         },
+        sessions: host.lane.status(),
         blob_bytes: private.blobs.bytes(),
         work_bytes: host.work.row_bytes(),
         clock_skew_seconds: host.clock.skew_seconds(),
@@ -289,6 +314,17 @@ fn gauges(private: &Private) -> Vec<Gauge> {
             count(host.models.hung_threads()),
         ),
         gauge("row_memory_free_bytes", "Memory for rows that is free.", free),
+        gauge("sessions", "Sessions that are remembered.", count(host.lane.sessions())),
+        gauge(
+            "sessions_attended",
+            "Sessions whose client is connected.",
+            count(host.lane.attended()),
+        ),
+        gauge(
+            "session_unsettled_ufunc",
+            "Promised by vouchers and not paid by the chain yet.",
+            i64::try_from(host.lane.unsettled().u128()).unwrap_or(i64::MAX),
+        ),
         gauge("blob_bytes", "Bytes of blobs on disk.", bytes(private.blobs.bytes())),
         gauge("work_bytes", "Bytes of rows on disk.", bytes(host.work.row_bytes())),
         gauge(
@@ -299,7 +335,7 @@ fn gauges(private: &Private) -> Vec<Gauge> {
         gauge(
             "disk_full",
             "1 while the disk does not take what must be kept.",
-            i64::from(host.work.disk_trouble().is_some()),
+            i64::from(host.work.disk_trouble().is_some() || host.lane.store.trouble().is_some()),
         ),
     ]
 }

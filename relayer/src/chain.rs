@@ -14,6 +14,7 @@ use futures::Stream;
 use schema::{
     orchestrator::{ExecuteMsg, ItemResponse},
     receipt::{Attestation, Link},
+    session::SignedVoucher,
     BeaconKey, Event, ItemId, Schedule,
 };
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,8 @@ pub enum Batch {
     Expire(Vec<ItemId>),
     /// One message each, for the beacon: all or none.
     Rounds(Vec<SignedRound>),
+    /// One message, for the escrow: each voucher gets its own answer.
+    Settle(Vec<SignedVoucher>),
 }
 
 /// The network's beacon: whose rounds count, and when they are due.
@@ -88,14 +91,14 @@ pub struct Evidence {
 }
 
 impl Batch {
-    /// The messages for the orchestrator; rounds are none of its.
+    /// The messages for the orchestrator; rounds and vouchers are none of its.
     pub fn messages(&self) -> Vec<ExecuteMsg> {
         match self {
             Batch::Attest(attestations) => vec![ExecuteMsg::SubmitAttestations {
                 attestations: attestations.clone(),
             }],
             Batch::Evidence(evidence) => evidence.iter().cloned().map(post).collect(),
-            Batch::Rounds(_) => vec![],
+            Batch::Rounds(_) | Batch::Settle(_) => vec![],
             Batch::Expire(items) => items.iter().map(|item| ExecuteMsg::Expire { item: *item }).collect(),
         }
     }
@@ -107,6 +110,7 @@ impl Batch {
             Batch::Evidence(_) => "evidence",
             Batch::Expire(_) => "expiries",
             Batch::Rounds(_) => "rounds",
+            Batch::Settle(_) => "vouchers",
         }
     }
 }
@@ -229,6 +233,8 @@ pub trait Chain: Clone + Send + Sync + 'static {
     fn newest_round(&self) -> impl Future<Output = ChainResult<Option<u64>>> + Send;
     /// Whether the beacon knows a round.
     fn knows_round(&self, round: u64) -> impl Future<Output = ChainResult<bool>> + Send;
+    /// Sequence of the last voucher that was settled for a deployment in a session. None: there is no such thing any more.
+    fn settled(&self, session: u64, deployment: u64) -> impl Future<Output = ChainResult<Option<u64>>> + Send;
     /// Gas coin of the account that pays.
     fn balance(&self) -> impl Future<Output = ChainResult<u128>> + Send;
     /// Simulates and signs. Nothing is sent. At most one signed transaction may exist at a time.

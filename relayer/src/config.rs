@@ -74,6 +74,14 @@ pub struct Config {
     /// How old, by block time, the chain's newest round may become while there are jobs. 1 s to 1 day.
     #[serde(with = "humantime_serde")]
     pub beacon_age: Duration,
+    /// How often the host is asked for vouchers that can be settled. 100 ms to 1 h.
+    #[serde(with = "humantime_serde")]
+    pub settle_interval: Duration,
+    /// How long, by block time, a voucher waits for others before it is settled whatever it is worth. 1 s to 1 day.
+    #[serde(with = "humantime_serde")]
+    pub settle_after: Duration,
+    /// Ufunc for which a voucher is settled at once: a hundred times its gas or more. At least 1.
+    pub settle_worth: u64,
     /// Blocks to wait at most before an overdue item is expired; each relayer draws its own number. At most 100.
     pub expiry_blocks_max: u8,
     /// Items watched at the host at the same time; each is one idle connection. 1 to 4096.
@@ -108,6 +116,9 @@ impl Default for Config {
             beacon: vec![],
             beacon_timeout: Duration::from_secs(3),
             beacon_age: Duration::from_secs(600),
+            settle_interval: Duration::from_secs(1),
+            settle_after: Duration::from_secs(600),
+            settle_worth: 1_000_000,
             expiry_blocks_max: 3,
             items_max: 256,
             shutdown_timeout: Duration::from_secs(15),
@@ -168,6 +179,9 @@ impl Config {
         if let Err(error) = beacon::source::check(&self.beacon) {
             return Err(ConfigError::Beacon(error));
         }
+        within("settle_interval", self.settle_interval, ms(100), s(3600))?;
+        within("settle_after", self.settle_after, s(1), s(86_400))?;
+        within("settle_worth", self.settle_worth, 1, u64::MAX)?;
         within("expiry_blocks_max", self.expiry_blocks_max, 0, 100)?;
         within("items_max", self.items_max, 1, 4096)?;
         within("shutdown_timeout", self.shutdown_timeout, s(0), s(600))?;

@@ -84,6 +84,12 @@ points! {
     OverdueFound,
     /// It is expired.
     Expired,
+    /// Vouchers that are due are at hand; nothing is signed.
+    VouchersDue,
+    /// What became of them is known; the host was not told.
+    VouchersSettled,
+    /// The host was told.
+    HostHeard,
     /// Told to stop; everything still runs.
     Stopping,
     /// Nothing runs any more; `relayer.json` is still there.

@@ -13,7 +13,7 @@ use std::{
 
 use reqwest::{header::RETRY_AFTER, Client, RequestBuilder, Response, StatusCode};
 use schema::{
-    work::{HostFile, WorkStatus},
+    work::{HeldVouchers, HostFile, SettlementNews, WorkStatus},
     ItemId,
 };
 
@@ -128,6 +128,27 @@ impl Host {
             .await
     }
 
+    /// What the host holds and the chain has not paid.
+    pub async fn vouchers(&self) -> Result<HeldVouchers, HostError> {
+        let request = self.http.get(format!("{}/v1/vouchers", self.base().await?));
+        match self.send(request, self.timeout).await? {
+            (StatusCode::OK, _, body) => {
+                serde_json::from_slice(&body).map_err(|error| HostError::Answer(error.to_string()))
+            }
+            (code, after, body) => Err(self.refusal(code, after, &body)),
+        }
+    }
+
+    /// Tells the host what became of vouchers. Harmless to repeat.
+    pub async fn settled(&self, news: &SettlementNews) -> Result<(), HostError> {
+        let url = format!("{}/v1/vouchers", self.base().await?);
+        let (code, after, body) = self.send(self.http.post(url).json(news), self.timeout).await?;
+        match code.is_success() {
+            true => Ok(()),
+            false => Err(self.refusal(code, after, &body)),
+        }
+    }
+
     async fn ask(
         &self,
         request: RequestBuilder,
@@ -135,23 +156,7 @@ impl Host {
         attempt: u8,
         timeout: Duration,
     ) -> Result<WorkStatus, HostError> {
-        let token_path = self.home.join("host.token");
-        let token = read(&token_path).await?;
-        let token = token.trim();
-        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(HostError::NotFound(format!("{} holds no token", token_path.display())));
-        }
-        let answer = request.bearer_auth(token).timeout(timeout).send().await;
-        let response = answer.map_err(|error| HostError::Unreachable(first_cause(&error)))?;
-        let code = response.status();
-        let retry_after = retry_after(&response);
-        let body = body(response).await?;
-        let words = || {
-            String::from_utf8_lossy(&body)
-                .chars()
-                .take(WORDS_MAX)
-                .collect::<String>()
-        };
+        let (code, retry_after, body) = self.send(request, timeout).await?;
         match code {
             StatusCode::OK | StatusCode::ACCEPTED | StatusCode::CREATED => {
                 let status = serde_json::from_slice(&body);
@@ -161,22 +166,62 @@ impl Host {
                     false => Err(HostError::Answer(format!("{}/{}", status.item, status.attempt))),
                 }
             }
-            StatusCode::NOT_FOUND => Err(HostError::UnknownItem(words())),
-            StatusCode::CONFLICT => Err(HostError::Past(words())),
-            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => Err(HostError::Never(words())),
-            StatusCode::TOO_MANY_REQUESTS => Err(HostError::Busy { after: retry_after }),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(HostError::Token { path: token_path }),
-            code if code.is_server_error() => Err(HostError::NotReady(format!("{code} {}", words()))),
-            code => Err(HostError::Answer(format!("{code} {}", words()))),
+            code => Err(self.refusal(code, retry_after, &body)),
+        }
+    }
+
+    fn token_path(&self) -> PathBuf {
+        self.home.join("host.token")
+    }
+
+    /// Answers code, pause and body, whatever they are.
+    async fn send(
+        &self,
+        request: RequestBuilder,
+        timeout: Duration,
+    ) -> Result<(StatusCode, Duration, Vec<u8>), HostError> {
+        let token_path = self.token_path();
+        let token = read(&token_path).await?;
+        let token = token.trim();
+        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(HostError::NotFound(format!("{} holds no token", token_path.display())));
+        }
+        let answer = request.bearer_auth(token).timeout(timeout).send().await;
+        let response = answer.map_err(|error| HostError::Unreachable(first_cause(&error)))?;
+        let code = response.status();
+        let retry_after = retry_after(&response);
+        Ok((code, retry_after, body(response).await?))
+    }
+
+    fn refusal(&self, code: StatusCode, after: Duration, body: &[u8]) -> HostError {
+        let words = || {
+            String::from_utf8_lossy(body)
+                .chars()
+                .take(WORDS_MAX)
+                .collect::<String>()
+        };
+        match code {
+            StatusCode::NOT_FOUND => HostError::UnknownItem(words()),
+            StatusCode::CONFLICT => HostError::Past(words()),
+            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => HostError::Never(words()),
+            StatusCode::TOO_MANY_REQUESTS => HostError::Busy { after },
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => HostError::Token {
+                path: self.token_path(),
+            },
+            code if code.is_server_error() => HostError::NotReady(format!("{code} {}", words())),
+            code => HostError::Answer(format!("{code} {}", words())),
         }
     }
 
     async fn url(&self, item: ItemId, attempt: u8) -> Result<String, HostError> {
-        let base = match &self.url {
-            Some(url) => url.clone(),
-            None => format!("http://{}", self.host_file().await?.status),
-        };
-        Ok(format!("{base}/v1/items/{item}/{attempt}"))
+        Ok(format!("{}/v1/items/{item}/{attempt}", self.base().await?))
+    }
+
+    async fn base(&self) -> Result<String, HostError> {
+        match &self.url {
+            Some(url) => Ok(url.clone()),
+            None => Ok(format!("http://{}", self.host_file().await?.status)),
+        }
     }
 
     async fn host_file(&self) -> Result<HostFile, HostError> {

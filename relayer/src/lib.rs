@@ -13,6 +13,7 @@
 //! - [`tracker`]: tells the host about an item, follows it, hands its proof in, testifies after a missed deadline.
 //! - [`keeper`], with [`rounds`]: what any relayer does for everybody: expires what is overdue and brings rounds that are needed, after a random
 //!   wait and a second look.
+//! - [`settler`]: vouchers of sessions that the host holds, on a schedule.
 //! - [`submitter`], behind [`queue`]: the only way on chain; batches, and writes down what it sends before it sends it.
 //! - [`checkpoint`]: what survives a crash, on a [`disk`]; [`book`]: how the tasks change it. [`chain`] and [`host`]: the two ends. [`status`]: what it says about itself.
 //! - [`pulse`]: height, clock, nodes and gas money, for the status. [`crash`]: where tests kill the process, and nothing in any other build.
@@ -37,6 +38,7 @@ pub mod queue;
 pub mod relayer;
 pub mod retry;
 pub mod rounds;
+pub mod settler;
 pub mod source;
 pub mod status;
 pub mod submitter;

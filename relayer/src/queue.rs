@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use beacon::SignedRound;
-use schema::{receipt::Attestation, ItemId, BATCH_MAX};
+use schema::{receipt::Attestation, session::SignedVoucher, ItemId, BATCH_MAX};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::chain::Evidence;
@@ -22,6 +22,7 @@ pub enum Request {
     Evidence(Evidence),
     Expire(ItemId),
     Round(SignedRound),
+    Settle(SignedVoucher),
 }
 
 /// What became of it.
@@ -71,19 +72,26 @@ pub(crate) struct Pending {
     evidence: VecDeque<Job>,
     expiries: VecDeque<Job>,
     rounds: VecDeque<Job>,
+    vouchers: VecDeque<Job>,
     turn: u8,
 }
 
 impl Pending {
     pub(crate) fn len(&self) -> usize {
-        let queues = [&self.attests, &self.evidence, &self.expiries, &self.rounds];
+        let queues = [
+            &self.attests,
+            &self.evidence,
+            &self.expiries,
+            &self.rounds,
+            &self.vouchers,
+        ];
         let lengths = queues.map(VecDeque::len);
         lengths.into_iter().fold(0, usize::saturating_add)
     }
 
     /// Whether there is room for one more, and a reason to wait for it.
     pub(crate) fn has_room(&self) -> bool {
-        self.len() < LENGTH && self.attests.len() < BATCH_MAX
+        self.len() < LENGTH && self.attests.len() < BATCH_MAX && self.vouchers.len() < BATCH_MAX
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -96,19 +104,21 @@ impl Pending {
             Request::Evidence(_) => &mut self.evidence,
             Request::Expire(_) => &mut self.expiries,
             Request::Round(_) => &mut self.rounds,
+            Request::Settle(_) => &mut self.vouchers,
         };
         queue.push_back(job);
     }
 
     /// The oldest of the kind whose turn it is, up to the limits of a transaction. Empty only if nothing is pending.
     pub(crate) fn next_batch(&mut self) -> Vec<Job> {
-        for _ in 0..4u8 {
-            self.turn = self.turn.wrapping_add(1) % 4;
+        for _ in 0..5u8 {
+            self.turn = self.turn.wrapping_add(1) % 5;
             let (queue, max) = match self.turn {
                 0 => (&mut self.expiries, PLAIN_BATCH_MAX),
                 1 => (&mut self.attests, BATCH_MAX),
                 2 => (&mut self.evidence, PLAIN_BATCH_MAX),
-                _ => (&mut self.rounds, PLAIN_BATCH_MAX),
+                3 => (&mut self.rounds, PLAIN_BATCH_MAX),
+                _ => (&mut self.vouchers, BATCH_MAX),
             };
             let batch = take(queue, max);
             if !batch.is_empty() {
@@ -141,6 +151,7 @@ pub(crate) fn size(request: &Request) -> usize {
         Request::Evidence(evidence) => serde_json::to_vec(evidence),
         Request::Expire(item) => serde_json::to_vec(item),
         Request::Round(round) => serde_json::to_vec(round),
+        Request::Settle(voucher) => serde_json::to_vec(voucher),
     };
     json.map_or(usize::MAX, |json| json.len())
 }

@@ -30,6 +30,7 @@ use crate::{
     pulse,
     retry::Policy,
     rounds::Rounds,
+    settler::{Schedule, Settler},
     source::{patiently, Change, Source, Step},
     status::{self, Board, Subject},
     submitter::{Manner, Submitter},
@@ -238,6 +239,16 @@ impl<C: Chain> Relayer<C> {
             candidates: Candidates::default(),
             rounds: rounds(&self.config, trusted)?,
         };
+        let settler = Settler {
+            host: self.host.clone(),
+            queue: queue.clone(),
+            clock: clock.clone(),
+            schedule: Schedule {
+                interval: self.config.settle_interval,
+                after: self.config.settle_after,
+                worth: self.config.settle_worth,
+            },
+        };
         let tools = Tools {
             chain: self.chain,
             host: self.host,
@@ -254,6 +265,7 @@ impl<C: Chain> Relayer<C> {
         let until = services.outflow.clone();
         services.add("submitter", submitter.run(until));
         services.add_inflow("keeper", keeper.run());
+        services.add_inflow("settler", settler.run());
         services.add_inflow("source", async move { Ok(source.run(state, step_sender).await?) });
         Ok(Working {
             book: self.book,

@@ -121,6 +121,10 @@ pub struct Totals {
     pub expired: u64,
     #[serde(default)]
     pub rounds_posted: u64,
+    #[serde(default)]
+    pub vouchers_settled: u64,
+    #[serde(default)]
+    pub vouchers_refused: u64,
     /// In a block, whatever their result.
     pub transactions: u64,
     /// Those of them that failed there.

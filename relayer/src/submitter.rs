@@ -14,7 +14,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use schema::{orchestrator::ItemStatus, receipt::Attestation, Event, ItemId};
+use schema::{
+    escrow::VoucherRefusal,
+    orchestrator::ItemStatus,
+    receipt::Attestation,
+    session::{SignedVoucher, Voucher},
+    Event, ItemId,
+};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -198,6 +204,9 @@ impl<C: Chain> Submitter<C> {
             let reason = format!("it has {bytes} bytes, a transaction takes at most {BATCH_BYTES_MAX}");
             return Some(Verdict::Refused(reason));
         }
+        if let Request::Settle(signed) = request {
+            return self.is_settled(signed).await;
+        }
         let Request::Attest(Attestation { item, attempt, .. }) = request else {
             return None;
         };
@@ -214,6 +223,24 @@ impl<C: Chain> Submitter<C> {
             }
             // Without an answer the simulation will tell.
             Ok(_) | Err(_) => None,
+        }
+    }
+
+    /// What the chain says of a voucher before anything is paid for it: a relayer that was killed asks a second time.
+    async fn is_settled(&self, signed: &SignedVoucher) -> Option<Verdict> {
+        let Voucher {
+            session,
+            deployment,
+            sequence,
+            ..
+        } = signed.voucher;
+        let refused = |refusal: VoucherRefusal| Some(Verdict::Refused(refusal.to_string()));
+        match self.chain.settled(session, deployment).await {
+            Ok(Some(settled)) if settled == sequence => Some(Verdict::Done),
+            Ok(Some(settled)) if settled > sequence => refused(VoucherRefusal::Stale),
+            Ok(None) => refused(VoucherRefusal::Unknown),
+            // Without an answer the simulation will tell.
+            Ok(Some(_)) | Err(_) => None,
         }
     }
 
@@ -362,6 +389,14 @@ impl<C: Chain> Submitter<C> {
         board.count(|totals| &mut totals.attested, events.iter().filter(is_attested).count());
         let refused = events.iter().filter(is_refused).count();
         board.count(|totals| &mut totals.attestations_refused, refused);
+        let is_settled = |event: &&Event| matches!(event, Event::VoucherSettled { .. });
+        let is_refused = |event: &&Event| matches!(event, Event::VoucherRefused { .. });
+        board.count(
+            |totals| &mut totals.vouchers_settled,
+            events.iter().filter(is_settled).count(),
+        );
+        let refused = events.iter().filter(is_refused).count();
+        board.count(|totals| &mut totals.vouchers_refused, refused);
         crash::pass(Point::Concluded);
         Ok(match outcome.result {
             Ok(events) => Attempt::InBlock(tx_hash, events),
@@ -394,6 +429,11 @@ impl<C: Chain> Submitter<C> {
                     Some(Err(reason)) => Verdict::Refused(reason.to_owned()),
                     None => Verdict::Failed(format!("transaction {tx_hash} says nothing about it")),
                 },
+                Request::Settle(signed) => match word_on_voucher(events, &signed.voucher) {
+                    Some(Ok(())) => Verdict::Done,
+                    Some(Err(refusal)) => Verdict::Refused(refusal.to_string()),
+                    None => Verdict::Failed(format!("transaction {tx_hash} says nothing about it")),
+                },
                 Request::Evidence(_) | Request::Expire(_) | Request::Round(_) => Verdict::Done,
             };
             self.tell(&job.request, &verdict, tx_hash);
@@ -420,6 +460,20 @@ impl<C: Chain> Submitter<C> {
                 tracing::info!(%item, %tx_hash, "expired");
                 self.book.board.count(|totals| &mut totals.expired, 1);
             }
+            (Request::Settle(signed), verdict) => {
+                let Voucher {
+                    session,
+                    deployment,
+                    sequence,
+                    ..
+                } = signed.voucher;
+                match verdict {
+                    Verdict::Done => tracing::info!(session, deployment, sequence, %tx_hash, "voucher settled"),
+                    Verdict::Refused(reason) | Verdict::Failed(reason) => {
+                        tracing::warn!(session, deployment, sequence, %tx_hash, %reason, "voucher refused");
+                    }
+                }
+            }
             (Request::Round(round), _) => {
                 tracing::info!(round = round.round, %tx_hash, "round posted");
                 self.book.board.count(|totals| &mut totals.rounds_posted, 1);
@@ -443,10 +497,30 @@ fn word_on(events: &[Event], item: ItemId, attempt: u8) -> Option<Result<(), &st
     })
 }
 
+/// What the contract said of one voucher of a batch.
+fn word_on_voucher(events: &[Event], voucher: &Voucher) -> Option<Result<(), VoucherRefusal>> {
+    let about = (voucher.session, voucher.deployment, voucher.sequence);
+    events.iter().find_map(|event| match event {
+        Event::VoucherSettled {
+            session,
+            deployment,
+            sequence,
+            ..
+        } if (*session, *deployment, *sequence) == about => Some(Ok(())),
+        Event::VoucherRefused {
+            session,
+            deployment,
+            sequence,
+            reason,
+        } if (*session, *deployment, *sequence) == about => Some(Err(*reason)),
+        _ => None,
+    })
+}
+
 fn claims(content: &Batch) -> Vec<(ItemId, u8)> {
     match content {
         Batch::Attest(attestations) => attestations.iter().map(|one| (one.item, one.attempt)).collect(),
-        Batch::Evidence(_) | Batch::Expire(_) | Batch::Rounds(_) => vec![],
+        Batch::Evidence(_) | Batch::Expire(_) | Batch::Rounds(_) | Batch::Settle(_) => vec![],
     }
 }
 
@@ -458,6 +532,8 @@ fn content(batch: &[Job]) -> Option<Batch> {
             (None, Request::Attest(attestation)) => content = Some(Batch::Attest(vec![attestation.clone()])),
             (None, Request::Evidence(evidence)) => content = Some(Batch::Evidence(vec![evidence.clone()])),
             (None, Request::Expire(item)) => content = Some(Batch::Expire(vec![*item])),
+            (None, Request::Settle(voucher)) => content = Some(Batch::Settle(vec![*voucher])),
+            (Some(Batch::Settle(all)), Request::Settle(voucher)) => all.push(*voucher),
             (None, Request::Round(round)) => content = Some(Batch::Rounds(vec![round.clone()])),
             (Some(Batch::Rounds(all)), Request::Round(round)) => all.push(round.clone()),
             (Some(Batch::Attest(all)), Request::Attest(attestation)) => all.push(attestation.clone()),

@@ -137,6 +137,29 @@ impl CloseConsent {
     }
 }
 
+/// Proves to a host that whoever speaks has the session key: signed over the host's own random number, so that it is worth nothing
+/// elsewhere or later.
+#[cw_serde]
+#[derive(Copy, Eq)]
+pub struct SessionHello {
+    pub session: u64,
+    pub deployment: u64,
+    /// 32 random bytes from the host.
+    pub nonce: Digest,
+}
+
+impl SessionHello {
+    /// What the session key signs. The domain is that of the escrow.
+    pub fn digest(&self, domain: &Domain) -> Digest {
+        domain
+            .preimage("session-hello")
+            .u64(self.session)
+            .u64(self.deployment)
+            .bytes(self.nonce.0)
+            .digest()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,6 +241,33 @@ mod tests {
             digests.push(changed.digest(&domain()));
         }
         digests.push(voucher().digest(&domain()));
+        assert_all_differ(digests);
+    }
+
+    #[test]
+    fn every_field_of_a_hello_is_signed_and_it_is_no_consent() {
+        let hello = SessionHello {
+            session: 1,
+            deployment: 2,
+            nonce: Digest([3; 32]),
+        };
+        let mut digests: Vec<Digest> = domains().iter().map(|domain| hello.digest(domain)).collect();
+        let changes: [fn(&mut SessionHello); 3] = [
+            |h| h.session = 90,
+            |h| h.deployment = 90,
+            |h| h.nonce = Digest([90; 32]),
+        ];
+        for change in changes {
+            let mut changed = hello;
+            change(&mut changed);
+            digests.push(changed.digest(&domain()));
+        }
+        let consent = CloseConsent {
+            session: 1,
+            deployment: 2,
+            sequence: 3,
+        };
+        digests.push(consent.digest(&domain()));
         assert_all_differ(digests);
     }
 

@@ -3,8 +3,12 @@
 //! Nothing here is signed or goes on chain; the links inside carry their own signatures.
 
 use cosmwasm_schema::cw_serde;
+use cosmwasm_std::Uint128;
 
-use crate::{receipt::Link, ItemId};
+use crate::{escrow::VoucherRefusal, receipt::Link, session::SignedVoucher, ItemId};
+
+/// Vouchers on one page of the host's answer: those that are worth most, urgent ones first.
+pub const VOUCHERS_PAGE_MAX: usize = 256;
 
 /// How far a host is with its part of an item.
 #[cw_serde]
@@ -33,6 +37,46 @@ pub struct WorkStatus {
     pub complete: bool,
     /// Why the work failed, one sentence.
     pub error: Option<String>,
+}
+
+/// Answer to `GET /v1/vouchers`: what the relayer may have settled, urgent ones first. At most [`VOUCHERS_PAGE_MAX`].
+#[cw_serde]
+#[derive(Eq)]
+pub struct HeldVouchers {
+    pub vouchers: Vec<HeldVoucher>,
+}
+
+/// The best voucher for one deployment in one session, which the chain has not paid in full yet.
+#[cw_serde]
+#[derive(Copy, Eq)]
+pub struct HeldVoucher {
+    pub voucher: SignedVoucher,
+    /// Of its amount, what is not settled, in ufunc.
+    pub worth: Uint128,
+    /// Chain time in Unix seconds since when there is something to settle.
+    pub since: u64,
+    /// To be settled now, whatever it is worth: the session ends, or its client waits for the consent to an early end.
+    pub urgent: bool,
+    /// Chain time in Unix seconds after which anyone may close the allocation.
+    pub closes_at: u64,
+}
+
+/// Body of `POST /v1/vouchers`: what became of vouchers on chain. At most [`VOUCHERS_PAGE_MAX`].
+#[cw_serde]
+#[derive(Eq)]
+pub struct SettlementNews {
+    pub vouchers: Vec<VoucherNews>,
+}
+
+/// What the chain said of one voucher.
+#[cw_serde]
+#[derive(Copy, Eq)]
+pub struct VoucherNews {
+    pub session: u64,
+    pub deployment: u64,
+    pub sequence: u64,
+    /// None: it is paid.
+    pub refusal: Option<VoucherRefusal>,
 }
 
 /// `HOME/host.json`: where a running host listens. Written at start, removed at the end.

@@ -11,7 +11,7 @@ use k256::ecdsa::{
 };
 use schema::{
     receipt::{Acknowledgement, Domain, Outcome, OutputRequest, Receipt},
-    session::{CloseConsent, SessionReceipt, Voucher},
+    session::{CloseConsent, SessionHello, SessionReceipt, Voucher},
     Digest, ItemId,
 };
 use serde_json::{json, Value};
@@ -113,6 +113,11 @@ fn of_sessions() -> Vec<Case> {
         units_out: 9,
         outcome: Outcome::Done,
     };
+    let hello = SessionHello {
+        session: 1,
+        deployment: 2,
+        nonce: Digest([3; 32]),
+    };
     let plain = SessionReceipt {
         tokens_digest: None,
         seed: None,
@@ -123,6 +128,7 @@ fn of_sessions() -> Vec<Case> {
         ("voucher", beside(), json!(voucher), voucher.digest(&domain)),
         ("voucher", beside(), json!(large), large.digest(&domain)),
         ("close-consent", beside(), json!(consent), consent.digest(&domain)),
+        ("session-hello", beside(), json!(hello), hello.digest(&domain)),
         ("session-receipt", None, json!(receipt), receipt.digest()),
         ("session-receipt", None, json!(plain), plain.digest()),
     ]

@@ -39,6 +39,7 @@ const fields = {
     digest(r.request_digest), digest(r.output_digest), option(r.tokens_digest, digest), option(r.seed, number),
     number(r.units_in), number(r.units_out), outcome(r.outcome),
   ],
+  "session-hello": (h, of) => [domain(of), number(h.session), number(h.deployment), digest(h.nonce)],
   "close-consent": (c, of) => [domain(of), number(c.session), number(c.deployment), number(c.sequence)],
 };
 

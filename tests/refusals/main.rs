@@ -14,5 +14,6 @@ mod market;
 mod network;
 mod programs;
 mod secrets;
+mod session;
 mod table;
 mod waiting;

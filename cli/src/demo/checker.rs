@@ -6,15 +6,16 @@
 //! 3. every holder's credits, by reason, are what the escrow answers, and its ledger entry is what came in less what went out;
 //! 4. the escrow's ledger sums to its FUNC, staking's bonds and unbonding entries to its own;
 //! 5. FUNC in existence is what there was less everything burnt;
-//! 6. where there is a beacon, every redraw was seeded with a round of it that is on the chain.
+//! 6. every settled session cost F + R + G of all that its vouchers count, and its providers have their parts of that;
+//! 7. where there is a beacon, every redraw was seeded with a round of it that is on the chain.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use schema::{
     beacon::draw_seed,
-    escrow::{Holder, LedgerEntry, Reason},
+    escrow::{AllocationResponse, Holder, LedgerEntry, Reason, SessionResponse},
     orchestrator::{ItemResponse, ItemStatus, JobResponse},
-    price::{FeeBps, SpanPrice},
+    price::{ComputeSplit, FeeBps, SpanPrice, Units},
     receipt::Domain,
     Digest, Event, ItemId, Round,
 };
@@ -36,6 +37,8 @@ pub(crate) struct Facts {
     /// The story's jobs and all of their items.
     pub(crate) jobs: Vec<JobResponse>,
     pub(crate) items: Vec<ItemResponse>,
+    /// The story's sessions, as they were before they ended.
+    pub(crate) sessions: Vec<SessionResponse>,
     pub(crate) fees: FeeBps,
     /// Who has the protocol's part.
     pub(crate) treasury: String,
@@ -54,6 +57,7 @@ pub(crate) struct Facts {
 pub(crate) fn check(facts: &Facts) -> Vec<String> {
     let mut wrong = vec![];
     check_items(facts, &mut wrong);
+    check_sessions(facts, &mut wrong);
     check_providers(facts, &mut wrong);
     check_holders(facts, &mut wrong);
     check_books("royalty_escrow", facts.escrow, &mut wrong);
@@ -181,12 +185,83 @@ fn check_items(facts: &Facts, wrong: &mut Vec<String>) {
     }
 }
 
+/// What vouchers of each allocation have counted and paid, with what they cost by the formula and how compute is divided.
+fn session_bills(facts: &Facts) -> Vec<(&AllocationResponse, Settled, SpanPrice, ComputeSplit)> {
+    let mut bills = vec![];
+    for session in &facts.sessions {
+        let gateway_bps = session.gateway.as_ref().map_or(0, |gateway| gateway.bps);
+        for allocation in &session.allocations {
+            let settled = Settled::of(facts, session.session, allocation.deployment);
+            let (ask, share) = (&allocation.ask, allocation.compute_share_bps);
+            let price = SpanPrice::of(ask, &session.royalty, gateway_bps, share, settled.units).unwrap_or_default();
+            if let Ok(split) = session.fees.split(price.compute) {
+                bills.push((allocation, settled, price, split));
+            }
+        }
+    }
+    bills
+}
+
+/// Sums over all settlements of one allocation.
+#[derive(Debug, Default)]
+struct Settled {
+    units: Units,
+    paid: u128,
+    burnt: u128,
+}
+
+impl Settled {
+    fn of(facts: &Facts, session: u64, deployment: u64) -> Self {
+        let mut sum = Self::default();
+        for event in &facts.events {
+            match *event {
+                Event::VoucherSettled {
+                    session: of,
+                    deployment: by,
+                    requests,
+                    units_in,
+                    units_out,
+                    paid,
+                    burnt,
+                    ..
+                } if (of, by) == (session, deployment) => {
+                    sum.units.requests = sum.units.requests.saturating_add(requests);
+                    sum.units.units_in = sum.units.units_in.saturating_add(units_in);
+                    sum.units.units_out = sum.units.units_out.saturating_add(units_out);
+                    add(&mut sum.paid, paid.u128());
+                    add(&mut sum.burnt, burnt.u128());
+                }
+                _ => {}
+            }
+        }
+        sum
+    }
+}
+
+fn check_sessions(facts: &Facts, wrong: &mut Vec<String>) {
+    for (allocation, settled, price, split) in session_bills(facts) {
+        let total = price.total().map_or(0, |total| total.u128());
+        if (settled.paid, settled.burnt) != (total, split.burn.u128()) {
+            wrong.push(format!(
+                "deployment {} was paid {} in a session of which {} were burnt; by the formula {total} and {}",
+                allocation.deployment, settled.paid, settled.burnt, split.burn
+            ));
+        }
+    }
+}
+
 fn check_providers(facts: &Facts, wrong: &mut Vec<String>) {
     let mut expected: BTreeMap<String, u128> = BTreeMap::new();
     for bill in facts.items.iter().filter_map(|item| bill(facts, item)) {
         for (provider, amount) in bill.providers {
             add(expected.entry(provider).or_default(), amount);
         }
+    }
+    for (allocation, _, _, split) in session_bills(facts) {
+        add(
+            expected.entry(allocation.provider.clone()).or_default(),
+            split.provider.u128(),
+        );
     }
     let told = |holder: &String| {
         let credits = facts
@@ -212,6 +287,7 @@ fn check_providers(facts: &Facts, wrong: &mut Vec<String>) {
 
 fn check_holders(facts: &Facts, wrong: &mut Vec<String>) {
     let developer_of: BTreeMap<u64, &String> = facts.jobs.iter().map(|job| (job.job, &job.developer)).collect();
+    let owner_of: BTreeMap<u64, &String> = facts.sessions.iter().map(|it| (it.session, &it.owner)).collect();
     let mut credited: BTreeMap<String, BTreeMap<Reason, u128>> = BTreeMap::new();
     let mut spent: BTreeMap<String, u128> = BTreeMap::new();
     for event in &facts.events {
@@ -232,6 +308,18 @@ fn check_holders(facts: &Facts, wrong: &mut Vec<String>) {
             Event::Settled { item, paid, .. } => {
                 if let Some(developer) = developer_of.get(&item.job) {
                     add(spent.entry((*developer).clone()).or_default(), paid.u128());
+                }
+            }
+            Event::VoucherSettled {
+                session, paid: amount, ..
+            }
+            | Event::AllocationClosed {
+                session,
+                reservation: amount,
+                ..
+            } => {
+                if let Some(owner) = owner_of.get(session) {
+                    add(spent.entry((*owner).clone()).or_default(), amount.u128());
                 }
             }
             Event::RoyaltiesDistributed { model, amount } => {
@@ -275,6 +363,7 @@ fn check_supply(facts: &Facts, wrong: &mut Vec<String>) {
     let burnt = facts.events.iter().fold(0_u128, |sum, event| {
         let burnt = match event {
             Event::Settled { burnt, .. }
+            | Event::VoucherSettled { burnt, .. }
             | Event::NamespaceClaimed { burnt, .. }
             | Event::DeploymentListed { burnt, .. } => burnt.u128(),
             _ => 0,

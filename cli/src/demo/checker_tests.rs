@@ -135,6 +135,7 @@ fn story() -> Facts {
         beacon_for: None,
         events,
         jobs: vec![job()],
+        sessions: vec![],
         items: vec![ItemResponse {
             item: item_id(),
             attempt: 0,

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{anyhow, bail, Context as _};
 use client::{events, Client, TxHash};
 use futures::StreamExt;
-use schema::{escrow::Reason, token, Event};
+use schema::{
+    escrow::{Reason, SessionResponse},
+    token, Event,
+};
 use tokio::time::timeout;
 
 use super::{
@@ -33,6 +36,8 @@ pub(crate) struct Question {
     pub(crate) from_height: u64,
     pub(crate) supply_before: u128,
     pub(crate) jobs: Vec<u64>,
+    /// As they were before they ended.
+    pub(crate) sessions: Vec<SessionResponse>,
     /// Holders that are new since then.
     pub(crate) holders: Vec<String>,
 }
@@ -87,6 +92,7 @@ async fn read(client: &Client, question: &Question) -> anyhow::Result<Facts> {
         fees: config.params.fees,
         treasury: config.treasury,
         supply_before: question.supply_before,
+        sessions: question.sessions.clone(),
         supply: supply(client).await?,
         ledger: client.escrow().all_ledger().await?,
         ..Facts::default()

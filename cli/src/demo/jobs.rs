@@ -54,7 +54,7 @@ impl<'a> Desk<'a> {
         })
     }
 
-    fn order_of(model: &ModelId, replicas: u8) -> Order {
+    pub(crate) fn order_of(model: &ModelId, replicas: u8) -> Order {
         Order {
             model: model.clone(),
             version: None,

@@ -49,6 +49,15 @@ pub(crate) const DESIGNER_BPS: u16 = 2_000;
 pub(crate) const RESEARCH_BPS: u16 = 7_000;
 pub(crate) const ARCHIVE_BPS: u16 = 3_000;
 
+/// Texts in one request of the session: as small as they come.
+pub(crate) const TEXTS_A_REQUEST: usize = 1;
+/// Chains of the session beside the first.
+pub(crate) const SPARES: usize = 1;
+/// For hosts to settle and to consent: their relayers look every second.
+pub(crate) const CONSENT_PATIENCE: Duration = Duration::from_secs(60);
+/// For the end of a notice, where one did not consent.
+pub(crate) const NOTICE_PATIENCE: Duration = Duration::from_secs(60);
+
 /// How often the kill is tried: a host that had done everything before it died is no story.
 pub(crate) const KILLS_MAX: u32 = 5;
 /// Longest waits. Each is a multiple of what is usual, for a machine that does other things too.

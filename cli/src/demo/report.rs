@@ -28,6 +28,7 @@ pub(crate) struct Report {
     /// Vectors of job 1, one a sentence.
     pub(crate) embeddings: Vec<Vec<f32>>,
     pub(crate) jobs: Vec<Job>,
+    pub(crate) sessions: Vec<Session>,
     pub(crate) ledger: Vec<Line>,
     /// Whether everything added up; the demonstration fails where it does not.
     pub(crate) conserved: bool,
@@ -59,6 +60,23 @@ pub(crate) struct Job {
     pub(crate) replicas: u8,
     pub(crate) paid: Func,
     pub(crate) items: Vec<ItemResponse>,
+}
+
+/// A session that was used and has ended.
+#[derive(Debug, Serialize)]
+pub(crate) struct Session {
+    pub(crate) session: u64,
+    /// Requests that were answered, and texts in them.
+    pub(crate) requests: usize,
+    pub(crate) texts: usize,
+    /// For all of them, in ufunc.
+    pub(crate) paid: Func,
+    /// Vouchers that were settled: one for each host is enough, however many requests there were.
+    pub(crate) settlements: usize,
+    /// Allocations that were closed at once, because their hosts consented.
+    pub(crate) consents: usize,
+    /// Allocations that were closed after the notice.
+    pub(crate) notices: usize,
 }
 
 /// Who got how much, and why.
@@ -170,6 +188,19 @@ impl fmt::Display for Report {
             writeln!(
                 f,
                 "job {job}: {status}, {shards} shards x {replicas} replicas, {paid} FUNC paid"
+            )?;
+        }
+        for session in &self.sessions {
+            let Session {
+                session,
+                requests,
+                paid,
+                settlements,
+                ..
+            } = session;
+            writeln!(
+                f,
+                "session {session}: {requests} requests, {settlements} vouchers settled, {paid} FUNC paid"
             )?;
         }
         writeln!(

@@ -37,6 +37,7 @@ use crate::{
 
 mod providers;
 mod publishing;
+mod session;
 
 /// What is left of a story that went well.
 #[derive(Debug)]
@@ -166,10 +167,12 @@ pub(crate) async fn play(
         move || reference::unsplit(&source, &scratch, &runtime, &texts)
     });
     let (second, mut jobs) = scene.second_job(&desk, &hosts, demo, &uri, &cast).await?;
+    let mut session = session::play(&desk, progress).await?;
     let whole = whole.await.context("running the whole graph was interrupted")??;
     reference::check_bits(&first.results.embeddings()?, &whole).context("job 1")?;
     reference::check_bits(&second.results.embeddings()?, &whole).context("job 2")?;
-    progress.done("both jobs gave the embeddings of the unsplit graph, bit by bit");
+    reference::check_bits(&session.embeddings, &whole).context("the session")?;
+    progress.done("both jobs and the session gave the embeddings of the unsplit graph, bit by bit");
 
     pass_on(&cast.research.account, &family.parent).await?;
     progress.step("recomputing every amount from chain data");
@@ -178,9 +181,11 @@ pub(crate) async fn play(
         from_height: if from_genesis { 1 } else { from_height },
         supply_before,
         jobs,
+        sessions: vec![session.as_used.clone()],
         holders: holders(&cast, &family),
     };
     let (facts, placed) = facts::gather(&client, &question).await?;
+    session.check(&facts.events)?;
     let wrong = checker::check(&facts);
     if !wrong.is_empty() {
         bail!("the chain does not add up: {}", wrong.join("; "));
@@ -190,6 +195,7 @@ pub(crate) async fn play(
     let report = Report {
         embeddings: first.results.embeddings()?,
         jobs: report::jobs(&facts),
+        sessions: vec![session.told],
         ledger: report::ledger(&facts, &names),
         conserved: true,
         chain: facts::chain(&client).await?,

@@ -60,6 +60,13 @@ impl KeyStore {
         }
     }
 
+    /// `HOME/sessions`: keys that sign vouchers.
+    pub(crate) fn of_sessions(home: &Path) -> Self {
+        Self {
+            folder: home.join("sessions"),
+        }
+    }
+
     /// Where a key lies.
     pub(crate) fn path(&self, name: &KeyName) -> PathBuf {
         self.folder.join(format!("{name}.json"))

@@ -4,14 +4,14 @@ use std::fmt;
 
 use client::{Client, ClientError};
 use schema::{
-    escrow::HoldResponse,
+    escrow::{HoldResponse, SessionResponse},
     staking::{ProviderResponse, UnbondingEntry},
     ModelId,
 };
 use serde::Serialize;
 
 use super::check_address;
-use crate::{amount::Func, context::Context, output::Table};
+use crate::{amount::Func, context::Context, output::Table, session};
 
 /// Everything an account has, by where it is.
 #[derive(Debug, Serialize)]
@@ -24,9 +24,10 @@ struct Money {
     wallet: Func,
     /// In the escrow, free to spend or withdraw.
     available: Func,
-    /// In the escrow, held for running work.
+    /// In the escrow, held for running work and by sessions.
     held: Func,
     holds: Vec<Hold>,
+    sessions: Vec<InSession>,
     bond: Func,
     unbonding: Vec<UnbondingEntry>,
 }
@@ -37,6 +38,27 @@ struct Hold {
     amount: Func,
     /// Block time in seconds after which anyone may release it.
     expires_at: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct InSession {
+    session: u64,
+    /// For vouchers and slots, in ufunc.
+    amount: Func,
+    expires_at: u64,
+    /// Block time in seconds after which anyone may release all of it; providers may release their parts earlier.
+    releasable_at: u64,
+}
+
+impl From<&SessionResponse> for InSession {
+    fn from(session: &SessionResponse) -> Self {
+        Self {
+            session: session.session,
+            amount: session::held(session),
+            expires_at: session.expires_at,
+            releasable_at: session::releasable_at(session),
+        }
+    }
 }
 
 impl From<HoldResponse> for Hold {
@@ -68,6 +90,11 @@ impl fmt::Display for Money {
                 remark,
             ]);
         }
+        for it in &self.sessions {
+            let (number, date) = (it.session, it.releasable_at);
+            let remark = format!("anyone may release it after {date}: fxn session show {number}");
+            table.row([format!("  in session {number}"), it.amount.to_string(), func(), remark]);
+        }
         table.row(["bond".into(), self.bond.to_string(), func(), String::new()]);
         for entry in &self.unbonding {
             let remark = format!("may be withdrawn from {}", entry.release_at);
@@ -96,14 +123,15 @@ async fn money(client: &Client, holder: String) -> anyhow::Result<Money> {
     let in_escrow = client.escrow().money(&holder).await?;
     let denom = client.network().denom.clone();
     let is_model = holder.starts_with("model:");
-    let (gas, wallet, provider) = if is_model {
-        (0, 0, None)
+    let (gas, wallet, provider, sessions) = if is_model {
+        (0, 0, None, vec![])
     } else {
         let gas = client.balance(&holder, &denom).await?;
         (
             gas,
             client.token().balance(&holder).await?,
             bond(client, &holder).await?,
+            client.escrow().all_sessions(&holder).await?,
         )
     };
     Ok(Money {
@@ -114,6 +142,7 @@ async fn money(client: &Client, holder: String) -> anyhow::Result<Money> {
         available: in_escrow.available.into(),
         held: in_escrow.held.into(),
         holds: in_escrow.holds.into_iter().map(Hold::from).collect(),
+        sessions: sessions.iter().map(InSession::from).collect(),
         bond: provider.as_ref().map_or(Func(0), |provider| provider.bond.into()),
         unbonding: provider.map_or_else(Vec::new, |provider| provider.unbonding),
     })

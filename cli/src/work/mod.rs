@@ -1,5 +1,6 @@
 //! Work on the job lane, from files to verified results. Commands and the demonstration stand on it.
 
+pub(crate) mod lane;
 pub(crate) mod order;
 pub(crate) mod prepare;
 pub(crate) mod results;

@@ -77,6 +77,11 @@ impl Reader {
         &self.manifest.outputs
     }
 
+    /// One row of the model's output.
+    pub(crate) fn decode(&self, bytes: &[u8]) -> anyhow::Result<partition::Row> {
+        Ok(row::decode(bytes, self.outputs(), self.manifest.max_positions)?)
+    }
+
     /// Names of the model's classes by index, if it tells them.
     pub(crate) async fn labels(&self) -> Vec<String> {
         results::labels(&self.fetch, &self.places, &self.manifest).await
@@ -114,9 +119,7 @@ impl Reader {
                 rows.len()
             );
             for bytes in &rows {
-                answer
-                    .rows
-                    .push(row::decode(bytes, self.outputs(), self.manifest.max_positions)?);
+                answer.rows.push(self.decode(bytes)?);
             }
         }
         let paid = items.iter().filter(|item| results::result_of(item).is_some());

@@ -58,6 +58,7 @@ fn survivors(changes: &[Change], random: &mut StdRng) -> (BTreeSet<PathBuf>, BTr
                 named.entry(parent(path)).or_default().push(change);
             }
             Change::SyncFile(path) => contents[written[path]].1 = true,
+            Change::Append(..) => unreachable!("the journal only replaces"),
             Change::SyncFolder(path) => {
                 let done = named.get(path).map_or(0, Vec::len);
                 sure.insert(path.clone(), done);
@@ -76,7 +77,7 @@ fn survivors(changes: &[Change], random: &mut StdRng) -> (BTreeSet<PathBuf>, BTr
                     names.insert(to.clone(), content);
                 }
                 Change::Remove(path) => drop(names.remove(path)),
-                Change::SyncFile(_) | Change::SyncFolder(_) => {}
+                Change::SyncFile(_) | Change::SyncFolder(_) | Change::Append(..) => {}
             }
         }
     }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use axum::{extract, routing::get, Router};
-use inference_host::{decode_rows, POINTS};
+use inference_host::decode_rows;
 use rand::{rngs::StdRng, Rng, SeedableRng};
 use schema::{
     merkle,
@@ -34,11 +34,17 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// Stories that are told at the same time.
 const AT_ONCE: usize = 4;
 
-fn slow() -> bool {
+/// The places of jobs; those of sessions have stories of their own.
+fn points() -> impl Iterator<Item = &'static str> {
+    let points = inference_host::POINTS.iter().copied();
+    points.filter(|point| !point.starts_with("lane/"))
+}
+
+pub(crate) fn slow() -> bool {
     std::env::var("FXN_SLOW").is_ok_and(|slow| slow == "1")
 }
 
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     std::env::var("FXN_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok())
@@ -140,6 +146,7 @@ impl Story {
         let chain = ChainFile {
             input: TEXTS.map(|text| text.as_bytes().to_vec()).to_vec(),
             assignments: vec![assignment],
+            sessions: Vec::new(),
             deployments: market.chain.0.lock().unwrap().deployments.clone(),
             manifest: Some(market.tiny.digest()),
             stages: market.tiny.stage_digests(),
@@ -250,7 +257,7 @@ impl Story {
 }
 
 /// Serves the model's blobs over HTTP.
-async fn serve_blobs(folder: &Path) -> String {
+pub(crate) async fn serve_blobs(folder: &Path) -> String {
     let manifest = folder.join("manifest.json");
     let folder = folder.join("blobs");
     let answer = |content: std::io::Result<Vec<u8>>| content.map_err(|_| axum::http::StatusCode::NOT_FOUND);
@@ -264,7 +271,7 @@ async fn serve_blobs(folder: &Path) -> String {
     url
 }
 
-fn entries(folder: &Path) -> Vec<String> {
+pub(crate) fn entries(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
@@ -277,7 +284,7 @@ fn forgotten(home: &Path) -> bool {
 
 /// No temporary file, no half download, nothing that was taken for corrupt.
 fn nothing_is_left(home: &Path) {
-    let known = ["blobs", "work", "host.json", "host.lock", "host.token"];
+    let known = ["blobs", "work", "sessions", "host.json", "host.lock", "host.token"];
     for name in entries(home) {
         assert!(known.contains(&name.as_str()), "{name} is left in the home");
     }
@@ -312,13 +319,13 @@ async fn hosts_killed_at_every_named_place_keep_every_promise() {
     plain.tell().await;
     let visits = plain.hosts.each_ref().map(Process::visits);
     let visited: BTreeSet<&str> = visits.iter().flatten().map(String::as_str).collect();
-    let named: BTreeSet<&str> = POINTS.iter().copied().collect();
+    let named: BTreeSet<&str> = points().collect();
     assert_eq!(visited, named, "every named place is come by, and has a name");
     let mut deaths = Vec::new();
-    for (index, point) in POINTS.iter().enumerate() {
+    for (index, point) in points().enumerate() {
         let counts = visits
             .each_ref()
-            .map(|visits| visits.iter().filter(|visit| visit == point).count() as u32);
+            .map(|visits| visits.iter().filter(|visit| *visit == point).count() as u32);
         for (role, count) in counts.into_iter().enumerate() {
             // The short size kills one of the two that come by, at its first visit.
             let other = counts[1 - role] > 0 && (index as u64 + seed()) % 2 != role as u64;
@@ -328,7 +335,7 @@ async fn hosts_killed_at_every_named_place_keep_every_promise() {
             };
             deaths.extend(visits.map(|visit| Death::At {
                 role,
-                point: (*point).to_owned(),
+                point: point.to_owned(),
                 visit,
             }));
         }

@@ -12,7 +12,7 @@ use client::Wallet;
 use cosmwasm_std::Uint128;
 use futures::future::BoxFuture;
 use inference_host::{
-    chain::{Assignment, BlockTime, Chain, ChainError, ModelVersion},
+    chain::{Assignment, BlockTime, Chain, ChainError, ModelVersion, OpenedSession},
     start, Config, Running, Source,
 };
 use partition::Runtime;
@@ -51,6 +51,7 @@ pub(crate) struct Facts {
     pub(crate) deployments: Vec<DeploymentResponse>,
     pub(crate) versions: HashMap<String, ModelVersion>,
     pub(crate) endpoints: HashMap<String, String>,
+    pub(crate) sessions: HashMap<u64, OpenedSession>,
     pub(crate) down: bool,
     /// Chain time minus this machine's.
     pub(crate) ahead_seconds: i64,
@@ -120,6 +121,10 @@ impl Chain for FakeChain {
             Ok(block)
         };
         Box::pin(async move { answer })
+    }
+
+    fn session(&self, session: u64) -> BoxFuture<'_, Result<OpenedSession, ChainError>> {
+        self.ask(|facts| facts.sessions.get(&session).cloned())
     }
 
     fn account_of(&self, public_key: &[u8]) -> Option<String> {

@@ -16,6 +16,7 @@ mod full;
 mod gpu_check;
 mod hang;
 mod kit;
+mod lane;
 mod library;
 mod lies;
 mod minilm;

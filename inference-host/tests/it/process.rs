@@ -16,7 +16,7 @@ use std::{
 use client::Wallet;
 use futures::future::BoxFuture;
 use inference_host::{
-    chain::{Assignment, BlockTime, Chain, ChainError, ModelVersion},
+    chain::{Assignment, BlockTime, Chain, ChainError, ModelVersion, OpenedSession},
     start, Config, POINTS,
 };
 use reqwest::{Method, StatusCode};
@@ -55,6 +55,7 @@ pub(crate) struct ChainFile {
     pub(crate) assignments: Vec<Assignment>,
     pub(crate) input: Vec<Vec<u8>>,
     pub(crate) deployments: Vec<DeploymentResponse>,
+    pub(crate) sessions: Vec<OpenedSession>,
     pub(crate) manifest: Option<Digest>,
     pub(crate) stages: Vec<Digest>,
     /// By provider.
@@ -128,6 +129,15 @@ impl Chain for ReadChain {
                 height: unix_millis,
                 unix_millis,
             })
+        })
+    }
+
+    fn session(&self, session: u64) -> BoxFuture<'_, Result<OpenedSession, ChainError>> {
+        self.ask(|facts| {
+            facts
+                .sessions
+                .into_iter()
+                .find(|opened| opened.session.session == session)
         })
     }
 
@@ -315,7 +325,7 @@ impl Process {
     }
 
     /// What the process that runs now has announced.
-    fn announced(&self) -> Option<HostFile> {
+    pub(crate) fn announced(&self) -> Option<HostFile> {
         host_file(&self.orders.home).filter(|file| Some(file.pid) == self.child.as_ref().map(Child::id))
     }
 
@@ -335,6 +345,19 @@ impl Process {
             .await
             .ok()?;
         Some((answer.status(), answer.text().await.ok()?))
+    }
+
+    /// Says something to the private interface. Whether it was heard does not matter to whoever says it again.
+    pub(crate) async fn tell_json<T: Serialize>(&self, path: &str, body: &T) {
+        let Some(file) = self.announced() else { return };
+        let Ok(token) = fs::read_to_string(self.orders.home.join("host.token")) else {
+            return;
+        };
+        let request = reqwest::Client::new()
+            .post(format!("http://{}{path}", file.status))
+            .bearer_auth(token.trim())
+            .timeout(Duration::from_secs(10));
+        let _ = request.json(body).send().await;
     }
 
     pub(crate) async fn begin(&self, item: ItemId) -> Option<WorkStatus> {

@@ -6,6 +6,7 @@ use beacon::SignedRound;
 use client::{events, events::Block, Account, Call, ClientError, Endpoint, TxHash, TxOutcome};
 use futures::{Stream, StreamExt};
 use schema::{
+    escrow,
     orchestrator::{ItemResponse, JobStatus},
     randomness::ExecuteMsg,
     receipt::Link,
@@ -44,7 +45,16 @@ impl LiveChain {
         &self.account.client().contracts().job_orchestrator
     }
 
+    fn escrow(&self) -> &str {
+        &self.account.client().contracts().royalty_escrow
+    }
+
     fn calls(&self, batch: &Batch) -> Result<Vec<Call>, ClientError> {
+        if let Batch::Settle(vouchers) = batch {
+            let vouchers = vouchers.clone();
+            let settle = escrow::ExecuteMsg::SettleVouchers { vouchers };
+            return Ok(vec![Call::execute(self.escrow(), &settle)?]);
+        }
         let Batch::Rounds(rounds) = batch else {
             let messages = batch.messages().into_iter();
             return messages
@@ -64,7 +74,7 @@ impl LiveChain {
         let height = tx.height;
         let result = match tx.code {
             0 => {
-                let emitted = tx.decoded(&[self.orchestrator().to_owned()]);
+                let emitted = tx.decoded(&[self.orchestrator().to_owned(), self.escrow().to_owned()]);
                 // An event that this version cannot read stays unreadable however often it is asked for.
                 let emitted = emitted.map_err(|error| ChainError::Fatal(error.to_string()))?;
                 Ok(emitted.into_iter().map(|emitted| emitted.event).collect())
@@ -196,6 +206,20 @@ impl Chain for LiveChain {
         match self.account.client().randomness() {
             Some(beacon) => Ok(beacon.round(round).await?.is_some()),
             None => Ok(false),
+        }
+    }
+
+    async fn settled(&self, session: u64, deployment: u64) -> ChainResult<Option<u64>> {
+        let query = escrow::QueryMsg::Session { session };
+        let found: Result<escrow::SessionResponse, _> = self.account.client().query(self.escrow(), &query).await;
+        match found {
+            Ok(found) => {
+                let mut allocations = found.allocations.iter();
+                let own = allocations.find(|allocation| allocation.deployment == deployment);
+                Ok(own.map(|allocation| allocation.sequence))
+            }
+            Err(ClientError::QueryRefused { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -230,6 +230,8 @@ impl Snapshot {
             evidence_posted,
             expired,
             rounds_posted,
+            vouchers_settled,
+            vouchers_refused,
             transactions,
             transactions_failed,
             transactions_refused,
@@ -269,6 +271,16 @@ impl Snapshot {
                 "rounds_posted_total",
                 "Rounds of the beacon brought to the chain.",
                 rounds_posted,
+            ),
+            (
+                "vouchers_settled_total",
+                "Vouchers of sessions that the contract paid.",
+                vouchers_settled,
+            ),
+            (
+                "vouchers_refused_total",
+                "Vouchers of sessions that the contract refused.",
+                vouchers_refused,
             ),
             (
                 "host_errors_total",

@@ -15,9 +15,11 @@ use relayer::chain::{
     Trusted, TxHash,
 };
 use schema::{
+    escrow::VoucherRefusal,
     orchestrator::{FailureReason, ItemResponse, ItemResult, ItemStatus},
     price::Units,
     receipt::{Attestation, Link},
+    session::Voucher,
     staking::Span,
     Digest, Event, ItemId,
 };
@@ -90,6 +92,10 @@ pub struct World {
     pub balance: u64,
     /// Whether it answers nobody who asks what it is.
     pub is_down: bool,
+    /// By session and deployment, the sequence of the last settled voucher.
+    pub settled: BTreeMap<(u64, u64), u64>,
+    /// Sessions whose vouchers are refused, for whatever reason.
+    pub broken_sessions: BTreeSet<u64>,
     /// Rounds that the beacon knows, if there is a beacon.
     pub rounds: Option<BTreeSet<u64>>,
     pending_events: Vec<Event>,
@@ -277,9 +283,44 @@ impl World {
                 rounds.extend(posted.iter().map(|round| round.round));
                 Ok(vec![])
             }
+            Batch::Settle(vouchers) => Ok(vouchers.iter().map(|one| self.settle(&one.voucher)).collect()),
             Batch::Expire(items) => {
                 let expired: Result<Vec<_>, String> = items.iter().map(|item| self.expire(*item)).collect();
                 Ok(expired?.concat())
+            }
+        }
+    }
+
+    fn settle(&mut self, voucher: &Voucher) -> Event {
+        let Voucher {
+            session,
+            deployment,
+            sequence,
+            ..
+        } = *voucher;
+        let refused = |reason| Event::VoucherRefused {
+            session,
+            deployment,
+            sequence,
+            reason,
+        };
+        let is_broken = self.broken_sessions.contains(&session);
+        match self.settled.get_mut(&(session, deployment)) {
+            None => refused(VoucherRefusal::Unknown),
+            Some(_) if is_broken => refused(VoucherRefusal::Signature),
+            Some(settled) if *settled >= sequence => refused(VoucherRefusal::Stale),
+            Some(settled) => {
+                *settled = sequence;
+                Event::VoucherSettled {
+                    session,
+                    deployment,
+                    sequence,
+                    requests: voucher.requests,
+                    units_in: voucher.units_in,
+                    units_out: voucher.units_out,
+                    paid: voucher.amount,
+                    burnt: 0u128.into(),
+                }
             }
         }
     }
@@ -470,6 +511,10 @@ impl Chain for FakeChain {
         Ok(self.world().rounds.iter().flatten().any(|known| *known == round))
     }
 
+    async fn settled(&self, session: u64, deployment: u64) -> ChainResult<Option<u64>> {
+        Ok(self.world().settled.get(&(session, deployment)).copied())
+    }
+
     async fn balance(&self) -> ChainResult<u128> {
         let world = self.world();
         Ok(if world.fee_money { world.balance.into() } else { 0 })
@@ -486,6 +531,7 @@ impl Chain for FakeChain {
             let sequence = world.sequences.get(&self.account).copied().unwrap_or_default();
             let entries = batch.messages().len().max(match batch {
                 Batch::Attest(attestations) => attestations.len(),
+                Batch::Settle(vouchers) => vouchers.len(),
                 _ => 0,
             });
             if world.entries_max.is_some_and(|max| entries > max) {

@@ -11,12 +11,13 @@ use axum::{
     extract::{Path as UrlPath, Query, State},
     http::{header::AUTHORIZATION, HeaderMap, StatusCode},
     response::{IntoResponse, Response},
-    routing::put,
+    routing::{get, put},
     Json, Router,
 };
 use schema::{
+    escrow::VoucherRefusal,
     receipt::Link,
-    work::{HostFile, WorkState, WorkStatus},
+    work::{HeldVoucher, HeldVouchers, HostFile, SettlementNews, VoucherNews, WorkState, WorkStatus},
     ItemId,
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -33,6 +34,12 @@ pub struct Desk {
     pub puts: Vec<(ItemId, u8)>,
     pub known: Vec<(ItemId, u8)>,
     pub polls: u32,
+    /// What it would have settled.
+    pub vouchers: Vec<HeldVoucher>,
+    /// What it was told of vouchers, in order.
+    pub news: Vec<VoucherNews>,
+    /// Whether it forgets what it hears.
+    pub is_deaf: bool,
     /// Answers to the next PUTs, before it does what it should.
     pub script: VecDeque<(StatusCode, Option<&'static str>)>,
 }
@@ -54,6 +61,7 @@ impl FakeHost {
         let route = put(put_item).get(get_item);
         let router = Router::new()
             .route("/v1/items/{item}/{attempt}", route)
+            .route("/v1/vouchers", get(get_vouchers).post(post_vouchers))
             .with_state((desk.clone(), changed.clone()));
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let file = HostFile {
@@ -149,6 +157,40 @@ async fn put_item(
     };
     changed.send_modify(|version| *version += 1);
     answer
+}
+
+async fn get_vouchers(State((desk, _)): Shared, headers: HeaderMap) -> Response {
+    if !is_allowed(&headers) {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    let vouchers = desk.lock().unwrap().vouchers.clone();
+    Json(HeldVouchers { vouchers }).into_response()
+}
+
+async fn post_vouchers(
+    State((desk, changed)): Shared,
+    headers: HeaderMap,
+    Json(news): Json<SettlementNews>,
+) -> StatusCode {
+    if !is_allowed(&headers) {
+        return StatusCode::UNAUTHORIZED;
+    }
+    {
+        let mut desk = desk.lock().unwrap();
+        for told in news.vouchers {
+            desk.news.push(told);
+            let is_over = matches!(told.refusal, None | Some(VoucherRefusal::Stale));
+            if is_over && !desk.is_deaf {
+                let key = (told.session, told.deployment, told.sequence);
+                desk.vouchers.retain(|held| {
+                    let voucher = held.voucher.voucher;
+                    (voucher.session, voucher.deployment, voucher.sequence) != key
+                });
+            }
+        }
+    }
+    changed.send_modify(|version| *version += 1);
+    StatusCode::NO_CONTENT
 }
 
 #[derive(serde::Deserialize)]

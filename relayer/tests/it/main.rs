@@ -23,6 +23,7 @@ mod processes;
 mod proxy;
 mod rounds;
 mod scene;
+mod settler;
 mod source;
 mod status;
 mod trouble;

@@ -20,10 +20,11 @@ use schema::{
     escrow,
     orchestrator::{self, JobStatus, NewJob, NewShard},
     price::{Ask, RoyaltyRate},
-    receipt::{Link, Outcome, Receipt, SignedReceipt},
+    receipt::{Domain, Link, Outcome, Receipt, SignedReceipt},
     registry,
+    session::{SignedVoucher, Voucher},
     staking::{self, DeploymentTerms, Profile, Sla},
-    work::WorkState,
+    work::{HeldVoucher, WorkState},
     Digest, Event, ItemId, ModelId, PublicKey, Signature, UFUNC,
 };
 use tempfile::TempDir;
@@ -34,6 +35,8 @@ use crate::fake_host::FakeHost;
 
 /// Ufunc that the provider gets for an item: 1 row and 5 units are 105, less 2 % for the protocol and 1 % burnt, each rounded down.
 pub const EARNED: u128 = 105 - 2 - 1;
+/// Ufunc for two rows of five units each in a session: the royalty comes on top.
+pub const SESSION_PRICE: u128 = 2 * 105 + 21;
 /// Items that the provider takes at a time.
 const SLOTS: u16 = 64;
 /// How often a job without a free slot is tried, five times a second.
@@ -451,6 +454,70 @@ impl Market {
     pub async fn earned(&self) -> u128 {
         let provider = self.address("provider-1");
         self.client.escrow().money(&provider).await.unwrap().available.u128()
+    }
+
+    /// A session of the developer with the first deployment. Its number.
+    pub async fn open_session(&self) -> u64 {
+        let escrow = &self.client.contracts().royalty_escrow;
+        let now = self.client.status().await.unwrap().time_nanos / 1_000_000_000;
+        let session = escrow::NewSession {
+            model: self.model("demo"),
+            version: None,
+            endpoint: "embeddings".into(),
+            allocations: vec![escrow::NewAllocation {
+                deployment: 1,
+                amount: UFUNC.into(),
+            }],
+            session_key: PublicKey(Wallet::dev("session").public_key()),
+            gateway: None,
+            expires_at: now + 3_000,
+        };
+        let calls = [
+            self.func(escrow, 10 * UFUNC, &escrow::ReceiveMsg::Deposit { beneficiary: None }),
+            Call::execute(escrow, &escrow::ExecuteMsg::OpenSession { session }).unwrap(),
+        ];
+        let opened = self.account("developer").execute(&calls).await.unwrap();
+        opened
+            .attribute("wasm-session_opened", "session")
+            .unwrap()
+            .parse()
+            .unwrap()
+    }
+
+    /// The host has a voucher for so many times two rows.
+    pub async fn host_holds(&self, session: u64, sequence: u64) {
+        let network = self.client.network();
+        let domain = Domain {
+            chain_id: network.chain_id.clone(),
+            contract: network.contracts.royalty_escrow.clone(),
+        };
+        let voucher = Voucher {
+            session,
+            deployment: 1,
+            sequence,
+            requests: 2 * sequence,
+            units_in: 10 * sequence,
+            units_out: 0,
+            amount: (SESSION_PRICE * u128::from(sequence)).into(),
+        };
+        let signature = Signature(Wallet::dev("session").sign_digest(&voucher.digest(&domain).0));
+        let held = HeldVoucher {
+            voucher: SignedVoucher { voucher, signature },
+            worth: SESSION_PRICE.into(),
+            since: 0,
+            urgent: true,
+            closes_at: 0,
+        };
+        self.host.change(|desk| desk.vouchers = vec![held]);
+    }
+
+    /// Sequence of the last settled voucher, and what is paid.
+    pub async fn settled(&self, session: u64) -> (u64, u128) {
+        let escrow = &self.client.contracts().royalty_escrow;
+        let query = escrow::QueryMsg::Session { session };
+        let found: escrow::SessionResponse = self.client.query(escrow, &query).await.unwrap();
+        let own = &found.allocations[0];
+        (own.sequence, own.paid.u128())
     }
 
     pub fn relay(&self) -> (JoinHandle<Result<(), RelayerError>>, CancellationToken) {

@@ -111,6 +111,7 @@ pub fn config(home: PathBuf) -> Config {
         stuck_blocks: 10_000,
         overdue_interval: Duration::from_secs(1),
         expiry_blocks_max: 0,
+        settle_interval: Duration::from_millis(100),
         shutdown_timeout: Duration::from_secs(5),
         ..Config::default()
     }

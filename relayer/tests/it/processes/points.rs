@@ -8,7 +8,7 @@ use relayer::{checkpoint::FILE, crash::Point};
 use schema::{orchestrator::JobStatus, Event, ItemId};
 
 use super::{is_empty, state_in, Process};
-use crate::market::{item, Market, Plan, EARNED};
+use crate::market::{item, Market, Plan, EARNED, SESSION_PRICE};
 
 /// Writes that an ordinary item needs, `relayer.json` included: announced, assigned, started, prepared, concluded, ended.
 const WRITES: u32 = 6;
@@ -28,6 +28,8 @@ enum Road {
     Damage,
     /// The host has a receipt and never finishes: evidence, then expiry.
     Late,
+    /// The host holds a voucher of a session.
+    Session,
     /// All is done, and the process is told to stop.
     End,
 }
@@ -58,6 +60,7 @@ fn road(point: Point) -> Road {
         Point::GivenUp => Road::Replacement,
         Point::DamagedRenamed => Road::Damage,
         Point::EvidenceFound | Point::EvidencePosted | Point::OverdueFound | Point::Expired => Road::Late,
+        Point::VouchersDue | Point::VouchersSettled | Point::HostHeard => Road::Session,
         Point::Stopping | Point::Stopped | Point::Unannounced | Point::Ended => Road::End,
     }
 }
@@ -135,7 +138,7 @@ impl Story {
 
     async fn prepare_the_road(&self, road: Road) -> usize {
         match road {
-            Road::Work | Road::Late | Road::End => 0,
+            Road::Work | Road::Late | Road::End | Road::Session => 0,
             Road::Damage => {
                 std::fs::write(self.market.home.path().join(FILE), "fxn-relayer-checkpoint 1 ab").unwrap();
                 0
@@ -301,6 +304,37 @@ async fn killed_while_it_stops() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_while_it_settles_a_voucher() {
+    let market = Market::open(Plan::PATIENT).await;
+    let session = market.open_session().await;
+    for (sequence, point) in (1..).zip(on(&[Road::Session])) {
+        let before = market.settled(session).await;
+        market.host_holds(session, sequence).await;
+        let mut doomed = Process::start(&market, Some((point.name(), 1)));
+        assert!(doomed.dies().await, "{} is not passed", point.name());
+        let mut signed = count(&doomed.passed(), Point::Signed);
+        let mut last = Process::start(&market, None);
+        crate::until("the host has heard", || async {
+            market.host.desk().vouchers.is_empty()
+        })
+        .await;
+        last.answer("/health").await;
+        assert_eq!(last.stops().await, Some(0), "{}", point.name());
+        signed += count(&last.passed(), Point::Signed);
+        let after = market.settled(session).await;
+        // Paid once, and paid for once, wherever it has died.
+        assert_eq!(
+            (after.0, after.1 - before.1),
+            (sequence, SESSION_PRICE),
+            "{}",
+            point.name()
+        );
+        assert_eq!(signed, 1, "{}", point.name());
+        assert!(is_empty(&state_in(market.home.path())));
+    }
+}
+
 #[test]
 fn no_point_is_left_out() {
     let roads = [
@@ -309,6 +343,7 @@ fn no_point_is_left_out() {
         Road::Replacement,
         Road::Damage,
         Road::Late,
+        Road::Session,
         Road::End,
     ];
     assert_eq!(on(&roads), Point::ALL, "the stories above are told of all of them");

@@ -165,7 +165,9 @@ proptest! {
         let (expires_at, notice) = (protocol.session(session).expires_at, protocol.params.escrow.close_notice_seconds);
         protocol.seconds_pass(expires_at.saturating_sub(protocol.now()) + 1);
         let best = acceptor.best().copied();
-        protocol.settles(best.into_iter().collect());
+        if let Some(best) = best {
+            protocol.settles(vec![best]);
+        }
         let owed = best.map_or(0, |best| best.voucher.amount.u128());
         prop_assert_eq!(protocol.allocation(session, 1).paid.u128(), owed);
         protocol.seconds_pass(notice + 1);

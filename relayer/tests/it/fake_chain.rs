@@ -15,18 +15,16 @@ use relayer::chain::{
     Trusted, TxHash,
 };
 use schema::{
-    escrow::VoucherRefusal,
     orchestrator::{FailureReason, ItemResponse, ItemResult, ItemStatus},
     price::Units,
     receipt::{Attestation, Link},
-    session::Voucher,
     staking::Span,
     Digest, Event, ItemId,
 };
 use tokio::sync::watch;
 
 pub use self::parts::{assigned_event, item, link};
-use self::parts::{block, domain, span};
+use self::parts::{block, domain, settle, span};
 
 pub const ME: &str = "wasm1me";
 pub const OTHER: &str = "wasm1other";
@@ -283,44 +281,10 @@ impl World {
                 rounds.extend(posted.iter().map(|round| round.round));
                 Ok(vec![])
             }
-            Batch::Settle(vouchers) => Ok(vouchers.iter().map(|one| self.settle(&one.voucher)).collect()),
+            Batch::Settle(vouchers) => Ok(vouchers.iter().map(|one| settle(self, &one.voucher)).collect()),
             Batch::Expire(items) => {
                 let expired: Result<Vec<_>, String> = items.iter().map(|item| self.expire(*item)).collect();
                 Ok(expired?.concat())
-            }
-        }
-    }
-
-    fn settle(&mut self, voucher: &Voucher) -> Event {
-        let Voucher {
-            session,
-            deployment,
-            sequence,
-            ..
-        } = *voucher;
-        let refused = |reason| Event::VoucherRefused {
-            session,
-            deployment,
-            sequence,
-            reason,
-        };
-        let is_broken = self.broken_sessions.contains(&session);
-        match self.settled.get_mut(&(session, deployment)) {
-            None => refused(VoucherRefusal::Unknown),
-            Some(_) if is_broken => refused(VoucherRefusal::Signature),
-            Some(settled) if *settled >= sequence => refused(VoucherRefusal::Stale),
-            Some(settled) => {
-                *settled = sequence;
-                Event::VoucherSettled {
-                    session,
-                    deployment,
-                    sequence,
-                    requests: voucher.requests,
-                    units_in: voucher.units_in,
-                    units_out: voucher.units_out,
-                    paid: voucher.amount,
-                    burnt: 0u128.into(),
-                }
             }
         }
     }

@@ -3,15 +3,52 @@
 use client::events::{Block, Emitted, TxEvents};
 use relayer::chain::TxHash;
 use schema::{
+    escrow::VoucherRefusal,
     event::DeploymentList,
     orchestrator::ItemResponse,
     price::{Ask, SpanPrice},
     receipt::{Acknowledgement, Domain, Link, Outcome as SpanOutcome, Receipt, SignedAcknowledgement, SignedReceipt},
+    session::Voucher,
     staking::{Sla, Span},
     Digest, Event, ItemId, PublicKey, Signature,
 };
 
-use super::ME;
+use super::{World, ME};
+
+/// Pays a voucher, or says why not.
+pub fn settle(world: &mut World, voucher: &Voucher) -> Event {
+    let Voucher {
+        session,
+        deployment,
+        sequence,
+        ..
+    } = *voucher;
+    let refused = |reason| Event::VoucherRefused {
+        session,
+        deployment,
+        sequence,
+        reason,
+    };
+    let is_broken = world.broken_sessions.contains(&session);
+    match world.settled.get_mut(&(session, deployment)) {
+        None => refused(VoucherRefusal::Unknown),
+        Some(_) if is_broken => refused(VoucherRefusal::Signature),
+        Some(settled) if *settled >= sequence => refused(VoucherRefusal::Stale),
+        Some(settled) => {
+            *settled = sequence;
+            Event::VoucherSettled {
+                session,
+                deployment,
+                sequence,
+                requests: voucher.requests,
+                units_in: voucher.units_in,
+                units_out: voucher.units_out,
+                paid: voucher.amount,
+                burnt: 0u128.into(),
+            }
+        }
+    }
+}
 
 pub fn item(job: u64) -> ItemId {
     ItemId {

@@ -330,7 +330,7 @@ async fn killed_while_it_settles_a_voucher() {
             "{}",
             point.name()
         );
-        assert_eq!(signed, 1, "{}", point.name());
+        assert_eq!(signed, 1, "{}: {:?}; {}", point.name(), last.passed(), last.logged());
         assert!(is_empty(&state_in(market.home.path())));
     }
 }

@@ -45,6 +45,7 @@ fn the_demonstration_shows_what_it_promises() {
     job_one_is_settled_in_four_shards_and_two_replicas(&report);
     the_embeddings_are_the_models(&report);
     the_killed_host_paid_and_another_took_over(&report);
+    the_session_was_settled_by_one_voucher_a_host(&report);
     earnings_are_ask_times_units(&report);
     books_match_the_token(&report);
     the_chain_is_named(&report, &stage);
@@ -215,6 +216,10 @@ fn earnings_are_ask_times_units(report: &Value) {
             }
         }
     }
+    for (provider, ask, units) in in_sessions(report) {
+        let fee = ask.compute_fee(units).unwrap();
+        *expected.entry(provider).or_default() += fees.split(fee).unwrap().provider.u128();
+    }
     let told: BTreeMap<String, u128> = lines(report, "compute")
         .map(|line| {
             (
@@ -224,6 +229,38 @@ fn earnings_are_ask_times_units(report: &Value) {
         })
         .collect();
     assert_eq!(told, expected);
+}
+
+/// What vouchers have counted at each deployment, with its price: every deployment has a span in the jobs.
+fn in_sessions(report: &Value) -> Vec<(String, Ask, Units)> {
+    let spans = array(report, "jobs").iter().flat_map(items).flat_map(|item| item.spans);
+    let spans: BTreeMap<u64, Span> = spans.map(|span| (span.deployment, span)).collect();
+    let mut counted: BTreeMap<u64, Units> = BTreeMap::new();
+    for event in events(report, "voucher_settled") {
+        let units = counted.entry(event["deployment"].as_u64().unwrap()).or_default();
+        units.requests += event["requests"].as_u64().unwrap();
+        units.units_in += event["units_in"].as_u64().unwrap();
+    }
+    let priced = counted.into_iter().map(|(deployment, units)| {
+        let span = &spans[&deployment];
+        (span.provider.clone(), span.ask, units)
+    });
+    priced.collect()
+}
+
+fn the_session_was_settled_by_one_voucher_a_host(report: &Value) {
+    let session = &array(report, "sessions")[0];
+    assert_eq!((&session["requests"], &session["texts"]), (&64.into(), &64.into()));
+    let settled: Vec<&Value> = events(report, "voucher_settled").collect();
+    let hosts: BTreeSet<u64> = settled.iter().map(|event| event["deployment"].as_u64().unwrap()).collect();
+    // Three stages, and whoever else was fast.
+    assert!(hosts.len() >= 3 && settled.len() < 64, "{} vouchers of {hosts:?}", settled.len());
+    assert_eq!(session["settlements"], settled.len());
+    let paid: u64 = settled.iter().map(|event| event["paid"].as_u64().unwrap()).sum();
+    assert_eq!((&session["paid"], paid > 0), (&paid.into(), true));
+    let texts: u64 = settled.iter().map(|event| event["requests"].as_u64().unwrap()).sum();
+    assert_eq!(texts, 64 * 3, "each text was counted once on every stage");
+    assert_eq!(events(report, "allocation_closed").count(), 6);
 }
 
 fn books_match_the_token(report: &Value) {

@@ -48,6 +48,7 @@ fn a_second_terminal_needs_no_further_flags() {
     any_file_of_lines_is_embedded(&home, &kept.report);
     what_cannot_be_embedded_is_refused_and_costs_nothing(&home);
     the_market_can_be_looked_at(&home);
+    a_session_gives_the_same_vectors_and_leaves_nothing_behind(&home, &kept.report);
     a_dead_middle_host_is_nobodys_proven_fault(&home, &kept.report);
 
     let (code, report) = kept.signal("INT");
@@ -89,6 +90,34 @@ fn any_file_of_lines_is_embedded(home: &Path, report: &Value) {
         answer["tokens"][1], 256,
         "truncated as the model's own configuration says"
     );
+}
+
+fn a_session_gives_the_same_vectors_and_leaves_nothing_behind(home: &Path, report: &Value) {
+    let run = |arguments: &[&str]| {
+        let output = fxn(home).args(arguments).args(["--output", "json"]).output().unwrap();
+        document(&output)
+    };
+    let sentences = root().join("tests/fixtures/sentences-64.txt").display().to_string();
+    let held = |money: &Value| money["held"].as_u64().unwrap();
+    let before = held(&run(&["wallet", "money"]));
+    let embed = ["embed", "--model", MODEL, &sentences, "--session"];
+    let answer = run(&embed);
+    assert_eq!(vectors(&answer), vectors(report), "bit by bit what the chain's own lane gives");
+    assert_eq!((&answer["jobs"], answer["tokens"].as_array().unwrap().len()), (&Value::Array(vec![]), 64));
+    assert!(answer["price"].as_u64().unwrap() > 0 && answer["providers"].as_array().unwrap().len() >= 3);
+    let session = answer["session"].as_u64().unwrap().to_string();
+    // A second one goes on in the same session, by its number or without.
+    for words in [&embed[..], &[&embed[..], &[&session]].concat()] {
+        let again = run(words);
+        assert_eq!(again["session"], answer["session"]);
+        assert_eq!(vectors(&again), vectors(report));
+    }
+    let shown = run(&["session", "show", &session]);
+    assert_eq!(held(&shown), held(&run(&["wallet", "money"])) - before);
+    let closed = run(&["session", "close", &session]);
+    assert_eq!(closed["closing"], Value::Array(vec![]), "every host consents");
+    assert_eq!(held(&run(&["wallet", "money"])), before);
+    assert_eq!(run(&["session", "list"]), Value::Array(vec![]));
 }
 
 fn what_cannot_be_embedded_is_refused_and_costs_nothing(home: &Path) {

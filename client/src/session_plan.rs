@@ -283,6 +283,7 @@ mod tests {
     fn deployment(number: u64, stages: (u8, u8), class: &str, per_request: u128) -> DeploymentResponse {
         DeploymentResponse {
             deployment: number,
+            link_faults: 0,
             provider: format!("wasm1provider{number}"),
             terms: DeploymentTerms {
                 model: "demo/model".parse().unwrap(),

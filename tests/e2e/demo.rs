@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use schema::{
     orchestrator::{Blame, ItemResponse, ItemStatus},
-    price::FeeBps,
+    price::{Ask, FeeBps, Units},
+    staking::Span,
 };
 use serde_json::Value;
 
@@ -252,9 +253,16 @@ fn the_session_was_settled_by_one_voucher_a_host(report: &Value) {
     let session = &array(report, "sessions")[0];
     assert_eq!((&session["requests"], &session["texts"]), (&64.into(), &64.into()));
     let settled: Vec<&Value> = events(report, "voucher_settled").collect();
-    let hosts: BTreeSet<u64> = settled.iter().map(|event| event["deployment"].as_u64().unwrap()).collect();
+    let hosts: BTreeSet<u64> = settled
+        .iter()
+        .map(|event| event["deployment"].as_u64().unwrap())
+        .collect();
     // Three stages, and whoever else was fast.
-    assert!(hosts.len() >= 3 && settled.len() < 64, "{} vouchers of {hosts:?}", settled.len());
+    assert!(
+        hosts.len() >= 3 && settled.len() < 64,
+        "{} vouchers of {hosts:?}",
+        settled.len()
+    );
     assert_eq!(session["settlements"], settled.len());
     let paid: u64 = settled.iter().map(|event| event["paid"].as_u64().unwrap()).sum();
     assert_eq!((&session["paid"], paid > 0), (&paid.into(), true));

@@ -102,8 +102,15 @@ fn a_session_gives_the_same_vectors_and_leaves_nothing_behind(home: &Path, repor
     let before = held(&run(&["wallet", "money"]));
     let embed = ["embed", "--model", MODEL, &sentences, "--session"];
     let answer = run(&embed);
-    assert_eq!(vectors(&answer), vectors(report), "bit by bit what the chain's own lane gives");
-    assert_eq!((&answer["jobs"], answer["tokens"].as_array().unwrap().len()), (&Value::Array(vec![]), 64));
+    assert_eq!(
+        vectors(&answer),
+        vectors(report),
+        "bit by bit what the chain's own lane gives"
+    );
+    assert_eq!(
+        (&answer["jobs"], answer["tokens"].as_array().unwrap().len()),
+        (&Value::Array(vec![]), 64)
+    );
     assert!(answer["price"].as_u64().unwrap() > 0 && answer["providers"].as_array().unwrap().len() >= 3);
     let session = answer["session"].as_u64().unwrap().to_string();
     // A second one goes on in the same session, by its number or without.

@@ -60,6 +60,7 @@ fn state(allocation: &AllocationResponse, now: u64) -> &'static str {
         _ if allocation.releasable_at <= now => "due",
         AllocationState::Open => "open",
         AllocationState::Closing => "closing",
+        AllocationState::Missed => "missed",
     }
 }
 

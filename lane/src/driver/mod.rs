@@ -10,6 +10,7 @@
 //! - Dropping the future of a request cancels it.
 
 mod attempt;
+mod hosts;
 mod leave;
 mod link;
 mod route;

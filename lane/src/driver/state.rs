@@ -16,26 +16,24 @@ use tokio::{
 use super::{
     attempt::{Attempt, Effect, Fault},
     route::{self, Record},
-    Answer, Inner, RequestError, Seen, Verdict, Waiter, Work,
+    Answer, Inner, RequestError, Verdict, Waiter, Work,
 };
 use crate::{
     issuer::Issuer,
-    proto::{to_host::Content, Cancel, Code, Request, Row, ToHost, Welcome},
+    proto::{to_host::Content, Cancel, Request, Row, ToHost},
     terms::Standing,
 };
 
 /// Least pause after a host had no room, whatever it asks for.
 const BUSY_LEAST: Duration = Duration::from_millis(20);
-/// Refused greetings after which a session is believed to be over: a host may hear of a new one later than its client.
-const REFUSALS_MAX: u32 = 6;
 
 /// The way to a host that has welcomed us. What waits in it is bounded by the requests on their way.
 #[derive(Debug, Clone)]
 pub(super) struct Port {
     pub(super) sender: mpsc::UnboundedSender<ToHost>,
-    credit: u32,
-    rows_max: u32,
-    bytes_max: u64,
+    pub(super) credit: u32,
+    pub(super) rows_max: u32,
+    pub(super) bytes_max: u64,
 }
 
 impl Port {
@@ -50,11 +48,11 @@ impl Port {
 pub(super) struct Link {
     pub(super) issuer: Issuer,
     pub(super) port: Option<Port>,
-    record: Record,
+    pub(super) record: Record,
     /// It takes nothing any more, unless it welcomes us again.
-    over: Option<String>,
+    pub(super) over: Option<String>,
     /// Greetings that it refused in a row.
-    refusals: u32,
+    pub(super) refusals: u32,
     pub(super) trouble: Option<String>,
     /// Who waits for its consent.
     pub(super) leaving: Option<oneshot::Sender<Result<Consent, String>>>,
@@ -65,14 +63,14 @@ pub(super) struct Link {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) links: Vec<Link>,
-    open: BTreeMap<u64, Open>,
+    pub(super) open: BTreeMap<u64, Open>,
     number: u64,
 }
 
 /// A request on its way, or one whose last receipts are still awaited.
 #[derive(Debug)]
-struct Open {
-    attempt: Attempt,
+pub(super) struct Open {
+    pub(super) attempt: Attempt,
     chain: Vec<usize>,
     waiter: Option<Waiter>,
     /// When the span before the next one was done.
@@ -289,7 +287,7 @@ impl Inner {
         self.hear(signed.receipt.sequence, |attempt| attempt.receipt(deployment, signed));
     }
 
-    fn apply(&self, state: &mut State, number: u64, effects: Vec<Effect>) {
+    pub(super) fn apply(&self, state: &mut State, number: u64, effects: Vec<Effect>) {
         let State { links, open, .. } = state;
         let Some(request) = open.get_mut(&number) else { return };
         let now = Instant::now();
@@ -356,7 +354,7 @@ impl Inner {
     }
 
     /// Promises what is owed, ahead of whatever is sent next.
-    fn pay(&self, link: &mut Link) {
+    pub(super) fn pay(&self, link: &mut Link) {
         match link.issuer.voucher(|digest| self.sign(digest)) {
             Ok(Some(signed)) => send_voucher(link, &signed),
             Ok(None) => {}
@@ -393,79 +391,6 @@ impl Inner {
                 }
                 Fault::Over { reason, .. } => link.over = Some(reason.clone()),
             }
-        }
-    }
-
-    /// A host has welcomed us. An error is a sentence: it claims what it must not.
-    pub(super) fn welcomed(
-        &self,
-        place: usize,
-        welcome: &Welcome,
-        sender: mpsc::UnboundedSender<ToHost>,
-    ) -> Result<(), String> {
-        let shown: Option<SignedVoucher> = match welcome.voucher.as_slice() {
-            [] => None,
-            json => Some(serde_json::from_slice(json).map_err(|error| format!("it shows no voucher: {error}"))?),
-        };
-        let counted = schema::price::Units {
-            requests: welcome.requests,
-            units_in: welcome.units_in,
-            units_out: welcome.units_out,
-        };
-        let mut state = self.lock();
-        let now = Instant::now();
-        let deployment = self.spans.get(place).map_or(0, |span| span.terms.deployment);
-        for open in state.open.values_mut() {
-            open.attempt.forget(deployment);
-        }
-        let Some(link) = state.links.get_mut(place) else {
-            return Err("it has no part in the session".into());
-        };
-        if let Err(error) = link.issuer.welcomed(shown.as_ref(), counted) {
-            link.record.failed(true, self.limits.rest, now);
-            return Err(error.to_string());
-        }
-        let requests_max = u32::try_from(self.limits.requests_max).unwrap_or(u32::MAX);
-        link.port = Some(Port {
-            sender,
-            credit: welcome.credit_requests.min(requests_max),
-            rows_max: welcome.rows_max,
-            bytes_max: welcome.bytes_max,
-        });
-        link.is_stale = false;
-        link.trouble = None;
-        link.over = None;
-        link.refusals = 0;
-        let before = link.issuer.sequence();
-        self.pay(link);
-        if link.issuer.sequence() == before {
-            if let Some(best) = link.issuer.best().copied().filter(|best| Some(best) != shown.as_ref()) {
-                send_voucher(link, &best);
-            }
-        }
-        drop(state);
-        self.changed.notify_waiters();
-        Ok(())
-    }
-
-    /// The stream of a place has ended, or never begun.
-    pub(super) fn ended(&self, place: usize, reason: &str) {
-        let mut state = self.lock();
-        let deployment = self.spans.get(place).map_or(0, |span| span.terms.deployment);
-        if let Some(link) = state.links.get_mut(place) {
-            link.port = None;
-            link.trouble = Some(reason.to_owned());
-            if let Some(leaving) = link.leaving.take() {
-                let _ = leaving.send(Err(reason.to_owned()));
-            }
-        }
-        let numbers: Vec<u64> = state.open.keys().copied().collect();
-        for number in numbers {
-            let Some(open) = state.open.get_mut(&number) else {
-                continue;
-            };
-            let effects = open.attempt.lost(deployment);
-            self.apply(&mut state, number, effects);
         }
     }
 
@@ -526,80 +451,9 @@ impl Inner {
             state.open.remove(&number);
         }
     }
-
-    /// What stands in the way at all places, for people.
-    pub(super) fn trouble(&self) -> String {
-        let state = self.lock();
-        let troubles: Vec<String> = state.links.iter().filter_map(|link| link.trouble.clone()).collect();
-        match troubles.is_empty() {
-            true => "all hosts are busy".into(),
-            false => troubles.join("; "),
-        }
-    }
-
-    pub(super) fn is_ready(&self) -> bool {
-        let state = self.lock();
-        let is_welcome = |place: &usize| state.links.get(*place).is_some_and(|link| link.port.is_some());
-        self.chains.iter().any(|chain| chain.iter().all(is_welcome))
-    }
-
-    pub(super) fn payable(&self, units: schema::price::Units) -> Option<Vec<u64>> {
-        let state = self.lock();
-        let can = |place: &usize| {
-            let link = state.links.get(*place);
-            link.is_some_and(|link| link.issuer.can_reserve(units).is_ok())
-        };
-        let chain = self.chains.iter().find(|chain| chain.iter().all(can))?;
-        let members = chain.iter().filter_map(|place| self.spans.get(*place));
-        Some(members.map(|span| span.terms.deployment).collect())
-    }
-
-    pub(super) fn seen(&self) -> Vec<Seen> {
-        let state = self.lock();
-        let pairs = state.links.iter().zip(&self.spans);
-        let seen = pairs.map(|(link, span)| Seen {
-            deployment: span.terms.deployment,
-            is_welcome: link.port.is_some(),
-            owed: link.issuer.owed(),
-            promised: link.issuer.amount(),
-            sequence: link.issuer.sequence(),
-            conceded: link.issuer.conceded(),
-            left: link.issuer.left(),
-            trouble: link.over.clone().or_else(|| link.trouble.clone()),
-        });
-        seen.collect()
-    }
-
-    /// A host does not welcome us.
-    pub(super) fn turned_away(&self, place: usize, code: Code, reason: &str) {
-        let mut state = self.lock();
-        let Some(link) = state.links.get_mut(place) else { return };
-        link.refusals = link.refusals.saturating_add(1);
-        if code == Code::Session && link.refusals >= REFUSALS_MAX {
-            link.over = Some(reason.to_owned());
-        }
-    }
-
-    /// What a host says without naming a request: about the stream or a voucher. True: the stream is worth nothing any more.
-    pub(super) fn told_off(&self, place: usize, code: Code, reason: &str) -> bool {
-        let mut state = self.lock();
-        let Some(link) = state.links.get_mut(place) else {
-            return true;
-        };
-        if let Some(leaving) = link.leaving.take() {
-            let _ = leaving.send(Err(reason.to_owned()));
-            return false;
-        }
-        link.trouble = Some(reason.to_owned());
-        if code == Code::Session {
-            link.over = Some(reason.to_owned());
-        }
-        link.record.failed(false, self.limits.rest, Instant::now());
-        true
-    }
 }
 
-fn send_voucher(link: &Link, signed: &SignedVoucher) {
+pub(super) fn send_voucher(link: &Link, signed: &SignedVoucher) {
     // Numbers and a signature always serialise.
     if let (Some(port), Ok(json)) = (&link.port, serde_json::to_vec(signed)) {
         port.send(Content::Voucher(json));

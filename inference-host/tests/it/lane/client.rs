@@ -69,6 +69,7 @@ pub(crate) fn opened(session: u64, spans: &Spans<'_>, amount: u128) -> OpenedSes
         },
         session: SessionResponse {
             session,
+            forced: None,
             owner: "wasm1developer".into(),
             model: "demo/tiny".parse().unwrap(),
             version: 1,

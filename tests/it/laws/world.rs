@@ -255,8 +255,11 @@ impl World {
 
     /// Bond behind slots with an item or a session.
     fn backing(&self, owner: &str) -> u128 {
-        let items = self.hosts.live.values().flat_map(|live| &live.spans);
+        // A forced request has the slots of its session, and a culprit's is gone with its penalty.
+        let own = |(item, _): &(&ItemId, _)| self.oracle.jobs[&item.job].session.is_none();
+        let items = self.hosts.live.iter().filter(own).flat_map(|(_, live)| &live.spans);
         let sessions = self.oracle.sessions.values().flat_map(|session| session.open());
+        let sessions = sessions.filter(|(_, part)| part.missed.is_none());
         let at_work = items.map(|span| span.deployment);
         let at_work = at_work.chain(sessions.map(|(deployment, _)| *deployment));
         let own = at_work.map(|deployment| &self.oracle.deployments[&deployment]);
@@ -322,6 +325,8 @@ impl World {
             .chain(jails)
             .chain(sessions)
             .chain(bonds.map(|entry| entry.1));
+        let kept = self.oracle.jobs.values().filter(|job| !job.pruned);
+        let all = all.chain(kept.filter_map(|job| job.prunable_at()));
         let all = all.chain(self.oracle.codes.dates());
         let mut dates: Vec<u64> = all.filter(|date| *date >= self.protocol.now()).collect();
         dates.sort_unstable();

@@ -97,6 +97,9 @@ fn params(plan: Plan) -> schema::params::Params {
     params.orchestrator.inclusion_seconds = 1;
     params.orchestrator.evidence_seconds = plan.evidence_seconds;
     params.orchestrator.attempts_max = 1;
+    // The only provider of a market whose relayer is killed all the time is to stay in it.
+    params.staking.conduct.strike_window_seconds = 1;
+    params.staking.conduct.jail_strikes = 32;
     params
 }
 

@@ -173,19 +173,19 @@ fn what_was_allocated_comes_back(story: &Story<'_>, number: &str, deployment: u6
     assert_eq!(missed.state, schema::escrow::AllocationState::Missed);
     let left = (missed.amount - missed.paid + missed.reservation - missed.accrued).u128();
     let before = story.available();
-    // Anyone with gas: the way of somebody who has nothing to do with it.
-    story.run(&["keys", "new", "stranger"]);
-    let address = story.run(&["keys", "show", "stranger"])["address"].clone();
+    // Anyone with gas, from another home: somebody who has nothing to do with it.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let network = story.home.join("network.json").display().to_string();
+    let stranger = |words: &[&str]| {
+        let mut command = fxn(elsewhere.path());
+        command.args(words).args(["--network", &network, "--output", "json"]);
+        command.env("FXN_PASSPHRASE", "of a stranger").output().unwrap()
+    };
+    let address = document(&stranger(&["keys", "new", "stranger"]))["address"].clone();
     story.run(&["wallet", "send", address.as_str().unwrap(), "5000000", "--gas"]);
     until("the notice", || {
-        let close = ["session", "close", number, "--key", "stranger", "--output", "json"];
-        fxn(story.home)
-            .args(close)
-            .output()
-            .unwrap()
-            .status
-            .success()
-            .then_some(())
+        let closed = stranger(&["session", "close", number]);
+        closed.status.success().then_some(())
     });
     assert_eq!(
         look(&story.session(number)).state,

@@ -82,7 +82,8 @@ fn a_session_is_opened_shown_and_ended_by_notice_and_every_unit_comes_back() {
         &["closing already", "in "],
     )]);
     let ended = until("the notice has passed", || {
-        let output = market.fxn(&["session", "close", "1", "--no-consent"]).output().unwrap();
+        let close = ["session", "close", "1", "--no-consent", "--output", "json"];
+        let output = market.fxn(&close).output().unwrap();
         output
             .status
             .success()
@@ -225,12 +226,13 @@ fn one_request_is_forced_at_a_time_with_money_beside_the_allocation_and_the_owne
     ]);
     assert_eq!(escrowed(&market), before);
 
-    market.done(&["wallet", "withdraw", "99"]);
+    let all = format!("{}.{:06}", before.0 / 1_000_000, before.0 % 1_000_000);
+    market.done(&["wallet", "withdraw", &all]);
     check(vec![refused(
         force(&["1", "hello"]),
         &["beside what the session has", "`fxn wallet deposit", "FUNC are held"],
     )]);
-    market.done(&["wallet", "deposit", "99"]);
+    market.done(&["wallet", "deposit", &all]);
 
     let forced = market.done(&["session", "force", "1", "hello world", "--no-wait"]);
     assert_eq!(
@@ -283,10 +285,7 @@ fn a_chain_that_cannot_be_named_costs_nothing() {
         misused(embed(&["1", "--session"]), &["--session"]),
         refused(submit(&["77"]), &unknown),
         refused(embed(&["1,77"]), &unknown),
-        refused(
-            submit(&["1,1"]),
-            &["deployment 1 begins with stage 0, stage 1 comes next"],
-        ),
+        refused(submit(&["1,1"]), &["a chain names 1 to 1 deployments, found 2"]),
         refused(
             submit(&["1", "--max-price", "0.001"]),
             &["the chain asks", "0.001 may be spent", "nothing was spent"],

@@ -116,9 +116,9 @@ impl fmt::Display for Forced {
 fn named(deployments: &[u64]) -> String {
     let numbers: Vec<String> = deployments.iter().map(u64::to_string).collect();
     let what = if numbers.len() == 1 {
-        "Deployment"
+        "deployment"
     } else {
-        "Deployments"
+        "deployments"
     };
     format!("{what} {}", numbers.join(", "))
 }

@@ -193,5 +193,5 @@ fn what_was_allocated_comes_back(story: &Story<'_>, number: &str, deployment: u6
     );
     assert_eq!(story.available(), before + left);
     let closed = story.run(&["session", "close", number]);
-    assert_eq!(closed["closing"], Value::Array(vec![]), "{closed}");
+    assert!(!closed["closed"].as_array().unwrap().is_empty(), "{closed}");
 }

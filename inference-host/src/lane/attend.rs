@@ -24,11 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{request::Gathering, Denied, Member, Out};
-use crate::{
-    chain::ChainError,
-    host::Host,
-    listener::OnConnection,
-};
+use crate::{chain::ChainError, host::Host, listener::OnConnection};
 
 /// For the answer to the challenge.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);

@@ -4,7 +4,7 @@
 //! outside of the clock. Everything else is the same: the conversation, the batches, the receipts that the host signs. What a receipt costs the
 //! host is measured by itself and told beside it. The sides take turns in short rounds, so that whatever else the machine does meets both.
 //!
-//! `FXN_SLOW=1` measures long enough to be told, and holds the host to its promise.
+//! `FXN_SLOW=1` measures long enough to be told, and holds a release build to the promise.
 
 use std::{
     collections::HashMap,
@@ -124,7 +124,7 @@ impl Client {
     }
 
     fn check(&self, signed: &SignedSessionReceipt, row: &[u8]) {
-        assert_eq!(signed.receipt.output_digest, merkle::root(&[row]));
+        assert_eq!(signed.receipt.output_digest, merkle::root([row]));
         let digest = signed.receipt.digest();
         assert!(client::verify_digest(
             &self.host_key,
@@ -150,9 +150,11 @@ async fn open(minilm: &MiniLm) -> (Provider, Client) {
         manifest: Digest(bundle.digest().to_bytes()),
         stages: vec![Digest(bundle.manifest().stages[0].digest.to_bytes())],
     };
-    let mut facts = market.chain.0.lock().unwrap();
-    facts.versions.insert("demo/minilm".to_owned(), version);
-    drop(facts);
+    let publish = |version| {
+        let mut facts = market.chain.0.lock().unwrap();
+        facts.versions.insert("demo/minilm".to_owned(), version);
+    };
+    publish(version);
     let source = Source::Folder(minilm.folder.path().join("1"));
     let mut provider = Provider::new("provider-0", Arc::clone(&market.chain), source);
     provider.runtime = Arc::new(runtime());
@@ -285,7 +287,7 @@ async fn being_paid_for_each_request_costs_next_to_nothing() {
     );
     println!("a sync {sync:.2} ms, a signature {signing:.3} ms, checking one {checking:.3} ms");
     assert!(together[0] < together[1] * 2.0, "{together:?}");
-    if is_slow() {
+    if is_slow() && !cfg!(debug_assertions) {
         let overhead = alone[0] - alone[1] + signing;
         assert!(overhead <= PROMISED_MS, "{overhead} ms a request");
         assert!(less <= PROMISED_PERCENT, "{less} % of the throughput");

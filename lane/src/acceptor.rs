@@ -150,6 +150,18 @@ impl Acceptor {
         self.open.len()
     }
 
+    /// How many more requests the credit would bear.
+    pub fn room(&self) -> usize {
+        let credit = usize::try_from(self.credit).unwrap_or(usize::MAX);
+        credit.saturating_sub(self.owed())
+    }
+
+    /// Whether the best voucher pays for more than was done.
+    pub fn is_paid_ahead(&self) -> bool {
+        let best = self.best().map_or(Units::default(), |best| best.voucher.units());
+        !reaches(self.kept.counted, best)
+    }
+
     /// Whether everything that was done is paid for by a voucher.
     pub fn is_paid(&self) -> bool {
         self.unpaid.is_empty() && self.covers(self.kept.counted)

@@ -117,7 +117,7 @@ pub(crate) async fn end(
             .iter()
             .filter(|it| it.state != AllocationState::Closed)
     };
-    if not_closed().any(|it| it.releasable_at <= now) {
+    if not_closed().any(|it| it.releasable_at < now) {
         let call = client.escrow().finalise_session(number)?;
         return carry_out(account, session, call, &BTreeMap::new(), now).await;
     }

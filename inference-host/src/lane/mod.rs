@@ -3,17 +3,19 @@
 //! - `attend`: the control stream of a client, from the challenge to the last voucher.
 //! - `request`: one request, from its announcement to the receipt; `push`: what comes from the span before and goes to the next.
 //! - `store`: the best voucher of every session, on the disk before work relies on it.
+//! - `safety`: which vouchers have to be on the disk before a request is computed.
 //! - `settle`: what the relayer is told and tells, the consent to an early end, and what the chain says meanwhile.
 //! - `denied`: refusals in the words of the lane. What is believed of a client is `lane::acceptor`.
 //!
 //! Guarantees: nothing is computed but requests that whoever has the session's key has announced, inside the credit; before anything is computed
-//! the voucher that allows it is on the disk; what is known of a session is forgotten only once the chain has closed it, or its last date has
+//! the vouchers that allow it are on the disk; what is known of a session is forgotten only once the chain has closed it, or its last date has
 //! passed; streams, sessions, rows, bytes, announcements and waits are bounded.
 
 mod attend;
 mod denied;
 mod push;
 mod request;
+mod safety;
 mod settle;
 pub(crate) mod store;
 
@@ -49,6 +51,7 @@ use tonic::Status;
 pub(crate) use self::{attend::LaneService, denied::Denied};
 use self::{
     request::Asked,
+    safety::Unsafe,
     store::{Line, Store},
 };
 use crate::{
@@ -98,8 +101,8 @@ struct State {
     /// The chain does not know it any more.
     is_gone: bool,
     acceptor: Acceptor,
-    /// Of the store, with the best voucher in it.
-    version: u64,
+    /// Vouchers that may not be on the disk yet.
+    unsafe_vouchers: Unsafe,
     /// Chain time since when there is something to settle.
     since: Option<u64>,
     attached: Option<Attached>,
@@ -320,7 +323,7 @@ impl Member {
             looked_at: Instant::now(),
             is_gone: false,
             acceptor,
-            version: 0,
+            unsafe_vouchers: Unsafe::default(),
             since: None,
             attached: None,
             waiting: HashMap::new(),

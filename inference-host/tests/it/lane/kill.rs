@@ -501,6 +501,10 @@ async fn a_disk_that_takes_no_voucher_stops_the_work_and_starts_it_again() {
             story.breathe("both are there").await;
         }
     }
+    let log = story.hosts[0].orders.home.join("sessions/log");
+    while !log.exists() {
+        story.breathe("the log is begun").await;
+    }
     story.hosts[0].tell("fill lane/vouchers-before");
     story.hosts[0].tell("fill lane/log-before");
     let visits = fs::read(story.hosts[0].orders.home.join("sessions/log")).unwrap();

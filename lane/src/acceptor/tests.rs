@@ -301,25 +301,85 @@ fn what_the_allocation_cannot_pay_for_is_not_begun() {
     }
 }
 
+/// The rule of the escrow, in the plainest way; signature and price were checked by whoever took the voucher.
+fn pays(standing: &Standing, voucher: &Voucher) -> bool {
+    let open = standing.state != AllocationState::Closed;
+    let total = u128::from(voucher.units_in) + u128::from(voucher.units_out);
+    let (least, most) = (
+        u128::from(voucher.requests),
+        u128::from(voucher.requests) * u128::from(UNITS_MAX),
+    );
+    open && voucher.amount > standing.paid
+        && voucher.amount <= standing.amount
+        && voucher.amount <= terms().price(voucher.units()).unwrap()
+        && least <= total
+        && total <= most
+}
+
+fn settle(standing: Standing, voucher: &Voucher) -> Standing {
+    Standing {
+        paid: voucher.amount,
+        sequence: standing.sequence.max(voucher.sequence),
+        units: voucher.units(),
+        ..standing
+    }
+}
+
 #[test]
-fn a_later_voucher_that_somebody_settles_behind_our_back_ends_the_credit_until_it_is_made_good() {
-    let mut acceptor = acceptor(1);
-    serve(&mut acceptor, 1, units(5, 10));
-    acceptor.accept(sign(voucher(1, units(5, 10)))).unwrap();
-    // The client has settled a voucher for the same work that pays one ufunc.
-    let cheated = Standing {
-        paid: Uint128::one(),
-        sequence: 2,
-        units: units(5, 10),
-        ..standing()
+fn what_somebody_settles_behind_our_back_takes_nothing_from_our_best_voucher() {
+    let best = voucher(1, units(5, 10));
+    let long = Units {
+        requests: 1,
+        units_in: UNITS_MAX,
+        units_out: 0,
     };
-    acceptor.settled(cheated);
-    assert!(acceptor.is_overtaken());
-    assert_eq!(acceptor.worth(), Uint128::zero());
-    assert!(matches!(acceptor.admit(2, 1), Err(RequestError::Credit { .. })));
-    acceptor.accept(sign(voucher(3, units(5, 10)))).unwrap();
-    assert!(!acceptor.is_overtaken());
-    acceptor.admit(2, 1).unwrap();
+    for (sequence, counters, amount) in [
+        (2, units(5, 10), 1),
+        (u64::MAX, units(5, 10), 1),
+        (2, long, terms().price(long).unwrap().u128()),
+        (u64::MAX, units(4_000_000_000, UNITS_MAX), best.amount.u128() - 1),
+    ] {
+        let mut acceptor = acceptor(1);
+        serve(&mut acceptor, 1, units(5, 10));
+        acceptor.accept(sign(best)).unwrap();
+        let hostile = Voucher {
+            amount: amount.into(),
+            ..voucher(sequence, counters)
+        };
+        assert!(pays(&acceptor.standing(), &hostile), "{hostile:?}");
+        let after = settle(acceptor.standing(), &hostile);
+        acceptor.settled(after);
+        assert_eq!(acceptor.best(), Some(&sign(best)));
+        assert_eq!(acceptor.worth(), best.amount - Uint128::new(amount));
+        assert!(pays(&after, &best));
+        // It is paid for, and who has the key is found out.
+        assert!(acceptor.is_paid() && acceptor.is_contradicted());
+        acceptor.settled(settle(after, &best));
+        assert!(acceptor.worth().is_zero() && acceptor.is_contradicted());
+        // Its own order is that of the vouchers that it was given.
+        acceptor.accept(sign(voucher(2, units(6, 10)))).unwrap();
+    }
+}
+
+#[test]
+fn an_honest_client_is_never_found_out_whatever_is_settled_when() {
+    for settled in 0..=6 {
+        for known in 0..=6 {
+            let mut acceptor = acceptor(9);
+            let mut chain = standing();
+            for number in 1..=6 {
+                let next = voucher(number, units(number, 10));
+                if number <= known {
+                    acceptor.accept(sign(next)).unwrap();
+                }
+                if number <= settled {
+                    chain = settle(chain, &next);
+                }
+            }
+            acceptor.settled(chain);
+            assert!(!acceptor.is_contradicted(), "{settled} of 6 are settled, {known} known");
+        }
+    }
 }
 
 #[test]
@@ -366,7 +426,31 @@ enum Act {
         sequence_back: u64,
     },
     Settle,
+    /// Somebody with the session key settles another voucher, for more than was paid and less than it counts.
+    SettleBehind {
+        sequence: u64,
+        counters: Units,
+        more: u128,
+    },
     Restart,
+}
+
+fn behind() -> impl Strategy<Value = Act> {
+    let sequence = prop_oneof![0..9u64, Just(u64::MAX)];
+    let rows = prop_oneof![1..9u64, Just(1_000_000_000)];
+    (sequence, rows, 1..=UNITS_MAX, any::<bool>(), 1..3_000u128).prop_map(|(sequence, rows, each, is_out, more)| {
+        let total = rows * each;
+        let counters = Units {
+            requests: rows,
+            units_in: if is_out { 0 } else { total },
+            units_out: if is_out { total } else { 0 },
+        };
+        Act::SettleBehind {
+            sequence,
+            counters,
+            more,
+        }
+    })
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -377,6 +461,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         5 => prop_oneof![3 => Just(0u64), 1 => 1..6u64].prop_map(|ahead| Act::Pay { ahead }),
         1 => (0..3u64, 0..3u64).prop_map(|(less, sequence_back)| Act::PayBadly { less, sequence_back }),
         1 => Just(Act::Settle),
+        1 => behind(),
         1 => Just(Act::Restart),
     ];
     prop::collection::vec(act, 1..80)
@@ -478,9 +563,20 @@ proptest! {
                 }
                 Act::Settle => {
                     if let Some(SignedVoucher { voucher, .. }) = acceptor.best().copied() {
-                        acceptor.settled(Standing { paid: voucher.amount, sequence: voucher.sequence, units: voucher.units(), ..standing() });
+                        let before = acceptor.standing();
+                        if pays(&before, &voucher) {
+                            acceptor.settled(settle(before, &voucher));
+                        }
                         prop_assert_eq!(acceptor.worth(), Uint128::zero());
-                        prop_assert!(!acceptor.is_overtaken());
+                    }
+                }
+                Act::SettleBehind { sequence, counters, more } => {
+                    let before = acceptor.standing();
+                    let amount = before.paid + Uint128::new(more);
+                    let hostile = Voucher { amount, ..voucher(sequence, counters) };
+                    if amount < terms().price(counters).unwrap() && pays(&before, &hostile) {
+                        acceptor.settled(settle(before, &hostile));
+                        prop_assert!(acceptor.is_contradicted());
                     }
                 }
                 Act::Restart => {
@@ -493,6 +589,11 @@ proptest! {
                     prop_assert!(acceptor.admit(disk.number, 1).is_err());
                 }
                 _ => {}
+            }
+            // Whatever was settled before it.
+            if let Some(best) = acceptor.best().filter(|best| best.voucher.amount > acceptor.standing().paid) {
+                prop_assert!(pays(&acceptor.standing(), &best.voucher));
+                prop_assert_eq!(acceptor.worth(), best.voucher.amount - acceptor.standing().paid);
             }
             prop_assert_eq!(acceptor.open(), model.open.len());
             prop_assert_eq!(acceptor.is_paid(), model.unpaid() == 0);

@@ -20,7 +20,7 @@ use lane::{
     proto::Code,
 };
 use rand::{Rng, SeedableRng};
-use schema::price::Units;
+use schema::{escrow::Consent, price::Units};
 
 use self::host::{domain, session_key, Host, Lie, World, SESSION};
 
@@ -371,7 +371,7 @@ async fn who_goes_away_cancels_and_what_was_not_begun_costs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn consents_are_for_exactly_the_last_voucher() {
+async fn consents_count_for_exactly_what_is_settled() {
     let world = World::of(&PAIRS, PLENTY, 1).await;
     let driver = driver(&world);
     let one = work(&["one"]);
@@ -384,8 +384,14 @@ async fn consents_are_for_exactly_the_last_voucher() {
     world.host(3).lies(Some(Lie::Consents));
     world.host(4).dies();
     let answers = driver.leave(&[1, 2, 3, 4], Duration::from_secs(2)).await;
-    let consents: Vec<bool> = answers.iter().map(|(_, consent)| consent.is_ok()).collect();
-    assert_eq!(consents, [true, true, false, false], "{answers:?}");
+    let counts = |(deployment, answer): &(u64, Result<Consent, String>)| {
+        let sequence = world.host(*deployment).settled();
+        let consent = answer.as_ref().ok()?;
+        assert!(!driver.counts(consent, sequence + 7) && consent.deployment == *deployment);
+        Some(driver.counts(consent, sequence))
+    };
+    let counts: Vec<Option<bool>> = answers.iter().map(counts).collect();
+    assert_eq!(counts, [Some(true), Some(true), Some(false), None], "{answers:?}");
 }
 
 /// Hosts that die, come back and lie at random: answers stay right and nobody is paid for what he did not do.

@@ -185,11 +185,8 @@ impl Acceptor {
             return Err(VoucherError::Closed);
         }
         let best = self.best().map(|best| best.voucher);
-        if let Some(newest) = best
-            .map(|best| best.sequence)
-            .filter(|newest| voucher.sequence <= *newest)
-        {
-            let found = voucher.sequence;
+        let (found, newest) = (voucher.sequence, best.map_or(0, |best| best.sequence));
+        if found <= newest {
             return Err(VoucherError::Stale { found, newest });
         }
         if !self.terms.is_signed(&voucher.digest(&self.terms.domain), signature) {
@@ -314,9 +311,9 @@ impl Acceptor {
 
     /// Whether so much work is paid for in full.
     fn covers(&self, units: Units) -> bool {
-        let is_promised = self.best().is_some_and(|best| reaches(best.voucher.units(), units));
+        let promised = self.best().map_or(Units::default(), |best| best.voucher.units());
         // Who settles for us may have been given less than the price.
-        is_promised || (reaches(self.standing.units, units) && self.terms.is_paid_in_full(&self.standing))
+        reaches(promised, units) || (reaches(self.standing.units, units) && self.terms.is_paid_in_full(&self.standing))
     }
 }
 

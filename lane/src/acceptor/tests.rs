@@ -328,19 +328,18 @@ fn settle(standing: Standing, voucher: &Voucher) -> Standing {
 #[test]
 fn what_somebody_settles_behind_our_back_takes_nothing_from_our_best_voucher() {
     let best = voucher(1, units(5, 10));
-    let long = Units {
-        requests: 1,
-        units_in: UNITS_MAX,
-        units_out: 0,
-    };
-    for (sequence, counters, amount) in [
-        (2, units(5, 10), 1),
-        (u64::MAX, units(5, 10), 1),
-        (2, long, terms().price(long).unwrap().u128()),
-        (u64::MAX, units(4_000_000_000, UNITS_MAX), best.amount.u128() - 1),
+    let long = |rows| units(rows, UNITS_MAX);
+    let in_full = |counters| terms().price(counters).unwrap().u128();
+    // Whether an honest client could not have signed it beside the best one.
+    for (sequence, counters, amount, contradicts) in [
+        (2, best.units(), 1, true),
+        (u64::MAX, best.units(), 1, true),
+        (0, long(1), in_full(long(1)), false),
+        (9, long(3), in_full(long(3)) - 100, true),
+        (u64::MAX, long(4_000_000_000), best.amount.u128() - 1, true),
     ] {
         let mut acceptor = acceptor(1);
-        serve(&mut acceptor, 1, units(5, 10));
+        serve(&mut acceptor, 1, best.units());
         acceptor.accept(sign(best)).unwrap();
         let hostile = Voucher {
             amount: amount.into(),
@@ -352,13 +351,18 @@ fn what_somebody_settles_behind_our_back_takes_nothing_from_our_best_voucher() {
         assert_eq!(acceptor.best(), Some(&sign(best)));
         assert_eq!(acceptor.worth(), best.amount - Uint128::new(amount));
         assert!(pays(&after, &best));
-        // It is paid for, and who has the key is found out.
-        assert!(acceptor.is_paid() && acceptor.is_contradicted());
+        assert_eq!((acceptor.is_paid(), acceptor.is_contradicted()), (true, contradicts));
         acceptor.settled(settle(after, &best));
-        assert!(acceptor.worth().is_zero() && acceptor.is_contradicted());
+        // What was seen is not forgotten.
+        assert_eq!((acceptor.worth().u128(), acceptor.is_contradicted()), (0, contradicts));
         // Its own order is that of the vouchers that it was given.
         acceptor.accept(sign(voucher(2, units(6, 10)))).unwrap();
     }
+    // In full, and of another story.
+    let mut acceptor = acceptor(1);
+    acceptor.accept(sign(best)).unwrap();
+    acceptor.settled(settle(standing(), &voucher(2, long(4))));
+    assert!(acceptor.is_contradicted());
 }
 
 #[test]

@@ -298,6 +298,8 @@ async fn a_voucher_that_we_have_not_signed_ends_the_conversation() {
     while world.host(2).promised() == 0 {
         check(&work, &first.request(&work).await.unwrap());
     }
+    // A voucher may still be on its way.
+    until("what it did is paid", || world.host(2).is_paid()).await;
     drop(first);
     let before = world.host(2).promised();
     world.host(2).lies(Some(Lie::Shows));

@@ -137,7 +137,7 @@ pub(crate) async fn end(
     if let Some((key, patience)) = asking {
         consents = ask(client, session, key, &open, patience, &mut reasons).await?;
     }
-    let is_closing = not_closed().all(|it| it.state == AllocationState::Closing);
+    let is_closing = not_closed().all(|it| it.state != AllocationState::Open);
     if is_closing && consents.is_empty() {
         bail!("session {number} is closing already: nothing of it is due before {date} ({when})");
     }

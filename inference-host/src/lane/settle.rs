@@ -46,7 +46,7 @@ impl Member {
         let state = self.lock();
         let (worth, voucher) = (state.acceptor.worth(), *state.acceptor.best()?);
         let own = state.allocation(self.key.1)?;
-        let is_ending = own.state == AllocationState::Closing || now >= state.opened.session.expires_at;
+        let is_ending = own.state != AllocationState::Open || now >= state.opened.session.expires_at;
         (!worth.is_zero()).then_some(HeldVoucher {
             voucher,
             worth,

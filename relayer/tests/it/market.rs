@@ -41,8 +41,8 @@ pub const SESSION_PRICE: u128 = 2 * 105 + 21;
 const SLOTS: u16 = 64;
 /// How often a job without a free slot is tried, five times a second.
 const SLOT_TRIES: u32 = 300;
-/// Twice what its slots need: a penalty costs no slot.
-pub const BOND: u128 = 2 * 64 * 50 * UFUNC;
+/// For the slots of two deployments, and half as much again: neither a penalty nor finished work costs a slot.
+pub const BOND: u128 = 3 * 64 * 50 * UFUNC;
 
 type Events = Arc<Mutex<Vec<(TxHash, Event)>>>;
 

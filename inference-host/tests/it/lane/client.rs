@@ -157,9 +157,7 @@ pub(crate) fn request(number: u64, chain: &[u64], texts: &[&str]) -> Request {
         chain: chain.to_vec(),
         rows: texts.len() as u32,
         bytes: texts.iter().map(|text| text.len() as u64).sum(),
-        digest: merkle::root(&texts.iter().map(|text| text.as_bytes()).collect::<Vec<_>>())
-            .0
-            .to_vec(),
+        digest: merkle::root(texts).0.to_vec(),
         patience_ms: 20_000,
     }
 }

@@ -157,8 +157,8 @@ pub(crate) struct SessionStatus {
     settled_sequence: u64,
     /// Ufunc that the best voucher promises and the chain has not paid.
     unsettled: Uint128,
-    /// A later voucher than ours was settled, which pays less.
-    overtaken: bool,
+    /// The session's key has settled what an honest client would not have signed beside our vouchers.
+    contradicted: bool,
 }
 
 impl Lane {
@@ -352,20 +352,16 @@ impl Member {
         let standing = Terms::of(opened.domain.clone(), &opened.session, self.key.1);
         {
             let mut state = self.lock();
-            let was_overtaken = state.acceptor.is_overtaken();
+            let was_contradicted = state.acceptor.is_contradicted();
             if let Some((_, standing)) = standing {
                 state.acceptor.settled(standing);
             }
             state.opened = opened;
             state.looked_at = Instant::now();
             state.is_gone = false;
-            if state.acceptor.is_overtaken() && !was_overtaken {
+            if state.acceptor.is_contradicted() && !was_contradicted {
                 let (session, deployment) = self.key;
-                tracing::warn!(
-                    session,
-                    deployment,
-                    "a later voucher was settled that pays less than ours"
-                );
+                tracing::warn!(session, deployment, "a voucher was settled that contradicts ours");
             }
         }
         self.changed();
@@ -453,7 +449,7 @@ impl Member {
             sequence: state.acceptor.best().map_or(0, |best| best.voucher.sequence),
             settled_sequence: standing.sequence,
             unsettled: state.acceptor.worth(),
-            overtaken: state.acceptor.is_overtaken(),
+            contradicted: state.acceptor.is_contradicted(),
         }
     }
 }
@@ -493,6 +489,9 @@ impl State {
         }
         if self.is_leaving || self.is_consented {
             return Some("the client has asked to leave".to_owned());
+        }
+        if self.acceptor.is_contradicted() {
+            return Some("a voucher was settled that contradicts those that this host was given".to_owned());
         }
         if self.acceptor.standing().state != AllocationState::Open {
             return Some("the allocation is closing".to_owned());

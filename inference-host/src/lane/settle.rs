@@ -51,7 +51,7 @@ impl Member {
             voucher,
             worth,
             since: state.since.unwrap_or(now),
-            urgent: state.is_leaving || is_ending || state.is_gone,
+            urgent: state.is_leaving || is_ending || state.is_gone || state.acceptor.is_contradicted(),
             closes_at: own.releasable_at,
         })
     }

@@ -305,7 +305,7 @@ impl Story {
             let mut told = vec![];
             for held in held.vouchers {
                 let own = &self.chain.sessions[0].session.allocations[role];
-                let is_stale = held.voucher.voucher.sequence <= own.sequence;
+                let is_stale = held.voucher.voucher.amount <= own.paid;
                 if !is_stale {
                     settle(&mut self.chain.sessions[0], &held.voucher);
                     self.chain.write(&self.chain_path);

@@ -282,6 +282,10 @@ events! {
         paid: Uint128, refunded: Uint128,
     }
 
+    /// All records of a job that had ended are gone.
+    JobPruned = "job_pruned" { job: u64 }
+    PruneRefused = "prune_refused" { job: u64, reason: String }
+
     // randomness-beacon
     /// A round is known from now on. `randomness` is sha256 of its signature.
     RoundPosted = "round_posted" { round: u64, randomness: Digest }

@@ -217,6 +217,15 @@ pub struct OrchestratorParams {
     /// blocks were made as that takes; pinned when a job is submitted.
     #[serde(default = "block_seconds_max")]
     pub block_seconds_max: u64,
+    /// From the end of a job to the date from which on anyone may prune its records; pinned when it is submitted. At least
+    /// `job_seconds_max` and twice staking's audit window, at most a year.
+    #[serde(default = "prune_after_seconds")]
+    pub prune_after_seconds: u64,
+}
+
+/// For contracts that pruned nothing before: 30 days, which no job outlives.
+fn prune_after_seconds() -> u64 {
+    30 * 24 * 3_600
 }
 
 /// What contracts went by before it was a parameter.
@@ -266,6 +275,24 @@ mod tests {
         let session = escrow.session_seconds_max + escrow.close_notice_seconds;
         assert!(staking.unbonding_seconds >= session + 2 * staking.conduct.audit_window_seconds);
         assert_eq!(staking.conduct, ConductParams::default());
+    }
+
+    #[test]
+    fn in_both_profiles_records_outlast_all_that_could_be_about_them() {
+        for profile in [
+            include_str!("../../params/local.toml"),
+            include_str!("../../params/public.toml"),
+        ] {
+            let params: Params = toml::from_str(profile).unwrap();
+            let (work, money) = (params.orchestrator, params.escrow);
+            let kept = work.prune_after_seconds;
+            assert!(kept >= work.job_seconds_max && kept >= work.evidence_seconds);
+            assert!(kept >= 2 * params.staking.conduct.audit_window_seconds);
+            assert!(work.job_seconds_max <= money.hold_seconds_max);
+        }
+        let params: Params = toml::from_str(include_str!("../../params/public.toml")).unwrap();
+        // As long as a bond that has backed the work may be on its way out.
+        assert!(params.orchestrator.prune_after_seconds >= params.staking.unbonding_seconds);
     }
 
     #[test]

@@ -158,6 +158,11 @@ pub(crate) async fn is_missed_and_refunded(side: &mut Side) {
         json!({ "expire": { "item": missed } }),
     )
     .await;
+    let prune = json!({ "prune": { "jobs": [1, 2, 9] } });
+    side.executes("jobs are pruned too early", "gateway", orchestrator, prune)
+        .await;
+    let none = json!({ "prune": { "jobs": [] } });
+    side.executes("no job is pruned", "gateway", orchestrator, none).await;
     let job = side.client.orchestrator().job(2).await.unwrap();
     assert_ne!(job.status, JobStatus::Running, "there is nobody else to do it");
 }

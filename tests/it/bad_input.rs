@@ -4,6 +4,7 @@
 //! a vague answer fails here whatever the table says.
 
 mod answers;
+mod pruning;
 mod sessions;
 
 use cosmwasm_std::{Decimal, Uint128};
@@ -585,5 +586,6 @@ fn whatever_is_wrong_is_named_with_its_numbers_and_changes_nothing() {
     table.protocol.registry("clara", &status).unwrap();
     table.job("a paused model", |_| {});
     migrations(&mut table);
+    pruning::pruning(&mut table);
     expect_file!["bad_input.txt"].assert_eq(&table.golden);
 }

@@ -23,5 +23,6 @@ mod migration;
 mod orders;
 mod parameters;
 mod permissions;
+mod prune;
 mod randomness;
 mod sessions;

@@ -40,7 +40,41 @@ fn parameters_of_jobs_have_bounds() {
         let outcome = update(&mut protocol, |params| params.block_seconds_max = seconds);
         refused(outcome, ContractError::BlockSecondsOutOfBounds { seconds, max: 60 });
     }
-    update(&mut protocol, |params| params.attempts_max = 10).unwrap();
+    let (year, hold) = (365 * 24 * 3_600, protocol.params.orchestrator.job_seconds_max);
+    for seconds in [0, hold - 1, year + 1, u64::MAX] {
+        let outcome = update(&mut protocol, |params| params.prune_after_seconds = seconds);
+        let bounds = ContractError::PruneAfterOutOfBounds {
+            seconds,
+            min: hold,
+            max: year,
+        };
+        refused(outcome, bounds);
+    }
+    update(&mut protocol, |params| {
+        (params.attempts_max, params.prune_after_seconds) = (10, year);
+    })
+    .unwrap();
+}
+
+#[test]
+fn records_outlast_the_time_in_which_providers_answer_for_the_work() {
+    let mut protocol = Protocol::with_market_and_conduct(|conduct| conduct.audit_window_seconds = 30);
+    let short = |params: &mut OrchestratorParams| (params.job_seconds_max, params.prune_after_seconds) = (30, 59);
+    let bounds = ContractError::PruneAfterOutOfBounds {
+        seconds: 59,
+        min: 60,
+        max: 31_536_000,
+    };
+    let mut params = protocol.params.orchestrator.clone();
+    short(&mut params);
+    let error = protocol.starts_another_orchestrator(&params).unwrap_err();
+    assert!(format!("{error:#}").contains(&bounds.to_string()), "{error:#}");
+    refused(update(&mut protocol, short), bounds);
+    params.prune_after_seconds = 60;
+    protocol.starts_another_orchestrator(&params).unwrap();
+    protocol
+        .orchestrator("admin", &ExecuteMsg::UpdateParams { params })
+        .unwrap();
 }
 
 #[test]
@@ -66,7 +100,10 @@ fn new_parameters_are_for_jobs_submitted_from_then_on() {
 #[test]
 fn a_job_that_could_be_held_too_long_is_refused_by_the_escrow() {
     let mut protocol = Protocol::with_market();
-    update(&mut protocol, |params| params.job_seconds_max = 3_601).unwrap();
+    update(&mut protocol, |params| {
+        (params.job_seconds_max, params.prune_after_seconds) = (3_601, 3_601);
+    })
+    .unwrap();
     let now = protocol.now();
     let refusal = royalty_escrow::ContractError::HoldDate {
         expires_at: now + 3_601,

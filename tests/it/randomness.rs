@@ -339,6 +339,7 @@ fn jobs_never_outlive_the_rounds_that_their_redraws_need() {
     let mut protocol = Protocol::with_beacon();
     let kept_seconds = 10_000 * 3;
     let mut params = protocol.params.orchestrator.clone();
+    params.prune_after_seconds = kept_seconds;
     params.job_seconds_max = kept_seconds - params.beacon_delay_seconds - 60;
     let update = |params| ExecuteMsg::UpdateParams { params };
     protocol.orchestrator("admin", &update(params.clone())).unwrap();

@@ -78,6 +78,14 @@ impl Protocol {
         self.chain().dump_wasm_raw(contract)
     }
 
+    /// Keys of everything that the orchestrator keeps and that is no setting.
+    pub fn records_of_jobs(&self) -> Vec<String> {
+        const SETTINGS: [&str; 5] = ["admin", "config", "contract_info", "last_job", "migration"];
+        let kept = self.state_of(&self.contracts.job_orchestrator).into_iter();
+        let kept = kept.map(|(key, _)| key.escape_ascii().to_string());
+        kept.filter(|key| !SETTINGS.contains(&key.as_str())).collect()
+    }
+
     /// A second staking beside ours, with these parameters.
     pub fn starts_another_staking(&mut self, params: &StakingParams) -> anyhow::Result<Addr> {
         let code = self.code_of(&self.contracts.provider_staking);

@@ -71,6 +71,7 @@ fn job() -> JobResponse {
         status: JobStatus::Completed,
         submitted_at: 0,
         expires_at: 1,
+        prunable_at: None,
         session: None,
     }
 }

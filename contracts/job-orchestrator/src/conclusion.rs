@@ -215,6 +215,7 @@ impl Course<'_> {
             }
         }
         SHARDS.save(self.storage, (id, number), &shard)?;
+        progress.ended_at = (progress.shards_open == 0).then_some(self.now);
         PROGRESS.save(self.storage, id, &progress)?;
         if progress.shards_open == 0 {
             self.end_job(id, &progress)?;

@@ -24,6 +24,7 @@ use crate::{
     effects::{Effects, EndedJob, Redraw},
     forced,
     order::Order,
+    prune,
     query::{self, domain},
     randomness::{Beacon, Source},
     redraw,
@@ -56,13 +57,12 @@ pub fn instantiate(
         randomness_beacon: beacon,
         params: msg.params,
     };
-    let staking: staking::ConfigResponse = deps
-        .querier
-        .query_wasm_smart(&config.provider_staking, &staking::QueryMsg::Config {})?;
+    let staking = ask_staking(deps.querier, &config)?;
     migration::check_notice(
         config.params.migration_notice_seconds,
         staking.params.migration_notice_seconds,
     )?;
+    prune::check_params(&config.params, staking.params.conduct.audit_window_seconds)?;
     CONFIG.save(deps.storage, &config)?;
     LAST_JOB.save(deps.storage, &0)?;
     Ok(Response::new())
@@ -81,6 +81,12 @@ pub fn execute(deps: DepsMut<'_>, env: Env, info: MessageInfo, msg: ExecuteMsg) 
             respond(deps.as_ref(), effects)
         }
         ExecuteMsg::Expire { item } => expire(deps, &env, item),
+        ExecuteMsg::Prune { jobs } => {
+            let mut course = Course::at(deps.storage, &env.block);
+            course.prune(&jobs)?;
+            let effects = course.finish();
+            respond(deps.as_ref(), effects)
+        }
         ExecuteMsg::OpenForced { request } => forced::open(deps, &env, &info.sender, request),
         ExecuteMsg::UpdateParams { params } => update_params(deps, info.sender, params),
         ExecuteMsg::ProposeAdmin { admin } => {
@@ -103,11 +109,17 @@ pub fn execute(deps: DepsMut<'_>, env: Env, info: MessageInfo, msg: ExecuteMsg) 
     }
 }
 
+fn ask_staking(querier: QuerierWrapper<'_>, config: &Config) -> StdResult<staking::ConfigResponse> {
+    querier.query_wasm_smart(&config.provider_staking, &staking::QueryMsg::Config {})
+}
+
 fn update_params(deps: DepsMut<'_>, sender: Addr, params: OrchestratorParams) -> Result<Response, ContractError> {
     admin::require(deps.storage, &sender)?;
     let mut config = CONFIG.load(deps.storage)?;
     check_params(&params, config.randomness_beacon.as_ref())?;
     migration::check_notice_is_fixed(config.params.migration_notice_seconds, params.migration_notice_seconds)?;
+    let staking = ask_staking(deps.querier, &config)?;
+    prune::check_params(&params, staking.params.conduct.audit_window_seconds)?;
     config.params = params;
     CONFIG.save(deps.storage, &config)?;
     Ok(announce([Event::ParamsUpdated { admin: sender.into() }]))

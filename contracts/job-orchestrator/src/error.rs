@@ -113,6 +113,11 @@ pub enum ContractError {
     #[error("{passed} blocks have passed since the assignment, {required} are required")]
     TooFewBlocks { passed: u64, required: u64 },
 
+    #[error("1 to {max} jobs in one message, found {count}")]
+    PruneCount { count: usize, max: usize },
+    #[error("records of a job are kept for {min} to {max} seconds after its end, found {seconds}")]
+    PruneAfterOutOfBounds { seconds: u64, min: u64, max: u64 },
+
     #[error("a block takes 1 to {max} seconds at most, found {seconds}")]
     BlockSecondsOutOfBounds { seconds: u64, max: u64 },
 

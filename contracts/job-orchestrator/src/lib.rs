@@ -12,6 +12,7 @@ mod error;
 mod forced;
 mod order;
 mod proof;
+mod prune;
 mod query;
 mod randomness;
 mod redraw;
@@ -20,4 +21,4 @@ mod testimony;
 #[cfg(test)]
 mod tests;
 
-pub use crate::{chain::ChainError, error::ContractError, proof::Refusal};
+pub use crate::{chain::ChainError, error::ContractError, proof::Refusal, prune::PruneRefusal};

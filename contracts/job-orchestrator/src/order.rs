@@ -12,7 +12,7 @@ use schema::{
 use crate::ContractError;
 
 /// Shards x replicas x stages of one job: what one transaction assigns, and the bound of every loop over a job.
-const RUNS_MAX: usize = 64;
+pub(crate) const RUNS_MAX: usize = 64;
 const REPLICAS_MAX: u8 = 3;
 /// No more rows than bytes that may ride along: binds only shards of empty rows.
 const ROWS_MAX: usize = INLINE_BYTES_MAX;

@@ -57,6 +57,7 @@ pub(crate) fn job(deps: Deps<'_>, id: u64) -> Result<JobResponse, ContractError>
     let storage = deps.storage;
     let job = JOBS.may_load(storage, id)?.ok_or(ContractError::NoJob { job: id })?;
     let progress = PROGRESS.load(storage, id)?;
+    let prunable_at = job.prunable_at(&progress);
     // At most 64.
     let shards = SHARDS
         .prefix(id)
@@ -80,6 +81,7 @@ pub(crate) fn job(deps: Deps<'_>, id: u64) -> Result<JobResponse, ContractError>
         status: status(&progress),
         submitted_at: job.submitted_at,
         expires_at: job.expires_at,
+        prunable_at,
         session: job.session,
     })
 }

@@ -133,6 +133,9 @@ pub(crate) struct Progress {
     pub(crate) paid: Uint128,
     pub(crate) shards_open: u16,
     pub(crate) shards_failed: u16,
+    /// When the last shard ended.
+    #[serde(default)]
+    pub(crate) ended_at: Option<u64>,
 }
 
 /// One shard-replica with the chain of its current attempt.
@@ -202,7 +205,7 @@ pub(crate) fn load_links(storage: &dyn Storage, item: ItemId, attempt: u8) -> St
     Ok(LINKS.may_load(storage, (item.key(), attempt))?.unwrap_or_default())
 }
 
-/// Refuses parameters outside their bounds, and those under which a job outlives the rounds that its redraws need.
+/// Refuses parameters outside their bounds, but for what `prune` checks, and those under which a job outlives the rounds that its redraws need.
 pub(crate) fn check_params(params: &OrchestratorParams, beacon: Option<&Beacon>) -> Result<(), ContractError> {
     let OrchestratorParams {
         inclusion_seconds,
@@ -213,6 +216,7 @@ pub(crate) fn check_params(params: &OrchestratorParams, beacon: Option<&Beacon>)
         beacon_delay_seconds,
         migration_notice_seconds,
         block_seconds_max,
+        prune_after_seconds: _,
     } = *params;
     governed::migration::check_notice(migration_notice_seconds, 1)?;
     if block_seconds_max == 0 || block_seconds_max > BLOCK_SECONDS_MAX {

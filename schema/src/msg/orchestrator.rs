@@ -43,6 +43,9 @@ pub enum ExecuteMsg {
     /// Anyone, after the evidence window of an item: blames, penalises and assigns anew, or refunds. Also draws anew what replicas
     /// differed about. Either draw needs the item's `redraw_round` to be known at the beacon.
     Expire { item: ItemId },
+    /// Anyone: forgets jobs that ended `prune_after_seconds` ago. At most 32, and of 64 items together; each has its own status in a
+    /// `job_pruned` or `prune_refused` event. From then on they are unknown, and their numbers are never used again.
+    Prune { jobs: Vec<u64> },
     /// Royalty escrow: a request of a session that its owner asks on chain, as a job of one item.
     OpenForced { request: ForcedRequest },
     /// Admin: bounded parameters, for what is opened from now on.
@@ -118,6 +121,7 @@ pub enum QueryMsg {
     /// The new code that is proposed, from when on it may run, and who may do what about it.
     #[returns(super::MigrationResponse)]
     Migration {},
+    /// A job that was pruned is unknown like one that never was, here and below; lists leave it out.
     #[returns(JobResponse)]
     Job { job: u64 },
     /// Jobs by number, newest first. `limit` has default 10 and maximum 30, here and below.
@@ -181,6 +185,9 @@ pub struct JobResponse {
     pub submitted_at: u64,
     /// Until when the hold can pay.
     pub expires_at: u64,
+    /// From when on anyone may `Prune` it. None: it is running.
+    #[serde(default)]
+    pub prunable_at: Option<u64>,
     /// The session whose owner has forced this. Its slots are the session's.
     #[serde(default)]
     pub session: Option<u64>,

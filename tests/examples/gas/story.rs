@@ -45,6 +45,10 @@ pub(crate) const BATCHES: [usize; 3] = [1, 8, 32];
 pub(crate) const SPANS: [u8; 2] = [1, 3];
 /// Life of a job that is to be forgotten: as short as the windows for evidence allow.
 const FORGOTTEN_SECONDS: u64 = 45;
+/// Life of jobs that are to be pruned, and how long they are kept: as short as the terms of the providers allow.
+const KEPT_SECONDS: u64 = 330;
+/// Items of jobs that one message prunes.
+const PRUNED: [usize; 2] = [1, 64];
 /// Shards of a job, so that three stages of each stay below what a job may have.
 const SHARDS: usize = 16;
 
@@ -86,10 +90,12 @@ pub(crate) async fn tell(meter: &mut Meter, name: &str, release: &str) -> anyhow
     story.providing().await?;
     story.money().await?;
     story.working().await?;
+    let done = story.done().await?;
     story.failing().await?;
     story.leaving().await?;
     story.drawing_lots().await?;
     story.governing().await?;
+    story.pruning(done).await?;
     for contract in MIGRATING {
         story.migrating(contract, release).await?;
     }
@@ -367,6 +373,51 @@ impl Story<'_> {
         let (_, outcome) = send(&self.developer, &[order]).await?;
         send(&self.admin, &[self.meter.people.telling(ORCHESTRATOR, &usual)?]).await?;
         job_of(&outcome)
+    }
+
+    /// Jobs that are proven at once and kept for a short while, by the message that is to prune them.
+    async fn done(&mut self) -> anyhow::Result<Vec<Vec<u64>>> {
+        let mut short = self.params.orchestrator.clone();
+        (short.job_seconds_max, short.prune_after_seconds) = (KEPT_SECONDS, KEPT_SECONDS);
+        let usual = self.params.orchestrator.clone();
+        let [short, usual] = [short, usual].map(|params| orchestrator::ExecuteMsg::UpdateParams { params });
+        send(&self.admin, &[self.meter.people.telling(ORCHESTRATOR, &short)?]).await?;
+        let mut done = vec![];
+        for items in PRUNED {
+            let mut jobs = vec![];
+            for _ in 0..items.div_ceil(SHARDS) {
+                let order = job(&self.model("one")?, items.min(SHARDS));
+                let order = self.meter.people.telling(ORCHESTRATOR, &order)?;
+                let job = job_of(&send(&self.developer, &[order]).await?.1)?;
+                let attestations = self.proofs(job).await?;
+                let prove = orchestrator::ExecuteMsg::SubmitAttestations { attestations };
+                send(&self.developer, &[self.meter.people.telling(ORCHESTRATOR, &prove)?]).await?;
+                jobs.push(job);
+            }
+            done.push(jobs);
+        }
+        send(&self.admin, &[self.meter.people.telling(ORCHESTRATOR, &usual)?]).await?;
+        Ok(done)
+    }
+
+    async fn pruning(&mut self, done: Vec<Vec<u64>>) -> anyhow::Result<()> {
+        let orchestrator = self.meter.people.address(ORCHESTRATOR)?;
+        let developer = self.developer.clone();
+        for (jobs, items) in done.into_iter().zip(PRUNED) {
+            let job = *jobs.last().context("a message prunes a job")?;
+            let question = orchestrator::QueryMsg::Job { job };
+            let told: orchestrator::JobResponse = self.meter.people.client.query(&orchestrator, &question).await?;
+            let date = told.prunable_at.context("the job has ended")?;
+            self.meter.people.until(date).await?;
+            let count = jobs.len();
+            let label = format!("Prune, {items} items");
+            let prune = orchestrator::ExecuteMsg::Prune { jobs };
+            let outcome = self.meter.execute(ORCHESTRATOR, label, &developer, &prune).await?;
+            let events = outcome.events.iter();
+            let pruned = events.filter(|event| event.ty == "wasm-job_pruned").count();
+            anyhow::ensure!(pruned == count, "{pruned} of {count} jobs were pruned");
+        }
+        Ok(())
     }
 
     async fn releasing(&mut self, job: u64) -> anyhow::Result<()> {

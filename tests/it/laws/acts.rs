@@ -152,6 +152,7 @@ const KINDS: &[(u32, &str, Build)] = &[
     (12, "5X", proofs::submit_attestations),
     (8, "5X", proofs::post_evidence),
     (14, "37X", work::expire),
+    (6, "25", work::prune),
     (1, "5", work::open_forced),
 ];
 

@@ -26,6 +26,7 @@ impl World {
         self.sessions_are_finalised();
         self.items_expire();
         assert!(self.hosts.live.is_empty(), "statement 3: slots stay busy for ever");
+        self.jobs_are_pruned();
         self.providers_leave();
         self.everybody_withdraws();
         let after = Picture::of(&self.protocol);
@@ -89,6 +90,26 @@ impl World {
             let retire = self.act(name, Msg::Registry(Registry::SetStatus { model, status }));
             self.perform(&retire);
         }
+    }
+
+    /// A stranger makes the orchestrator forget all that ever happened.
+    fn jobs_are_pruned(&mut self) {
+        let dates = self.oracle.jobs.values().filter(|job| !job.pruned);
+        let date = dates
+            .map(|job| job.prunable_at().expect("every job has ended"))
+            .max()
+            .unwrap_or(0);
+        self.passes(date.saturating_sub(self.protocol.now()));
+        loop {
+            let jobs: Vec<u64> = self.oracle.prunable(self.protocol.now()).take(32).collect();
+            if jobs.is_empty() {
+                break;
+            }
+            self.must("stranger", Msg::Orchestrator(Orchestrator::Prune { jobs }));
+        }
+        assert!(self.oracle.jobs.values().all(|job| job.pruned));
+        let kept: Vec<String> = self.protocol.records_of_jobs();
+        assert!(kept.is_empty(), "statement 2: records of jobs for ever: {kept:?}");
     }
 
     fn holds_are_released(&mut self) {

@@ -69,11 +69,16 @@ pub(crate) struct Ordered {
     pub(crate) gateway: Option<String>,
     /// By shard.
     pub(crate) rows: Vec<u64>,
+    /// Shards x replicas.
+    pub(crate) items: usize,
     pub(crate) units_max: u64,
     pub(crate) units_out_max: u64,
     pub(crate) held: u128,
     pub(crate) paid: u128,
     pub(crate) grace_seconds: u64,
+    pub(crate) prune_after_seconds: u64,
+    pub(crate) ended_at: Option<u64>,
+    pub(crate) pruned: bool,
     /// Whose owner has forced it.
     pub(crate) session: Option<u64>,
 }
@@ -501,6 +506,7 @@ impl Oracle {
             Orchestrator::SubmitAttestations { .. }
             | Orchestrator::PostEvidence { .. }
             | Orchestrator::Expire { .. } => self.work(events, now),
+            Orchestrator::Prune { jobs } => self.prune(jobs, events, now),
             Orchestrator::OpenForced { .. } => panic!("statement 5: {sender} passed for a sibling: {msg:?}"),
             Orchestrator::UpdateParams { params } => self.params.orchestrator = params.clone(),
             Orchestrator::ProposeAdmin { admin } => self.propose_admin(&contract, admin.as_deref()),

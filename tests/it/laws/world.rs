@@ -325,6 +325,8 @@ impl World {
             .chain(jails)
             .chain(sessions)
             .chain(bonds.map(|entry| entry.1));
+        let kept = self.oracle.jobs.values().filter(|job| !job.pruned);
+        let all = all.chain(kept.filter_map(|job| job.prunable_at()));
         let all = all.chain(self.oracle.codes.dates());
         let mut dates: Vec<u64> = all.filter(|date| *date >= self.protocol.now()).collect();
         dates.sort_unstable();

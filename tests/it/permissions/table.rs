@@ -553,6 +553,8 @@ fn orchestrator_rows(table: &mut Table<'_>) {
     table.row("post_evidence", "anyone, in its window", &dora, &evidence);
     let expire = Orchestrator::Expire { item: ITEM };
     table.row("expire", "anyone, when overdue", &dora, &expire);
+    let prune = Orchestrator::Prune { jobs: vec![1] };
+    table.row("prune", "anyone, after its date", &dora, &prune);
     let escrow = protocol.contracts.royalty_escrow.clone();
     let open = Orchestrator::OpenForced {
         request: protocol.forced_request(1, &[1, 3, 5]),

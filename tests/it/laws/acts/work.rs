@@ -86,6 +86,23 @@ pub(super) fn expire(world: &World, dice: &mut Dice) -> Act {
     world.act(person(dice), Msg::Orchestrator(Orchestrator::Expire { item }))
 }
 
+/// Jobs that are over and kept for long enough, and some that are not.
+pub(super) fn prune(world: &World, dice: &mut Dice) -> Act {
+    let now = world.clock().0;
+    let mut jobs: Vec<u64> = world.oracle.prunable(now).take(32).collect();
+    if jobs.is_empty() || dice.rarely(3) {
+        let known: Vec<u64> = world.oracle.jobs.keys().copied().collect();
+        jobs.extend(dice.maybe(&known));
+        jobs.push(dice.near(3));
+    }
+    match dice.roll(12) {
+        10 => jobs.clear(),
+        11 => jobs = vec![1; 33],
+        _ => {}
+    }
+    world.act(person(dice), Msg::Orchestrator(Orchestrator::Prune { jobs }))
+}
+
 /// What only the escrow may.
 pub(super) fn open_forced(world: &World, dice: &mut Dice) -> Act {
     let order = Protocol::order(1, 1, 1);

@@ -31,11 +31,15 @@ impl Oracle {
             terms: session.terms,
             gateway: session.gateway.clone(),
             rows: vec![rows],
+            items: 1,
             units_max: rows * 256,
             units_out_max: 0,
             held: 0,
             paid: 0,
             grace_seconds: self.params.orchestrator.grace_seconds,
+            prune_after_seconds: self.params.orchestrator.prune_after_seconds,
+            ended_at: None,
+            pruned: false,
             session: Some(number),
         };
         self.jobs.insert(job, ordered);

@@ -204,6 +204,7 @@ impl Oracle {
             Orchestrator::SubmitAttestations { .. }
             | Orchestrator::PostEvidence { .. }
             | Orchestrator::Expire { .. } => None,
+            Orchestrator::Prune { jobs } => Some((1..=schema::BATCH_MAX).contains(&jobs.len())),
             Orchestrator::OpenForced { .. } => Some(false),
             Orchestrator::UpdateParams { .. } | Orchestrator::ProposeAdmin { .. } => Self::role(admin, act),
             Orchestrator::AcceptAdmin {} => Self::offered(admin, act),

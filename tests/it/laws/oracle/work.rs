@@ -5,6 +5,13 @@ use schema::{orchestrator::NewJob, Event, ItemId};
 use super::{Held, Oracle, Ordered};
 use crate::laws::price::{self, Count, Parts, Terms};
 
+impl Ordered {
+    /// From when on anyone may prune it.
+    pub(crate) fn prunable_at(&self) -> Option<u64> {
+        Some(self.ended_at? + self.prune_after_seconds)
+    }
+}
+
 impl Oracle {
     /// A job was taken: floor(max_price / items) for each of its items is held, and its terms are those of this moment.
     pub(super) fn open(&mut self, developer: &str, job: &NewJob, events: &[Event], now: u64) {
@@ -37,11 +44,15 @@ impl Oracle {
             },
             gateway: job.gateway.as_ref().map(|gateway| gateway.address.clone()),
             rows: job.shards.iter().map(|shard| shard.inline.len() as u64).collect(),
+            items: job.shards.len() * usize::from(job.replicas),
             units_max: job.units_max,
             units_out_max: if self.generates[&job.model] { job.units_max } else { 0 },
             held,
             paid: 0,
             grace_seconds: self.params.orchestrator.grace_seconds,
+            prune_after_seconds: self.params.orchestrator.prune_after_seconds,
+            ended_at: None,
+            pruned: false,
             session: None,
         };
         self.jobs.insert(number, ordered);
@@ -88,9 +99,40 @@ impl Oracle {
             }
         }
         for job in ended {
+            self.jobs.get_mut(&job).unwrap().ended_at = Some(now);
             self.end_forced(job, events, now);
             self.release(job);
         }
+    }
+
+    /// Jobs that anyone may prune.
+    pub(crate) fn prunable(&self, now: u64) -> impl Iterator<Item = u64> + '_ {
+        let prunable = move |(_, job): &(&u64, &Ordered)| {
+            !job.pruned && job.prunable_at().is_some_and(|prunable_at| now >= prunable_at)
+        };
+        self.jobs.iter().filter(prunable).map(|(number, _)| *number)
+    }
+
+    /// Exactly what was over for long enough is pruned, as much as a message may.
+    pub(super) fn prune(&mut self, jobs: &[u64], events: &[Event], now: u64) {
+        let mut pruned = 0;
+        let told = events.iter().filter_map(|event| match event {
+            Event::JobPruned { job } => Some((*job, true)),
+            Event::PruneRefused { job, .. } => Some((*job, false)),
+            _ => None,
+        });
+        let told: Vec<(u64, bool)> = told.collect();
+        let mut expected = vec![];
+        for number in jobs {
+            let items = self.jobs.get(number).map_or(0, |job| job.items);
+            let taken = self.prunable(now).any(|job| job == *number) && pruned + items <= 64;
+            if taken {
+                pruned += items;
+                self.jobs.get_mut(number).unwrap().pruned = true;
+            }
+            expected.push((*number, taken));
+        }
+        assert_eq!(told, expected, "statement 2: what may be pruned, one by one");
     }
 
     /// The deployments of an item with the compute share of each.

@@ -221,6 +221,10 @@ pub struct OrchestratorParams {
     /// `job_seconds_max` and twice staking's audit window, at most a year.
     #[serde(default = "prune_after_seconds")]
     pub prune_after_seconds: u64,
+    /// Part of a miss's penalty that goes to whoever expires the item, pinned when the job is submitted. At most 1000, so that nobody gets
+    /// more than a tenth of his own penalty back.
+    #[serde(default)]
+    pub keeper_bps: u16,
 }
 
 /// For contracts that pruned nothing before: 30 days, which no job outlives.

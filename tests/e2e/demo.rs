@@ -186,6 +186,7 @@ fn the_killed_host_paid_and_another_took_over(report: &Value) {
         .iter()
         .any(|process| process["killed"] == true));
     let penalty: u64 = lines(report, "penalty")
+        .chain(lines(report, "keeper"))
         .map(|line| line["amount"].as_u64().unwrap())
         .sum();
     let paid: u64 = events(report, "bond_penalised")

@@ -129,7 +129,7 @@ fn silence_costs_the_penalty_the_reservation_since_and_the_session_without_its_c
     assert_eq!(protocol.provider("anna").bond.u128(), bond - penalty);
     assert_eq!(
         protocol.money(DEVELOPER).0,
-        before + total(&forced) + forced.fee.u128() + penalty
+        before + total(&forced) + forced.fee.u128() + penalty - penalty / 10
     );
     assert_eq!(
         (busy(&protocol, 1), busy(&protocol, 3)),

@@ -17,6 +17,7 @@ mod first_light;
 mod forced;
 mod garbage;
 mod holds;
+mod keeper;
 mod lane;
 mod laws;
 mod migration;

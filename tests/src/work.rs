@@ -138,6 +138,7 @@ impl Protocol {
             deployment: deployments[0],
             price: Uint128::zero(),
             beneficiary: self.addr(DEVELOPER).into_string(),
+            keeper: None,
         };
         let occupation = Occupation {
             item,

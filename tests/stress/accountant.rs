@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use client::{events, Account, Client};
 use futures::StreamExt;
 use schema::{
-    escrow::LedgerEntry,
+    escrow::{Holder, LedgerEntry, Reason},
     orchestrator::{ItemResponse, ItemStatus, JobResponse, JobStatus},
     price::Units,
     staking::Span,
@@ -19,6 +19,8 @@ use crate::market::Market;
 /// Parts of a compute fee in the local parameters, in hundredths of a per cent.
 const PROTOCOL_BPS: u128 = 200;
 const BURN_BPS: u128 = 100;
+/// Whoever expires a miss has one part in so many of the penalty.
+const KEEPER: u128 = 10;
 /// Longest wait for a block that is there.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -148,7 +150,7 @@ impl Books {
             let compensation: u128 = penalties
                 .iter()
                 .filter(|(_, beneficiary, _)| beneficiary == developer.address())
-                .map(|(_, _, amount)| amount)
+                .map(|(_, _, amount)| amount - amount / KEEPER)
                 .sum();
             add(
                 developer.address(),
@@ -156,6 +158,12 @@ impl Books {
             );
         }
         assert!(spent.is_empty(), "nobody else has ordered: {spent:?}");
+        let keepers = self.keepers();
+        let owed: u128 = penalties.iter().map(|(_, _, amount)| amount / KEEPER).sum();
+        assert_eq!(keepers.iter().map(|(_, fee)| fee).sum::<u128>(), owed);
+        for (keeper, fee) in &keepers {
+            add(keeper, *fee);
+        }
         self.check_escrow(market, expected).await;
         self.check_staking(market, &penalties).await;
         let fees: u128 = self.events().map(fee).sum();
@@ -172,6 +180,20 @@ impl Books {
             }
         }
         settled
+    }
+
+    /// Who has expired misses, and for how much.
+    fn keepers(&self) -> Vec<(String, u128)> {
+        let fee = |event: &Event| match event {
+            Event::Credited {
+                holder: Holder::Address(keeper),
+                reason: Reason::Keeper,
+                amount,
+                ..
+            } => Some((keeper.clone(), amount.u128())),
+            _ => None,
+        };
+        self.events().filter_map(fee).collect()
     }
 
     /// Provider, beneficiary, amount.

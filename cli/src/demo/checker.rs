@@ -150,7 +150,7 @@ fn check_items(facts: &Facts, wrong: &mut Vec<String>) {
                 amount,
                 item: Some(item),
                 ..
-            } if *reason != Reason::Penalty => {
+            } if !matches!(reason, Reason::Penalty | Reason::Keeper) => {
                 add(credited.entry(*item).or_default(), amount.u128());
             }
             Event::Settled { item, paid, burnt } => {

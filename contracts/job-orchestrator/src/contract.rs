@@ -80,7 +80,7 @@ pub fn execute(deps: DepsMut<'_>, env: Env, info: MessageInfo, msg: ExecuteMsg) 
             let effects = course.finish();
             respond(deps.as_ref(), effects)
         }
-        ExecuteMsg::Expire { item } => expire(deps, &env, item),
+        ExecuteMsg::Expire { item } => expire(deps, &env, &info.sender, item),
         ExecuteMsg::Prune { jobs } => {
             let mut course = Course::at(deps.storage, &env.block);
             course.prune(&jobs)?;
@@ -202,11 +202,11 @@ fn verifier(api: &dyn Api) -> impl Fn(&Digest, &Signature, &PublicKey) -> bool +
     }
 }
 
-fn expire(deps: DepsMut<'_>, env: &Env, item: ItemId) -> Result<Response, ContractError> {
+fn expire(deps: DepsMut<'_>, env: &Env, sender: &Addr, item: ItemId) -> Result<Response, ContractError> {
     let querier = deps.querier;
     let find = |beacon: &Beacon, round: u64| beacon.find(querier, round);
     let mut course = Course::at(deps.storage, &env.block);
-    course.expire(item, &find)?;
+    course.expire(item, sender, &find)?;
     let mut effects = course.finish();
     match effects.draw.take() {
         Some(plan) => draw_anew(deps, env, &plan),

@@ -8,12 +8,12 @@
 //!
 //! It changes stored jobs and says by [`Effects`] what the siblings have to do.
 
-use cosmwasm_std::{Binary, BlockInfo, Storage};
+use cosmwasm_std::{Addr, Binary, BlockInfo, Storage};
 use schema::{
     event::DeploymentList,
     orchestrator::{Blame, FailureReason, ItemStatus, PastAttempt, ShardInfo},
     price::Units,
-    staking::{Chain, Ended, Occupation, Penalty, SettledWork, Vacancy},
+    staking::{Chain, Ended, Keeper, Occupation, Penalty, SettledWork, Vacancy},
     Event, ItemId,
 };
 
@@ -99,8 +99,9 @@ impl<'a> Course<'a> {
         Ok(())
     }
 
-    /// Ends an overdue attempt: blames, and then leaves the shard to its other replicas, draws anew, or gives up.
-    pub(crate) fn expire(&mut self, id: ItemId, find: Find<'_>) -> Result<(), ContractError> {
+    /// Ends an overdue attempt: blames, and then leaves the shard to its other replicas, draws anew, or gives up. The keeper is whoever
+    /// has called for it.
+    pub(crate) fn expire(&mut self, id: ItemId, keeper: &Addr, find: Find<'_>) -> Result<(), ContractError> {
         let mut item = load_item(self.storage, id)?;
         let job = JOBS.load(self.storage, id.job)?;
         if let ItemStatus::AwaitingRound { .. } = item.status {
@@ -115,26 +116,27 @@ impl<'a> Course<'a> {
         let links = load_links(self.storage, id, item.attempt)?;
         let blame = blame(&item.spans, &links, item.price_max()?).ok_or(ContractError::NotAssigned { item: id })?;
         self.record_blame(id, &mut item, blame);
+        let ended = ended(blame, &item, &job, keeper);
         DUE.remove(self.storage, (item.evidence_until, id.key()));
         let covered = self
             .replicas(&job, id.job, id.shard)?
             .iter()
             .any(|(other, replica)| *other != id && replica.is_live());
         if covered {
-            self.vacate(id, &item, &job, ended(blame, &item, &job));
+            self.vacate(id, &item, &job, ended);
             self.fail(id, item, FailureReason::Covered)?;
             return self.conclude(id.job, id.shard);
         }
         match self.hindrance(&job, &item) {
             None => {
                 let source = self.source(id, &item, &job, find)?;
-                let vacancy = vacancy(id, &item, ended(blame, &item, &job));
+                let vacancy = vacancy(id, &item, ended);
                 ITEMS.save(self.storage, id.key(), &item)?;
                 self.draw_anew(id.job, id.shard, vec![vacancy], source);
                 Ok(())
             }
             Some(reason) => {
-                self.vacate(id, &item, &job, ended(blame, &item, &job));
+                self.vacate(id, &item, &job, ended);
                 self.fail(id, item, reason)?;
                 self.end_shard(id.job, id.shard, None)
             }
@@ -364,7 +366,7 @@ impl Redraw {
 
 /// Only a miss costs anything: nobody else is known to be guilty. Where somebody has named the chain, it may be an accomplice that a
 /// deployment fails next to, so a failed link says nothing about it.
-fn ended(blame: Blame, item: &Item, job: &Job) -> Ended {
+fn ended(blame: Blame, item: &Item, job: &Job, keeper: &Addr) -> Ended {
     match blame {
         Blame::Miss {
             deployment,
@@ -373,6 +375,10 @@ fn ended(blame: Blame, item: &Item, job: &Job) -> Ended {
             deployment,
             price: penalty_price,
             beneficiary: job.developer.to_string(),
+            keeper: (job.params.keeper_bps > 0).then(|| Keeper {
+                account: keeper.to_string(),
+                bps: job.params.keeper_bps,
+            }),
         }),
         Blame::LinkFault { sender, receiver } if !(job.is_named && item.attempt == 0) => {
             Ended::LinkFault { sender, receiver }

@@ -118,6 +118,9 @@ pub enum ContractError {
     #[error("records of a job are kept for {min} to {max} seconds after its end, found {seconds}")]
     PruneAfterOutOfBounds { seconds: u64, min: u64, max: u64 },
 
+    #[error("who expires has at most {max} bps of the penalty, found {bps}")]
+    KeeperOutOfBounds { bps: u16, max: u16 },
+
     #[error("a block takes 1 to {max} seconds at most, found {seconds}")]
     BlockSecondsOutOfBounds { seconds: u64, max: u64 },
 

@@ -19,6 +19,8 @@ const ATTEMPTS_MAX: u8 = 10;
 /// Longest `block_seconds_max`: no chain that works is slower.
 const BLOCK_SECONDS_MAX: u64 = 60;
 const JOB_SECONDS_MAX: u64 = 30 * 24 * 3600;
+/// Largest part of a penalty that the admin may give to who expires: what a provider gets back at most by expiring its own miss.
+const KEEPER_BPS_MAX: u16 = 1_000;
 /// Longest delay of a redraw that the admin may set.
 const BEACON_DELAY_SECONDS_MAX: u64 = 3_600;
 
@@ -217,12 +219,19 @@ pub(crate) fn check_params(params: &OrchestratorParams, beacon: Option<&Beacon>)
         migration_notice_seconds,
         block_seconds_max,
         prune_after_seconds: _,
+        keeper_bps,
     } = *params;
     governed::migration::check_notice(migration_notice_seconds, 1)?;
     if block_seconds_max == 0 || block_seconds_max > BLOCK_SECONDS_MAX {
         return Err(ContractError::BlockSecondsOutOfBounds {
             seconds: block_seconds_max,
             max: BLOCK_SECONDS_MAX,
+        });
+    }
+    if keeper_bps > KEEPER_BPS_MAX {
+        return Err(ContractError::KeeperOutOfBounds {
+            bps: keeper_bps,
+            max: KEEPER_BPS_MAX,
         });
     }
     if attempts_max == 0 || attempts_max > ATTEMPTS_MAX {

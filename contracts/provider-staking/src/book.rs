@@ -7,9 +7,10 @@
 
 use cosmwasm_std::{Addr, Empty, Storage, Uint128};
 use schema::{
+    escrow::KeeperFee,
     params::ConductParams,
-    staking::{Ended, Penalty, SettledWork, Vacancy},
-    ItemId,
+    staking::{Ended, Keeper, Penalty, SettledWork, Vacancy},
+    ItemId, BPS,
 };
 
 use crate::{
@@ -36,6 +37,8 @@ pub(crate) struct Miss {
     /// Has left the stake.
     pub(crate) penalty: Uint128,
     pub(crate) beneficiary: String,
+    /// Out of the penalty.
+    pub(crate) keeper: Option<KeeperFee>,
     /// Inside the window, this one included.
     pub(crate) strikes: usize,
     /// It was this one that jailed.
@@ -234,17 +237,26 @@ fn blame(
     moment: Moment<'_>,
 ) -> Miss {
     let strikes = stake.strike(moment.now, moment.conduct);
+    let paid = stake.penalise(deployment.penalty(penalty.price));
     Miss {
         provider: deployment.owner.clone(),
         deployment: number,
         item,
-        penalty: stake.penalise(deployment.penalty(penalty.price)),
+        penalty: paid,
+        keeper: penalty.keeper.and_then(|keeper| keeper_fee(keeper, paid)),
         beneficiary: penalty.beneficiary,
         strikes,
         jailed_until: stake
             .jailed_until
             .filter(|_| strikes >= moment.conduct.jail_strikes.into()),
     }
+}
+
+/// The keeper's part, rounded down. None: it is nothing.
+fn keeper_fee(keeper: Keeper, paid: Uint128) -> Option<KeeperFee> {
+    let amount = paid.multiply_ratio(keeper.bps.min(BPS), BPS);
+    let account = keeper.account;
+    (!amount.is_zero()).then_some(KeeperFee { account, amount })
 }
 
 /// Counts work that was paid for without giving a slot back. Never fails: what is not known is passed over.

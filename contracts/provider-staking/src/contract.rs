@@ -326,6 +326,9 @@ fn vacate(
     for vacancy in items {
         if let Ended::Missed(penalty) = &vacancy.ended {
             api.addr_validate(&penalty.beneficiary)?;
+            if let Some(keeper) = &penalty.keeper {
+                api.addr_validate(&keeper.account)?;
+            }
         }
         if let Some(miss) = book::vacate(storage, vacancy, Moment { now, conduct })? {
             if !miss.penalty.is_zero() {
@@ -342,6 +345,7 @@ fn penalty_message(config: &Config, siblings: &Siblings, miss: &Miss) -> StdResu
     let hook = escrow::ReceiveMsg::Penalty {
         beneficiary: miss.beneficiary.clone(),
         item: miss.item,
+        keeper: miss.keeper.clone(),
     };
     let send = Cw20ExecuteMsg::Send {
         contract: siblings.royalty_escrow.to_string(),

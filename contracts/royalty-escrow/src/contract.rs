@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use cosmwasm_std::{
     entry_point, from_json, to_json_binary, Addr, Api, Binary, CosmosMsg, Deps, DepsMut, Env, MessageInfo,
-    QuerierWrapper, Reply, Response, StdError, Storage, Uint128, WasmMsg,
+    QuerierWrapper, Reply, Response, StdError, StdResult, Storage, Uint128, WasmMsg,
 };
 use cw20::{Cw20ExecuteMsg, Cw20ReceiveMsg};
 use governed::admin;
@@ -253,25 +253,44 @@ fn take_in(deps: DepsMut<'_>, token: &Addr, receive: Cw20ReceiveMsg) -> Result<R
         return Err(ContractError::ZeroAmount);
     }
     let sender = deps.api.addr_validate(&receive.sender)?;
-    let (beneficiary, reason, item) = match from_json(&receive.msg)? {
+    let amount = receive.amount;
+    match from_json(&receive.msg)? {
         ReceiveMsg::Deposit { beneficiary } => {
-            (beneficiary.unwrap_or_else(|| sender.to_string()), Reason::Deposit, None)
+            let holder = checked_holder(deps.api, &beneficiary.unwrap_or_else(|| sender.to_string()))?;
+            on_ledger(deps.storage, |ledger| {
+                ledger.credit(holder, Reason::Deposit, amount, About::default())
+            })
         }
-        ReceiveMsg::Penalty { beneficiary, item } => {
+        ReceiveMsg::Penalty {
+            beneficiary,
+            item,
+            keeper,
+        } => {
             let siblings = SIBLINGS.may_load(deps.storage)?;
             let by_staking = siblings.is_some_and(|siblings| siblings.provider_staking == sender);
             permit(by_staking, &sender, "provider staking")?;
-            (beneficiary, Reason::Penalty, Some(item))
+            let holder = checked_holder(deps.api, &beneficiary)?;
+            let keeper =
+                keeper.map(|keeper| Ok::<_, StdError>((checked_holder(deps.api, &keeper.account)?, keeper.amount)));
+            let keeper = keeper.transpose()?;
+            let about = About {
+                item: Some(item),
+                ..About::default()
+            };
+            on_ledger(deps.storage, |ledger| {
+                let mut rest = amount;
+                if let Some((keeper, fee)) = keeper {
+                    rest = amount.checked_sub(fee)?;
+                    ledger.credit(keeper, Reason::Keeper, fee, about.clone())?;
+                }
+                ledger.credit(holder, Reason::Penalty, rest, about)
+            })
         }
-    };
-    let holder = Holder::Address(deps.api.addr_validate(&beneficiary)?.into_string());
-    let about = About {
-        item,
-        ..About::default()
-    };
-    on_ledger(deps.storage, |ledger| {
-        ledger.credit(holder, reason, receive.amount, about)
-    })
+    }
+}
+
+fn checked_holder(api: &dyn Api, address: &str) -> StdResult<Holder> {
+    Ok(Holder::Address(api.addr_validate(address)?.into_string()))
 }
 
 fn withdraw(storage: &mut dyn Storage, account: &Addr, amount: Option<Uint128>) -> Result<Response, ContractError> {

@@ -120,8 +120,20 @@ pub enum ExecuteMsg {
 pub enum ReceiveMsg {
     /// Adds to the available money of the sender, or of somebody else.
     Deposit { beneficiary: Option<String> },
-    /// Provider staking: a culprit pays the developer of an item.
-    Penalty { beneficiary: String, item: ItemId },
+    /// Provider staking: a culprit pays the developer of an item, and who has expired it a part.
+    Penalty {
+        beneficiary: String,
+        item: ItemId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        keeper: Option<KeeperFee>,
+    },
+}
+
+/// A part of a penalty, for whoever has had it paid.
+#[cw_serde]
+pub struct KeeperFee {
+    pub account: String,
+    pub amount: Uint128,
 }
 
 /// What a hold pins.
@@ -173,6 +185,8 @@ pub enum Reason {
     Protocol,
     /// A culprit's bond, to the developer.
     Penalty,
+    /// A part of that, to whoever has expired the item.
+    Keeper,
     /// For a slot kept for a session.
     Reservation,
     /// For the gas of answering a forced request.
@@ -180,7 +194,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Deposit,
         Self::Compute,
         Self::Royalty,
@@ -188,6 +202,7 @@ impl Reason {
         Self::Gateway,
         Self::Protocol,
         Self::Penalty,
+        Self::Keeper,
         Self::Reservation,
         Self::Answer,
     ];
@@ -201,6 +216,7 @@ impl Reason {
             Self::Gateway => "gateway",
             Self::Protocol => "protocol",
             Self::Penalty => "penalty",
+            Self::Keeper => "keeper",
             Self::Reservation => "reservation",
             Self::Answer => "answer",
         }

@@ -40,8 +40,8 @@ pub enum ExecuteMsg {
         attempt: u8,
         links: Vec<Link>,
     },
-    /// Anyone, after the evidence window of an item: blames, penalises and assigns anew, or refunds. Also draws anew what replicas
-    /// differed about. Either draw needs the item's `redraw_round` to be known at the beacon.
+    /// Anyone, after the evidence window of an item: blames, penalises and assigns anew, or refunds. The sender has `keeper_bps` of the
+    /// penalty, if anybody pays one. Also draws anew what replicas differed about. Either draw needs the item's `redraw_round` to be known at the beacon.
     Expire { item: ItemId },
     /// Anyone: forgets jobs that ended `prune_after_seconds` ago. At most 32, and of 64 items together; each has its own status in a
     /// `job_pruned` or `prune_refused` event. From then on they are unknown, and their numbers are never used again.

@@ -177,6 +177,16 @@ pub struct Penalty {
     pub price: Uint128,
     /// The developer.
     pub beneficiary: String,
+    /// Who has found it, with a part of what the culprit pays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeper: Option<Keeper>,
+}
+
+#[cw_serde]
+pub struct Keeper {
+    pub account: String,
+    /// Of the penalty.
+    pub bps: u16,
 }
 
 #[cw_serde]

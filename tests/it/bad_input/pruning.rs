@@ -20,4 +20,8 @@ pub(super) fn pruning(table: &mut Table) {
         let update = Orchestrator::UpdateParams { params };
         table.refuses("admin", &to, "update_params", wrong, &update);
     }
+    let mut params = table.protocol.params.orchestrator.clone();
+    params.keeper_bps = 1_001;
+    let update = Orchestrator::UpdateParams { params };
+    table.refuses("admin", &to, "update_params", "keepers above a tenth", &update);
 }

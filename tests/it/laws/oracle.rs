@@ -77,6 +77,8 @@ pub(crate) struct Ordered {
     pub(crate) paid: u128,
     pub(crate) grace_seconds: u64,
     pub(crate) prune_after_seconds: u64,
+    /// Of a penalty, to whoever expires.
+    pub(crate) keeper_bps: u16,
     pub(crate) ended_at: Option<u64>,
     pub(crate) pruned: bool,
     /// Whose owner has forced it.
@@ -477,7 +479,7 @@ impl Oracle {
                 rows,
             } => {
                 self.force(*session, (deployments, rows.len() as u64), events, now);
-                self.work(events, now);
+                self.work(sender.as_ref(), events, now);
             }
             Escrow::UpdateParams { params } => self.params.escrow = params.clone(),
             Escrow::ProposeAdmin { admin } => self.propose_admin(&contract, admin.as_deref()),
@@ -501,11 +503,11 @@ impl Oracle {
         match msg {
             Orchestrator::SubmitJob { job } => {
                 self.open(sender.as_str(), job, events, now);
-                self.work(events, now);
+                self.work(sender.as_ref(), events, now);
             }
             Orchestrator::SubmitAttestations { .. }
             | Orchestrator::PostEvidence { .. }
-            | Orchestrator::Expire { .. } => self.work(events, now),
+            | Orchestrator::Expire { .. } => self.work(sender.as_ref(), events, now),
             Orchestrator::Prune { jobs } => self.prune(jobs, events, now),
             Orchestrator::OpenForced { .. } => panic!("statement 5: {sender} passed for a sibling: {msg:?}"),
             Orchestrator::UpdateParams { params } => self.params.orchestrator = params.clone(),

@@ -406,6 +406,7 @@ fn escrow_rows(table: &mut Table<'_>) {
     let penalty = escrow::ReceiveMsg::Penalty {
         beneficiary: dora.to_string(),
         item: ITEM,
+        keeper: None,
     };
     table.hook("receive/penalty", "provider-staking", &staking, FUNC, &penalty);
     let amount = Some(Uint128::new(FUNC));

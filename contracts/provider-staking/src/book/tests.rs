@@ -99,6 +99,7 @@ fn missed(deployment: u64, price: u128) -> Ended {
         deployment,
         price: price.into(),
         beneficiary: "dev".into(),
+        keeper: None,
     })
 }
 

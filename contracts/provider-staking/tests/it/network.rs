@@ -47,7 +47,7 @@ enum StubMsg {
 fn escrow_stub() -> ContractWrapper<StubMsg, Empty, Empty, StdError, StdError, StdError> {
     ContractWrapper::new(
         |_, _, _, StubMsg::Receive(hook): StubMsg| match from_json(&hook.msg)? {
-            escrow::ReceiveMsg::Penalty { beneficiary, item } => Ok(Response::new()
+            escrow::ReceiveMsg::Penalty { beneficiary, item, .. } => Ok(Response::new()
                 .add_attribute("beneficiary", beneficiary)
                 .add_attribute("item", item.to_string())
                 .add_attribute("paid", hook.amount)),
@@ -182,6 +182,7 @@ impl Network {
                 deployment,
                 price: price.into(),
                 beneficiary,
+                keeper: None,
             })
         });
         self.ends(deployments, ended)

@@ -1,5 +1,7 @@
 //! Deposits, penalties, withdrawals.
 
+use schema::escrow::KeeperFee;
+
 use super::*;
 
 #[test]
@@ -53,6 +55,7 @@ fn a_penalty_comes_only_from_staking_and_names_its_item() {
     let penalty = ReceiveMsg::Penalty {
         beneficiary: addr("dave").into_string(),
         item: item(7, 1),
+        keeper: None,
     };
     assert_eq!(
         escrow.send_from("func", "mallory", 5, &penalty),
@@ -64,6 +67,35 @@ fn a_penalty_comes_only_from_staking_and_names_its_item() {
         [Event::Credited { reason: Reason::Penalty, item: Some(found), .. }] if found == item(7, 1)
     ));
     assert_eq!(escrow.money_of("dave"), (5, 0));
+}
+
+#[test]
+fn a_penalty_is_divided_with_who_has_had_it_paid_and_never_into_more_than_it_is() {
+    let mut escrow = Escrow::new();
+    let penalty = |amount: u128| ReceiveMsg::Penalty {
+        beneficiary: addr("dave").into_string(),
+        item: item(7, 1),
+        keeper: Some(KeeperFee {
+            account: addr("kim").into_string(),
+            amount: amount.into(),
+        }),
+    };
+    assert!(escrow.send_from("func", "staking", 5, &penalty(6)).is_err());
+    assert_eq!((escrow.money_of("dave"), escrow.money_of("kim")), ((0, 0), (0, 0)));
+    let response = escrow.send_from("func", "staking", 5, &penalty(2)).unwrap();
+    assert!(matches!(
+        events(&response)[..],
+        [
+            Event::Credited { reason: Reason::Keeper, item: Some(found), .. },
+            Event::Credited { reason: Reason::Penalty, .. }
+        ] if found == item(7, 1)
+    ));
+    assert_eq!((escrow.money_of("dave"), escrow.money_of("kim")), ((3, 0), (2, 0)));
+    // All of it, and nothing of it, leave no empty credit.
+    for (fee, credits) in [(5, 1), (0, 1)] {
+        let response = escrow.send_from("func", "staking", 5, &penalty(fee)).unwrap();
+        assert_eq!(events(&response).len(), credits);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use cosmwasm_std::Uint128;
 use fxn_tests::{Serving, FUNC};
 use schema::{
-    escrow::{ExecuteMsg as Escrow, ForcedOutcome, ReceiveMsg, SettledSpan, Settlement, WorkTerms},
+    escrow::{ExecuteMsg as Escrow, ForcedOutcome, KeeperFee, ReceiveMsg, SettledSpan, Settlement, WorkTerms},
     price::{RoyaltyRate, Units},
 };
 
@@ -37,6 +37,10 @@ pub(super) fn penalty(world: &World, dice: &mut Dice) -> Act {
     let penalty = ReceiveMsg::Penalty {
         beneficiary: world.addr("mallory").into_string(),
         item: item(world, dice),
+        keeper: dice.rarely(2).then(|| KeeperFee {
+            account: world.addr("mallory").into_string(),
+            amount: dice.near(9).into(),
+        }),
     };
     let contract = &world.oracle.contracts.royalty_escrow;
     send(world, dice, "mallory", contract, FUNC, &penalty)

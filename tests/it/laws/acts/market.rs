@@ -342,6 +342,7 @@ fn vacate(world: &World, dice: &mut Dice, item: ItemId, deployments: Vec<u64>) -
             deployment: named,
             price,
             beneficiary: world.addr("mallory").into_string(),
+            keeper: None,
         }),
     };
     let items = vec![Vacancy {

@@ -71,6 +71,7 @@ pub(super) fn update_params(world: &World, dice: &mut Dice) -> Act {
     orchestrator.attempts_max = [5, 2, 10, 11][dice.roll(4)];
     let lasting = [1_800, 90][dice.roll(2)];
     orchestrator.job_seconds_max = dice.near(lasting);
+    orchestrator.keeper_bps = [1_000, 0, 333, 1_001][dice.roll(4)];
     orchestrator.prune_after_seconds = lasting + [0, 60][dice.roll(2)];
     let msg = of_one(
         dice,

@@ -42,6 +42,7 @@ fn hook(world: &World, dice: &mut Dice) -> Binary {
         3 => to_json_binary(&escrow::ReceiveMsg::Penalty {
             beneficiary: world.addr("mallory").into_string(),
             item: super::item(world, dice),
+            keeper: None,
         }),
         4 => return Binary::from(b"{\"deposit\":{\"beneficiary\":\"\"}}"),
         _ => return Binary::default(),

@@ -38,6 +38,7 @@ impl Oracle {
             paid: 0,
             grace_seconds: self.params.orchestrator.grace_seconds,
             prune_after_seconds: self.params.orchestrator.prune_after_seconds,
+            keeper_bps: self.params.orchestrator.keeper_bps,
             ended_at: None,
             pruned: false,
             session: Some(number),

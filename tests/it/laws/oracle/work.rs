@@ -51,6 +51,7 @@ impl Oracle {
             paid: 0,
             grace_seconds: self.params.orchestrator.grace_seconds,
             prune_after_seconds: self.params.orchestrator.prune_after_seconds,
+            keeper_bps: self.params.orchestrator.keeper_bps,
             ended_at: None,
             pruned: false,
             session: None,
@@ -58,7 +59,7 @@ impl Oracle {
         self.jobs.insert(number, ordered);
     }
 
-    pub(super) fn work(&mut self, events: &[Event], now: u64) {
+    pub(super) fn work(&mut self, sender: &str, events: &[Event], now: u64) {
         let mut ended = vec![];
         for event in events {
             match event {
@@ -90,7 +91,7 @@ impl Oracle {
                     );
                 }
                 Event::ItemMissed { item, deployment, .. } => {
-                    self.penalise(*item, *deployment);
+                    self.penalise(*item, *deployment, sender);
                     let owner = self.deployments[deployment].owner.clone();
                     self.strike(&owner, now);
                 }
@@ -211,8 +212,8 @@ impl Oracle {
         sum
     }
 
-    /// The culprit's bond pays the developer, all of it at once.
-    fn penalise(&mut self, item: ItemId, deployment: u64) {
+    /// The culprit's bond pays the developer and whoever has expired the item, all of it at once.
+    fn penalise(&mut self, item: ItemId, deployment: u64, keeper: &str) {
         let listed = &self.deployments[&deployment];
         let penalty = price::penalty(self.price_max(item), &listed.terms, listed.miss_min, listed.slot_bond);
         let stake = self.stakes.get_mut(&listed.owner).unwrap();
@@ -225,7 +226,11 @@ impl Oracle {
             self.contracts.royalty_escrow.clone(),
         );
         self.move_money(&staking, &escrow, penalty);
-        let developer = self.jobs[&item.job].developer.clone();
-        *self.available.entry(developer).or_default() += penalty;
+        let job = &self.jobs[&item.job];
+        let fee = penalty * u128::from(job.keeper_bps) / 10_000;
+        assert!(fee * 10 <= penalty, "statement 10: who expires has a tenth at most");
+        let developer = job.developer.clone();
+        *self.available.entry(developer).or_default() += penalty - fee;
+        *self.available.entry(keeper.to_owned()).or_default() += fee;
     }
 }

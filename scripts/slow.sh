@@ -55,7 +55,9 @@ suite "relayer processes in chaos, 200 seeds" cargo test --locked -p fxn-relayer
 suite "relayer processes in chaos on a chain of wasmd, 30 seeds" on_wasmd cargo test --locked -p fxn-relayer --test it chaos -- --nocapture
 suite "hosts killed at every place and 100 moments" cargo test --quiet --locked -p inference-host --test it crash::
 suite "sessions: hosts killed at every place and 100 moments" cargo test --quiet --locked -p inference-host --test it lane::kill
+suite "sessions: what being paid costs" cargo test --quiet --release --locked -p inference-host --test it lane::cost -- --nocapture
 suite "sessions: a million vouchers pass the host and one settlement pays them" cargo test --quiet --locked -p fxn-tests --test it lane::
+suite "sessions: a client among hosts that die and lie, and a host's acceptor" cargo test --quiet --locked -p fxn-lane
 suite "deployments killed anywhere, 3 000 stories" cargo test --quiet --locked -p fxn-cli --bin fxn deploy::run_tests
 suite "hostile bytes" cargo test --quiet --locked -p fxn-tests --test fuzz -- --nocapture
 suite "networks of processes" cargo test --quiet --locked -p fxn-tests --test stress -- --nocapture

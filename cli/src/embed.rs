@@ -41,7 +41,7 @@ pub(crate) struct Embed {
     #[command(flatten)]
     order: OrderFlags,
     /// Off the chain, in this session; without a number in one of yours that fits, or a new one
-    #[arg(long, value_name = "ID", num_args = 0..=1, conflicts_with_all = ["replicas", "deadline"])]
+    #[arg(long, value_name = "ID", num_args = 0..=1, conflicts_with_all = ["replicas", "deadline", "chain"])]
     session: Option<Option<u64>>,
     /// File of texts; - is stdin
     #[arg(default_value = "-")]

@@ -6,6 +6,7 @@
 //! - [`Account`]: a wallet on a client: prepare, broadcast, confirm; recovers from sequence mismatches.
 //! - [`Client::find_code`]: what code is on the chain.
 //! - [`Wish::plan`]: which deployments a session should set money apart for, and how much.
+//! - [`Forcing::chain`]: which of them to ask on chain what was not answered.
 //! - [`events::follow`]: the ordered, gap-free stream of our contracts' events.
 //!
 //! It works unchanged on the embedded chain (`devnet`) and on wasmd.
@@ -18,6 +19,7 @@ mod cosmos;
 mod endpoints;
 mod error;
 pub mod events;
+mod force_plan;
 mod network;
 mod outcome;
 mod queries;
@@ -31,6 +33,7 @@ pub use client::{node_status, validators, AccountInfo, Client, ContractInfo, Con
 pub use codes::CodeInfo;
 pub use endpoints::{Endpoint, Standing};
 pub use error::ClientError;
+pub use force_plan::{Forcing, NoChain};
 pub use network::{Beacon, Contracts, Network, NetworkError};
 pub use outcome::{ParseTxHashError, TxHash, TxOutcome};
 pub use queries::{Escrow, Orchestrator, Registry, Staking, Token, ROWS_MAX};

@@ -1,8 +1,9 @@
 //! What a host believes of the client of a session: its best voucher, what was done for it, and how much more may be done before it pays.
 //!
 //! Guarantees:
-//! - A voucher that is accepted is one that the escrow settles, as long as the allocation is not closed and nobody settles a later one: every
-//!   rule of the contract is checked here, and one more, that the amount is the full price of the counters.
+//! - A voucher that is accepted and promises more than what is paid is one that the escrow settles, whatever else was settled before it and as
+//!   long as the allocation is not closed: every rule of the contract is checked here. Two more are this host's own: the amount is the full price
+//!   of the counters, and among the vouchers that it takes sequences rise and counters do not fall.
 //! - A refused voucher or request changes nothing.
 //! - A request has a number that is higher than any before it, so it is done once.
 //! - Never more requests than the credit are waiting, running or done without being paid for. What a voucher has paid ahead is not on credit.
@@ -82,6 +83,7 @@ pub struct Acceptor {
     terms: Terms,
     standing: Standing,
     kept: Kept,
+    contradicted: bool,
     credit: u32,
     /// Requests that are waiting or running.
     open: BTreeMap<u64, Open>,
@@ -101,8 +103,8 @@ impl Acceptor {
     /// `kept`: what an earlier process has left; None where there is nothing.
     pub fn new(terms: Terms, standing: Standing, credit: u32, kept: Option<Kept>) -> Self {
         let mut known = kept.unwrap_or_default();
-        let sequence = known.best.map_or(0, |best| best.voucher.sequence);
-        if kept.is_none() || sequence < standing.sequence {
+        let promised = known.best.map_or(Uint128::zero(), |best| best.voucher.amount);
+        if promised < standing.paid && terms.is_paid_in_full(&standing) {
             // What is settled was done, whatever our disk has lost.
             known.counted = highest(known.counted, standing.units);
         }
@@ -110,6 +112,7 @@ impl Acceptor {
             terms,
             standing,
             kept: known,
+            contradicted: false,
             credit,
             open: BTreeMap::new(),
             // Which of them a voucher covers is not known any more: one that covers all does.
@@ -150,6 +153,18 @@ impl Acceptor {
         self.open.len()
     }
 
+    /// How many more requests the credit would bear.
+    pub fn room(&self) -> usize {
+        let credit = usize::try_from(self.credit).unwrap_or(usize::MAX);
+        credit.saturating_sub(self.owed())
+    }
+
+    /// Whether the best voucher pays for more than was done.
+    pub fn is_paid_ahead(&self) -> bool {
+        let best = self.best().map_or(Units::default(), |best| best.voucher.units());
+        !reaches(self.kept.counted, best)
+    }
+
     /// Whether everything that was done is paid for by a voucher.
     pub fn is_paid(&self) -> bool {
         self.unpaid.is_empty() && self.covers(self.kept.counted)
@@ -182,10 +197,7 @@ impl Acceptor {
             return Err(VoucherError::Closed);
         }
         let best = self.best().map(|best| best.voucher);
-        let (found, newest) = (
-            voucher.sequence,
-            self.standing.sequence.max(best.map_or(0, |best| best.sequence)),
-        );
+        let (found, newest) = (voucher.sequence, best.map_or(0, |best| best.sequence));
         if found <= newest {
             return Err(VoucherError::Stale { found, newest });
         }
@@ -193,8 +205,7 @@ impl Acceptor {
             return Err(VoucherError::Signature);
         }
         let units = voucher.units();
-        let floors = [best.map_or(Units::default(), |best| best.units()), self.standing.units];
-        if !floors.iter().all(|floor| reaches(units, *floor)) {
+        if best.is_some_and(|best| !reaches(units, best.units())) {
             return Err(VoucherError::Falls);
         }
         let (requests, max) = (units.requests, self.terms.units_max(units.requests));
@@ -279,18 +290,24 @@ impl Acceptor {
 
     /// What the chain says now.
     pub fn settled(&mut self, standing: Standing) {
+        self.contradicted |= self.contradicts(&standing);
         self.standing = standing;
-        // Somebody has settled a later one, which only the session's key can have signed: ours is worth nothing any more.
-        let is_overtaken = |best: &SignedVoucher| best.voucher.sequence < standing.sequence;
-        if self.kept.best.as_ref().is_some_and(is_overtaken) {
-            self.kept.best = None;
-        }
         self.strike_paid();
     }
 
-    /// Whether the chain has settled a voucher that we never had, and that does not pay for what we did.
-    pub fn is_overtaken(&self) -> bool {
-        self.best().is_none() && self.standing.sequence > 0 && !self.covers(self.kept.counted)
+    /// Whether the chain has ever shown a settled voucher that an honest client would not have signed beside ours: one that pays less than the price
+    /// of what it counts, or that counts more of one thing and less of another. Our best voucher is worth the same as ever; but whoever has signed
+    /// the other one chooses how the same money is divided, and need not be worked for.
+    pub fn is_contradicted(&self) -> bool {
+        self.contradicted
+    }
+
+    fn contradicts(&self, standing: &Standing) -> bool {
+        let is_in_line = |best: &SignedVoucher| {
+            let ours = best.voucher.units();
+            reaches(ours, standing.units) || reaches(standing.units, ours)
+        };
+        !self.terms.is_paid_in_full(standing) || !self.best().is_none_or(is_in_line)
     }
 
     /// Requests that are not paid for, open ones included.
@@ -306,13 +323,9 @@ impl Acceptor {
 
     /// Whether so much work is paid for in full.
     fn covers(&self, units: Units) -> bool {
-        let covered = match self.best() {
-            Some(best) => best.voucher.units(),
-            // Who settles for us may have been given less than the price.
-            None if self.terms.price(self.standing.units) == Ok(self.standing.paid) => self.standing.units,
-            None => Units::default(),
-        };
-        reaches(covered, units)
+        let promised = self.best().map_or(Units::default(), |best| best.voucher.units());
+        // Who settles for us may have been given less than the price.
+        reaches(promised, units) || (reaches(self.standing.units, units) && self.terms.is_paid_in_full(&self.standing))
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Guarantees:
 //! - A voucher promises the exact price, by the pinned terms, of everything that was delivered, and never more than the allocation.
-//! - Sequences rise strictly, and no counter ever falls: whichever of its vouchers a host cashes, and in whatever order, it has at most the
-//!   price of what it delivered and of what was conceded to it.
+//! - Sequences rise strictly, above all that are known, and no counter ever falls: whichever of its vouchers a host cashes, and in whatever
+//!   order, it has at most the price of what it delivered and of what was conceded to it.
 //! - What the host says that the client signed is believed because of the client's own signature, and for nothing else. So a client that
 //!   has lost its memory goes on from what the host shows; a host that shows less than it has only hurts itself.
 //! - Work that the host says it has done, and for which it has shown nothing, is conceded up to a fixed sum and no further.
@@ -206,8 +206,9 @@ impl Issuer {
         if !is_ours {
             return Err(IssueError::NotOurs { deployment });
         }
-        if voucher.sequence > self.sequence {
-            self.amount = self.amount.max(voucher.amount);
+        let known = self.best.map_or(0, |best| best.voucher.sequence);
+        if voucher.amount >= self.amount && voucher.sequence > known {
+            self.amount = voucher.amount;
             self.best = Some(*shown);
         }
         // Two vouchers of one sequence: an earlier life of ours was shown less than there was. The next one covers both.
@@ -220,11 +221,11 @@ impl Issuer {
     /// What the chain says now: what was put in, and what is settled.
     pub fn settled(&mut self, standing: &Standing) {
         self.allocated = self.allocated.max(standing.amount);
-        if standing.sequence > self.sequence {
+        self.sequence = self.sequence.max(standing.sequence);
+        if standing.paid > self.amount {
             // The escrow has checked our signature.
-            self.sequence = standing.sequence;
             self.promised = highest(self.promised, standing.units);
-            self.amount = self.amount.max(standing.paid);
+            self.amount = standing.paid;
             self.best = None;
             self.owed = highest(self.owed, self.promised);
         }

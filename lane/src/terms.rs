@@ -33,8 +33,9 @@ pub struct Standing {
     pub amount: Uint128,
     /// Of it, what vouchers have taken.
     pub paid: Uint128,
-    /// Of the last settled voucher, as are the units.
+    /// Highest of all settled vouchers.
     pub sequence: u64,
+    /// Of the voucher that was settled last, whose amount `paid` is.
     pub units: Units,
 }
 
@@ -68,6 +69,11 @@ impl Terms {
     pub fn price(&self, units: Units) -> Result<Uint128, PriceOverflow> {
         let (ask, royalty) = (&self.ask, &self.royalty);
         SpanPrice::of(ask, royalty, self.gateway_bps, self.compute_share_bps, units)?.total()
+    }
+
+    /// Whether what is paid is the price of what was counted for it, as with every voucher that a host takes.
+    pub(crate) fn is_paid_in_full(&self, standing: &Standing) -> bool {
+        self.price(standing.units) == Ok(standing.paid)
     }
 
     /// Most units that so many rows may have.

@@ -233,8 +233,8 @@ pub trait Chain: Clone + Send + Sync + 'static {
     fn newest_round(&self) -> impl Future<Output = ChainResult<Option<u64>>> + Send;
     /// Whether the beacon knows a round.
     fn knows_round(&self, round: u64) -> impl Future<Output = ChainResult<bool>> + Send;
-    /// Sequence of the last voucher that was settled for a deployment in a session. None: there is no such thing any more.
-    fn settled(&self, session: u64, deployment: u64) -> impl Future<Output = ChainResult<Option<u64>>> + Send;
+    /// What vouchers were paid of a deployment's part of a session, in ufunc. None: there is no such thing any more.
+    fn paid(&self, session: u64, deployment: u64) -> impl Future<Output = ChainResult<Option<u128>>> + Send;
     /// Gas coin of the account that pays.
     fn balance(&self) -> impl Future<Output = ChainResult<u128>> + Send;
     /// Simulates and signs. Nothing is sent. At most one signed transaction may exist at a time.

@@ -231,13 +231,13 @@ impl<C: Chain> Submitter<C> {
         let Voucher {
             session,
             deployment,
-            sequence,
+            amount,
             ..
         } = signed.voucher;
         let refused = |refusal: VoucherRefusal| Some(Verdict::Refused(refusal.to_string()));
-        match self.chain.settled(session, deployment).await {
-            Ok(Some(settled)) if settled == sequence => Some(Verdict::Done),
-            Ok(Some(settled)) if settled > sequence => refused(VoucherRefusal::Stale),
+        match self.chain.paid(session, deployment).await {
+            Ok(Some(paid)) if paid == amount.u128() => Some(Verdict::Done),
+            Ok(Some(paid)) if paid > amount.u128() => refused(VoucherRefusal::Stale),
             Ok(None) => refused(VoucherRefusal::Unknown),
             // Without an answer the simulation will tell.
             Ok(Some(_)) | Err(_) => None,

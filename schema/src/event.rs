@@ -232,7 +232,7 @@ events! {
         /// To the owner.
         released: Uint128,
     }
-    /// A voucher was paid: everything but the sequence is what it adds to the one settled before it.
+    /// A voucher was paid: everything but the sequence is what it adds to the one settled before it. A counter that is lower adds nothing.
     VoucherSettled = "voucher_settled" {
         session: u64, deployment: u64, sequence: u64, requests: u64, units_in: u64, units_out: u64,
         /// Out of the allocation, of which `burnt` left the world.

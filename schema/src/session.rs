@@ -15,13 +15,13 @@ use crate::{
 };
 
 /// What a session has bought of one deployment since it was opened. Every number counts from the beginning of the session, so that the
-/// newest voucher is worth all that came before it.
+/// one of the highest amount is worth all the others.
 #[cw_serde]
 #[derive(Copy, Eq)]
 pub struct Voucher {
     pub session: u64,
     pub deployment: u64,
-    /// From 1, higher with every voucher for this deployment.
+    /// From 1, higher with every voucher for this deployment: so both sides name one. The escrow orders vouchers by their amount.
     pub sequence: u64,
     /// Rows, as in [`Units`].
     pub requests: u64,
@@ -114,14 +114,14 @@ pub struct SignedSessionReceipt {
     pub signature: Signature,
 }
 
-/// A provider's word that it claims nothing of a session beyond one voucher, so that its allocation may be closed at once.
+/// A provider's word that it claims nothing of a session beyond what is paid, so that its allocation may be closed at once.
 #[cw_serde]
 #[derive(Copy, Eq)]
 pub struct CloseConsent {
     pub session: u64,
     pub deployment: u64,
-    /// Of the last voucher that the provider wants settled, 0 for none. The consent counts only while exactly this one is the last
-    /// settled: it can cut off nothing that the provider still wanted.
+    /// Highest of all settled vouchers, 0 for none: the consent counts only while it is. It says nothing of amounts, so a provider signs
+    /// it when its best voucher is paid, and not before.
     pub sequence: u64,
 }
 

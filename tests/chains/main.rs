@@ -9,6 +9,7 @@
     reason = "sums of a test's own numbers, and what cannot be unwrapped fails its story"
 )]
 
+mod forced;
 mod market;
 mod mistakes;
 mod sessions;
@@ -25,9 +26,13 @@ async fn tell(side: &mut Side) {
     mistakes::of_the_token(side).await;
     market::opens(side).await;
     mistakes::of_the_market(side).await;
+    mistakes::of_strangers(side).await;
     work::is_done_and_paid(side).await;
     work::is_missed_and_refunded(side).await;
     sessions::are_paid(side).await;
+    forced::requests(side).await;
+    forced::chains_of_jobs(side).await;
+    forced::jail(side).await;
     mistakes::of_transactions(side).await;
     market::is_looked_at(side).await;
     side.money_after().await;

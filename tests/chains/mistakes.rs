@@ -145,6 +145,54 @@ pub(crate) async fn of_the_market(side: &mut Side) {
     .await;
 }
 
+/// What only a sibling, or an admin, may say: anybody else gets the same words on both chains.
+pub(crate) async fn of_strangers(side: &mut Side) {
+    let contracts = side.client.contracts().clone();
+    let item = json!({ "job": 1, "shard": 0, "replica": 0 });
+    let (creator, royalty) = (
+        side.address("creator"),
+        json!({ "royalty_bps": 0, "royalty_per_1k_units": "0" }),
+    );
+    let staking = [
+        json!({ "wire": { "royalty_escrow": creator, "job_orchestrator": creator } }),
+        json!({ "occupy": { "items": [{ "item": item, "deployments": [1] }] } }),
+        json!({ "record_settled": { "work": [] } }),
+        json!({ "record_settled": { "work": [{ "deployment": 1, "price": "1" }] } }),
+        json!({ "reserve": { "session": 1, "deployments": [1] } }),
+        json!({ "free": { "session": 1, "deployments": [1] } }),
+        json!({ "unjail": { "provider": side.address("provider-1") } }),
+        json!({ "unjail": { "provider": "nobody" } }),
+        json!({ "propose_admin": { "admin": creator } }),
+        json!({ "accept_admin": {} }),
+        json!({ "propose_migration": { "code_id": 1, "msg": "e30=" } }),
+        json!({ "cancel_migration": {} }),
+        json!({ "execute_migration": {} }),
+    ];
+    refuses(side, &contracts.provider_staking, "creator", &staking).await;
+    let hold = json!({ "job": 1, "session": 1, "spans": [{ "deployment": 1, "price": "1" }], "expires_at": 1 });
+    let escrow = [
+        json!({ "wire": { "provider_staking": creator, "job_orchestrator": creator } }),
+        json!({ "hold_forced": hold }),
+        json!({ "end_forced": { "job": 1, "session": 1, "outcome": { "answered": {} } } }),
+        json!({ "end_forced": { "job": 1, "session": 1, "outcome": { "missed": { "deployment": 1 } } } }),
+        json!({ "end_forced": { "job": 1, "session": 1, "outcome": "answered" } }),
+        json!({ "distribute_under": { "model": MODEL, "payout": [], "parents": [] } }),
+        json!({ "propose_admin": { "admin": null } }),
+        json!({ "accept_admin": {} }),
+    ];
+    refuses(side, &contracts.royalty_escrow, "creator", &escrow).await;
+    let request = json!({
+        "session": 1, "owner": creator, "model": MODEL, "version": 1, "endpoint": "embeddings", "royalty": royalty,
+        "gateway": null, "units_per_request_max": 256, "offers": [], "rows": ["YQ=="],
+    });
+    let work = [
+        json!({ "open_forced": { "request": request } }),
+        json!({ "propose_admin": { "admin": null } }),
+        json!({ "execute_migration": {} }),
+    ];
+    refuses(side, &contracts.job_orchestrator, "creator", &work).await;
+}
+
 /// Of whole transactions, whatever they are about.
 pub(crate) async fn of_transactions(side: &mut Side) {
     let token = side.client.contracts().func_token.clone();

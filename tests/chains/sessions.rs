@@ -21,7 +21,7 @@ fn domain(side: &Side) -> Domain {
     }
 }
 
-fn voucher(side: &Side, session: u64, deployment: u64, sequence: u64, amount: u128) -> Value {
+pub(crate) fn voucher(side: &Side, session: u64, deployment: u64, sequence: u64, amount: u128) -> Value {
     let rows = sequence * 100;
     let voucher = Voucher {
         session,
@@ -46,11 +46,11 @@ fn consent(side: &Side, host: &str, session: u64, deployment: u64, sequence: u64
     json!({ "deployment": deployment, "signature": signature })
 }
 
-async fn now(side: &Side) -> u64 {
+pub(crate) async fn now(side: &Side) -> u64 {
     side.client.status().await.unwrap().time_nanos / 1_000_000_000
 }
 
-async fn new_session(side: &Side, allocations: &[(u64, u128)]) -> Value {
+pub(crate) async fn new_session(side: &Side, allocations: &[(u64, u128)]) -> Value {
     let put = |(deployment, amount): &(u64, u128)| json!({ "deployment": deployment, "amount": amount.to_string() });
     json!({ "open_session": { "session": {
         "model": MODEL, "version": null, "endpoint": "embeddings",

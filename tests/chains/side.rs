@@ -226,14 +226,22 @@ impl Side {
 }
 
 /// Blocks may be late here, and evidence must not be. A slot may be kept for next to nothing, for what is paid by the second is no
-/// more the same on both.
+/// more the same on both. Two misses jail, however long the story takes between them, and for longer than it takes to try to get out.
 fn slower(params: &str) -> String {
     let with = |params: &str, name: &str, value: &str| {
         let line = params.lines().find(|line| line.starts_with(name)).unwrap();
         params.replace(line, &format!("{name} = {value}"))
     };
-    let params = with(params, "evidence_seconds", "8");
-    with(&params, "reservation_per_hour_min", "\"1\"")
+    let mut changed = with(params, "evidence_seconds", "8");
+    for (name, value) in [
+        ("reservation_per_hour_min", "\"1\""),
+        ("jail_strikes", "2"),
+        ("strike_window_seconds", "3600"),
+        ("jail_seconds", "20"),
+    ] {
+        changed = with(&changed, name, value);
+    }
+    changed
 }
 
 fn deploy(net: &Localnet, home: &std::path::Path) {
@@ -305,20 +313,21 @@ fn outcome_told(outcome: &TxOutcome) -> Value {
     })
 }
 
-/// Fields of answers that are heights.
-const HEIGHTS: [&str; 2] = ["height", "assigned_height"];
+/// Fields of answers that are heights, or a round, which is a time in other words.
+const HEIGHTS: [&str; 3] = ["height", "assigned_height", "redraw_round"];
 
 /// Seconds and nanoseconds of our time, heights, rounds and seeds of draws, and gas that was used.
 fn masked(said: Value) -> Value {
     match said {
         Value::Object(fields) => {
             let hidden: BTreeSet<&str> = HEIGHTS.into_iter().collect();
-            let fields = fields
-                .into_iter()
-                .map(|(name, value)| match hidden.contains(name.as_str()) {
-                    true => (name, json!("<height>")),
-                    false => (name, masked(value)),
-                });
+            let fields =
+                fields.into_iter().map(
+                    |(name, value)| match hidden.contains(name.as_str()) && !value.is_null() {
+                        true => (name, json!("<height>")),
+                        false => (name, masked(value)),
+                    },
+                );
             Value::Object(fields.collect())
         }
         Value::Array(values) => values.into_iter().map(masked).collect(),
@@ -380,6 +389,9 @@ fn only_clocks_and_gas_are_masked() {
     assert_eq!(masked_text(&text), expected);
     assert_eq!(masked_text("round = 45434545"), "round = <by the clock>");
     assert_eq!(masked_text("rounds = 45434545"), "rounds = 45434545");
-    let expected = json!({ "height": "<height>", "n": ["<time>", 7] });
-    assert_eq!(masked(json!({ "height": 5, "n": [now, 7] })), expected);
+    let expected = json!({ "height": "<height>", "redraw_round": null, "n": ["<time>", 7] });
+    assert_eq!(
+        masked(json!({ "height": 5, "redraw_round": null, "n": [now, 7] })),
+        expected
+    );
 }

@@ -25,12 +25,12 @@ fn order(shards: usize) -> Value {
     serde_json::to_value(order).unwrap()
 }
 
-fn item(job: u64, shard: u16) -> ItemId {
+pub(crate) fn item(job: u64, shard: u16) -> ItemId {
     let (job, shard, replica) = (job, shard, 0);
     ItemId { job, shard, replica }
 }
 
-async fn attestation(side: &Side, item: ItemId, work: Work) -> Attestation {
+pub(crate) async fn attestation(side: &Side, item: ItemId, work: Work) -> Attestation {
     let orchestrator = side.client.orchestrator();
     let domain = orchestrator.config().await.unwrap().domain;
     let job = orchestrator.job(item.job).await.unwrap();
@@ -112,6 +112,16 @@ async fn posts_round(side: &mut Side, round: u64) {
     side.does_quietly("relayer", post).await;
 }
 
+/// Until anyone may expire an item, which was assigned at this height or before.
+pub(crate) async fn is_overdue(side: &mut Side, item: ItemId, assigned: u64) {
+    let known = side.client.orchestrator().item(item).await.unwrap();
+    passes(side, known.evidence_until).await;
+    grows(side, assigned + known.evidence_until - known.assigned_at).await;
+    if let Some(round) = known.redraw_round {
+        posts_round(side, round).await;
+    }
+}
+
 pub(crate) async fn is_missed_and_refunded(side: &mut Side) {
     let contracts = side.client.contracts().clone();
     let orchestrator = contracts.job_orchestrator.as_str();
@@ -124,7 +134,7 @@ pub(crate) async fn is_missed_and_refunded(side: &mut Side) {
     .await;
     let missed = item(2, 0);
     let known = side.client.orchestrator().item(missed).await.unwrap();
-    let assigned_height = side.client.status().await.unwrap().height;
+    let assigned = side.client.status().await.unwrap().height;
     let proof = attestation(side, missed, Work::honest(20)).await;
     let evidence = |links: usize| json!({ "post_evidence": { "item": missed, "attempt": proof.attempt, "links": proof.links[..links] } });
     side.executes("evidence before its time", "relayer", orchestrator, evidence(1))
@@ -133,9 +143,7 @@ pub(crate) async fn is_missed_and_refunded(side: &mut Side) {
     side.executes("evidence", "relayer", orchestrator, evidence(1)).await;
     side.executes("the same evidence", "gateway", orchestrator, evidence(1))
         .await;
-    passes(side, known.evidence_until).await;
-    grows(side, assigned_height + known.evidence_until - known.assigned_at).await;
-    posts_round(side, known.redraw_round.unwrap()).await;
+    is_overdue(side, missed, assigned).await;
     side.executes(
         "it is expired",
         "gateway",

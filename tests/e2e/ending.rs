@@ -81,6 +81,7 @@ fn every_command_has_help_with_an_example() {
             ],
         ),
         ("job", vec!["submit", "show", "watch", "result", "list"]),
+        ("session", vec!["open", "topup", "close", "force", "show", "list"]),
     ];
     let mut commands: Vec<Vec<&str>> = [
         "demo",

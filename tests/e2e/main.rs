@@ -14,6 +14,7 @@
 mod demo;
 mod ending;
 mod failover;
+mod forced;
 mod keep;
 mod vision;
 

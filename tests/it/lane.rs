@@ -34,11 +34,24 @@ struct Offer {
     forged: bool,
 }
 
+/// A voucher of a dishonest client.
+#[derive(Debug, Clone, Copy)]
+struct Behind {
+    sequence: u64,
+    rows: u64,
+    each: u64,
+    is_out: bool,
+    /// Than what is paid.
+    more: u128,
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Act {
     Offer(Offer),
     /// Somebody settles the best voucher.
     Settle,
+    /// Who has the session key settles another one, that its host never had.
+    Behind(Behind),
     /// The same once more.
     Repeat,
     TopUp(u128),
@@ -68,9 +81,24 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
                 forged,
             },
         );
+    let behind = (
+        prop_oneof![0..9u64, Just(u64::MAX)],
+        prop_oneof![1..9u64, Just(1_000_000_000)],
+        1..=256u64,
+        any::<bool>(),
+        prop_oneof![3 => 1..3_000u128, 1 => 1..4_000_000u128],
+    )
+        .prop_map(|(sequence, rows, each, is_out, more)| Behind {
+            sequence,
+            rows,
+            each,
+            is_out,
+            more,
+        });
     let act = prop_oneof![
         8 => offer.prop_map(Act::Offer),
         3 => Just(Act::Settle),
+        2 => behind.prop_map(Act::Behind),
         1 => Just(Act::Repeat),
         1 => (1..2_000_000u128).prop_map(Act::TopUp),
         1 => (1..20u64).prop_map(Act::Pass),
@@ -103,6 +131,19 @@ fn signed(protocol: &Protocol, acceptor: &Acceptor, offer: Offer) -> SignedVouch
     signed
 }
 
+fn hostile(protocol: &Protocol, terms: &Terms, behind: Behind, paid: u128) -> SignedVoucher {
+    let units = behind.rows * behind.each;
+    protocol.signs(Voucher {
+        session: terms.session,
+        deployment: terms.deployment,
+        sequence: behind.sequence,
+        requests: behind.rows,
+        units_in: if behind.is_out { 0 } else { units },
+        units_out: if behind.is_out { units } else { 0 },
+        amount: (paid + behind.more).into(),
+    })
+}
+
 fn paid(events: &[Event]) -> Vec<u64> {
     found(events, |event| match event {
         Event::VoucherSettled { sequence, .. } => Some(*sequence),
@@ -123,7 +164,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     #[test]
-    fn what_a_host_accepts_the_chain_pays_whenever_it_is_settled(acts in acts()) {
+    fn what_a_host_accepts_the_chain_pays_whatever_was_settled_before_it(acts in acts()) {
         let mut protocol = Protocol::with_market();
         let session = protocol.new_session(&[(1, 4 * FUNC)]);
         let session = protocol.opens_session(DEVELOPER, session);
@@ -141,16 +182,26 @@ proptest! {
                 }
                 Act::Settle | Act::Repeat => {
                     let Some(best) = acceptor.best().copied() else { continue };
-                    let is_new = best.voucher.sequence > acceptor.standing().sequence;
-                    let expected = if is_new { vec![best.voucher.sequence] } else { vec![] };
+                    let before = acceptor.standing().paid;
+                    let is_better = best.voucher.amount > before;
+                    let expected = if is_better { vec![best.voucher.sequence] } else { vec![] };
                     prop_assert_eq!(paid(&protocol.settles(vec![best])), expected);
                     let (_, standing) = terms(&protocol, session, 1);
-                    prop_assert_eq!(standing.paid, best.voucher.amount);
+                    prop_assert_eq!(standing.paid, best.voucher.amount.max(before));
                     acceptor.settled(standing);
                     prop_assert!(acceptor.worth().is_zero());
                     if matches!(act, Act::Repeat) {
                         prop_assert_eq!(paid(&protocol.settles(vec![best])), Vec::<u64>::new(), "nothing is paid twice");
                     }
+                }
+                Act::Behind(behind) => {
+                    let before = acceptor.worth();
+                    let signed = hostile(&protocol, acceptor.terms(), behind, acceptor.standing().paid.u128());
+                    protocol.settles(vec![signed]);
+                    acceptor.settled(terms(&protocol, session, 1).1);
+                    let best = acceptor.best().map_or(0u128, |best| best.voucher.amount.u128());
+                    let rest = best.saturating_sub(acceptor.standing().paid.u128());
+                    prop_assert!(acceptor.worth().u128() == rest && acceptor.worth() <= before);
                 }
                 Act::TopUp(amount) => {
                     let allocations = Protocol::allocations(&[(1, amount)]);
@@ -165,11 +216,12 @@ proptest! {
         let (expires_at, notice) = (protocol.session(session).expires_at, protocol.params.escrow.close_notice_seconds);
         protocol.seconds_pass(expires_at.saturating_sub(protocol.now()) + 1);
         let best = acceptor.best().copied();
+        let before = protocol.allocation(session, 1).paid.u128();
         if let Some(best) = best {
             protocol.settles(vec![best]);
         }
         let owed = best.map_or(0, |best| best.voucher.amount.u128());
-        prop_assert_eq!(protocol.allocation(session, 1).paid.u128(), owed);
+        prop_assert_eq!(protocol.allocation(session, 1).paid.u128(), owed.max(before));
         protocol.seconds_pass(notice + 1);
         protocol.escrow("stranger", &ExecuteMsg::FinaliseSession { session }).unwrap();
         prop_assert_eq!(protocol.money(DEVELOPER).1, 0, "nothing is held any more");

@@ -89,7 +89,9 @@ fn config(stories: u32) -> ProptestConfig {
     ProptestConfig {
         cases: number_of("PROPTEST_CASES").map_or(cases, |cases| u32::try_from(cases).unwrap()),
         rng_seed: RngSeed::Fixed(number_of("FXN_SEED").unwrap_or(SEED)),
-        max_shrink_iters: 2_000,
+        max_shrink_iters: number_of("PROPTEST_MAX_SHRINK_ITERS").map_or(2_000, |most| u32::try_from(most).unwrap()),
+        // A red run must end too.
+        max_shrink_time: 120_000,
         source_file: Some(file!()),
         failure_persistence: Some(Box::new(FileFailurePersistence::SourceParallel("proptest-regressions"))),
         ..ProptestConfig::default()

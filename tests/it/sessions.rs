@@ -3,6 +3,7 @@
 use fxn_tests::{found, refused, Host, Protocol, DEVELOPER, FUNC, MODEL, PARENT};
 use schema::{
     escrow::{AllocationState, ExecuteMsg, Gateway, Reason},
+    price::Units,
     registry::{self, ModelResponse, ModelStatus},
     session::Voucher,
     staking::{self, DeploymentResponse},
@@ -165,6 +166,59 @@ fn a_draining_deployment_serves_its_sessions_to_the_end_and_is_removed_afterward
     let leave = ExecuteMsg::LeaveSession { session, deployment: 1 };
     protocol.escrow("anna", &leave).unwrap();
     protocol.staking("anna", &remove).unwrap();
+}
+
+#[test]
+fn whatever_the_session_key_settles_first_the_provider_has_its_best_voucher_paid_and_a_stranger_frees_the_rest() {
+    let most = Units {
+        requests: 1_000_000_000,
+        units_in: 256_000_000_000,
+        units_out: 0,
+    };
+    let stories = [
+        // Later, for next to nothing.
+        (6, None, false),
+        // Other work: one row, as long as can be, all of it written.
+        (
+            6,
+            Some(Units {
+                requests: 1,
+                units_in: 0,
+                units_out: 256,
+            }),
+            false,
+        ),
+        // The last of all sequences, with counters that nothing exceeds, for almost everything.
+        (u64::MAX, Some(most), true),
+    ];
+    for (sequence, counters, is_almost_all) in stories {
+        let (mut protocol, session) = begin();
+        let best = protocol.voucher(session, 1, 5, 100);
+        let promised = best.voucher.amount.u128();
+        let mut hostile = best.voucher;
+        hostile.sequence = sequence;
+        hostile.amount = if is_almost_all { promised - 1 } else { 1 }.into();
+        if let Some(units) = counters {
+            (hostile.requests, hostile.units_in, hostile.units_out) = (units.requests, units.units_in, units.units_out);
+        }
+        let before = protocol.settles(vec![protocol.signs(hostile)]);
+        assert_eq!(settled(&before), [hostile.amount.u128()]);
+        let after = protocol.settles(vec![best, protocol.signs(hostile)]);
+        assert_eq!(settled(&after), [promised - hostile.amount.u128()]);
+        let allocation = protocol.allocation(session, 1);
+        assert_eq!((allocation.paid.u128(), allocation.sequence), (promised, sequence));
+        protocol.seconds_pass(600 + protocol.params.escrow.close_notice_seconds + 1);
+        protocol.escrow("stranger", &finalise(session)).unwrap();
+        assert_eq!(protocol.money(DEVELOPER).1, 0);
+        protocol.assert_conserved();
+    }
+}
+
+fn settled(events: &[Event]) -> Vec<u128> {
+    found(events, |event| match event {
+        Event::VoucherSettled { paid, .. } => Some(paid.u128()),
+        _ => None,
+    })
 }
 
 #[test]

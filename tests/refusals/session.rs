@@ -82,7 +82,8 @@ fn a_session_is_opened_shown_and_ended_by_notice_and_every_unit_comes_back() {
         &["closing already", "in "],
     )]);
     let ended = until("the notice has passed", || {
-        let output = market.fxn(&["session", "close", "1", "--no-consent"]).output().unwrap();
+        let close = ["session", "close", "1", "--no-consent", "--output", "json"];
+        let output = market.fxn(&close).output().unwrap();
         output
             .status
             .success()
@@ -167,7 +168,10 @@ fn mistakes_with_sessions_cost_nothing() {
             fxn(&["embed", "--model", "demo/other", &texts, "--session", "1"]),
             &["session 1 is for demo/tiny", "demo/other"],
         ),
-        refused(embedding(&["1"]), &["cannot be reached", "nothing was spent"]),
+        refused(
+            embedding(&["1"]),
+            &["cannot be reached", "nothing was spent", "`fxn session force 1 TEXT`"],
+        ),
     ]);
     assert_eq!(market.money(), before);
     // Only where the key is can a session be used.
@@ -176,6 +180,126 @@ fn mistakes_with_sessions_cost_nothing() {
     let closing = market.done(&["session", "close", "1"]);
     let why = closing["closing"][0]["why"].as_str().unwrap();
     assert!(why.contains("key is not in this home"), "{why}");
+}
+
+#[test]
+fn one_request_is_forced_at_a_time_with_money_beside_the_allocation_and_the_owner_is_told_where_it_is() {
+    let market = Market::with_model();
+    market.done(&["keys", "new", "bob"]);
+    open(&market, &["--requests", "10", "--tokens", "8"]);
+    let many = market.file("many.txt", "\n".repeat(600).as_bytes());
+    let none = market.file("none.txt", b"");
+    let binary = market.file("binary.txt", b"a\n\xff\n");
+    let long = "x".repeat(8_193);
+    let fxn = |arguments: &[&str]| market.fxn(arguments);
+    let force = |more: &[&str]| fxn(&[&["session", "force"], more].concat());
+    let mut as_bob = force(&["1", "hello world"]);
+    as_bob.env("FXN_KEY", "bob");
+    let before = escrowed(&market);
+    check(vec![
+        misused(force(&[]), &["SESSION", "TEXT|FILE"]),
+        misused(force(&["1"]), &["TEXT|FILE"]),
+        misused(force(&["x", "hello"]), &["x"]),
+        misused(force(&["1", "hello", "--chain", "1,two"]), &["two"]),
+        refused(force(&["99", "hello"]), &["no session 99", "`fxn session list`"]),
+        refused(as_bob, &["session 1 belongs to wasm1"]),
+        refused(
+            force(&["1", "hello", "--chain", "9"]),
+            &["deployment 9 is not in session 1", "deployment 1"],
+        ),
+        refused(force(&["1", "hello", "--chain", "1,1"]), &["deployment 1", "stage"]),
+        refused(
+            force(&["1", &long]),
+            &["1 text", "8193 bytes", "at most 8192", "nothing was spent"],
+        ),
+        refused(force(&["1", &none]), &["the input is empty"]),
+        refused(force(&["1", &binary]), &["line 2 is not valid UTF-8"]),
+        refused(
+            force(&["1", &many]),
+            &[
+                "deployment 1 takes 8192 units",
+                "9600",
+                "ask fewer",
+                "nothing was spent",
+            ],
+        ),
+    ]);
+    assert_eq!(escrowed(&market), before);
+
+    let all = format!("{}.{:06}", before.0 / 1_000_000, before.0 % 1_000_000);
+    market.done(&["wallet", "withdraw", &all]);
+    check(vec![refused(
+        force(&["1", "hello"]),
+        &["beside what the session has", "`fxn wallet deposit", "FUNC are held"],
+    )]);
+    market.done(&["wallet", "deposit", &all]);
+
+    let forced = market.done(&["session", "force", "1", "hello world", "--no-wait"]);
+    assert_eq!(
+        (&forced["session"], &forced["job"], &forced["deployments"]),
+        (&1.into(), &1.into(), &serde_json::json!([1]))
+    );
+    assert!(forced.get("outcome").is_none(), "{forced}");
+    // Sixteen tokens at a thousandth of a FUNC, a twentieth more for the creator, and the gas of an answer.
+    let held = 16_800 + 50_000;
+    assert_eq!(forced["held"], held);
+    assert_eq!(escrowed(&market), (before.0 - held, before.1 + held));
+    let shown = market.done(&["session", "show", "1"]);
+    assert_eq!(
+        (&shown["forced"]["job"], &shown["forced"]["until"]),
+        (&1.into(), &forced["until"])
+    );
+    let output = market
+        .fxn(&["session", "show", "1", "--output", "text"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("asked    1 on chain as job 1"), "{text}");
+    check(vec![
+        refused(
+            force(&["1", "hello"]),
+            &["job 1 of session 1 is waited for", "`fxn job watch 1`"],
+        ),
+        refused(fxn(&["job", "result", "1"]), &["still at work"]),
+    ]);
+}
+
+#[test]
+fn a_chain_that_cannot_be_named_costs_nothing() {
+    let market = Market::with_model();
+    let texts = market.file("texts.txt", b"hello world\n");
+    let before = market.money();
+    let submit = |more: &[&str]| {
+        let words = ["job", "submit", "--model", MODEL, "--input", texts.as_str(), "--chain"];
+        market.fxn(&[&words[..], more].concat())
+    };
+    let embed = |more: &[&str]| {
+        let words = ["embed", "--model", MODEL, texts.as_str(), "--chain"];
+        market.fxn(&[&words[..], more].concat())
+    };
+    let unknown = ["there is no deployment 77", "`fxn provider list`", "nothing was spent"];
+    check(vec![
+        misused(submit(&["one"]), &["one"]),
+        misused(submit(&["1", "--replicas", "2"]), &["--replicas"]),
+        misused(embed(&["1", "--replicas", "2"]), &["--replicas"]),
+        misused(embed(&["1", "--session"]), &["--session"]),
+        refused(submit(&["77"]), &unknown),
+        refused(embed(&["1,77"]), &unknown),
+        refused(submit(&["1,1"]), &["a chain names 1 to 1 deployments, found 2"]),
+        refused(
+            submit(&["1", "--max-price", "0.001"]),
+            &["the chain asks", "0.001 may be spent", "nothing was spent"],
+        ),
+        refused(submit(&["1", "--engine-class", "other/1"]), &["nobody/1", "other/1"]),
+        refused(embed(&["1", "--engine-class", "other/1"]), &["no supply", "stage 0"]),
+        refused(submit(&["1", "--deadline", "5"]), &["seconds, at most"]),
+    ]);
+    assert_eq!(market.money(), before);
+    assert_eq!(market.done(&["job", "list"]), Value::Array(vec![]));
+    // One that can be is taken.
+    let job = document(submit(&["1"]))["job"].to_string();
+    let shown = market.done(&["job", "show", &job]);
+    assert_eq!(shown["items"][0]["spans"][0]["deployment"], 1);
 }
 
 #[test]

@@ -63,6 +63,7 @@ impl<'a> Desk<'a> {
             replicas,
             deadline_seconds: None,
             max_price: None,
+            chain: None,
         }
     }
 

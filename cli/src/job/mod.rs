@@ -13,6 +13,7 @@ use crate::{amount::Func, context::Context, work::order::Order};
 
 const SUBMIT_HELP: &str = r#"Examples:
   fxn job submit --model demo/all-minilm-l6-v2 --input sentences.txt --shards 4 --replicas 2
+  fxn job submit --model demo/all-minilm-l6-v2 --input sentences.txt --chain 3,5,9
   fxn job submit --model demo/page-rotation --endpoint classify --input a.safetensors --input b.safetensors
 
 A row of tensors is one safetensors file that holds exactly the inputs of the graph, without batch axis. With numpy, for an input `page`:
@@ -72,6 +73,14 @@ pub(crate) struct OrderFlags {
     /// Only providers whose terms promise to be done in this time
     #[arg(long, value_name = "SECONDS")]
     pub(crate) deadline: Option<u64>,
+    /// These deployments, one after the other from the first stage to the last, instead of whoever is drawn
+    #[arg(
+        long,
+        value_name = "DEPLOYMENT,...",
+        value_delimiter = ',',
+        conflicts_with = "replicas"
+    )]
+    pub(crate) chain: Option<Vec<u64>>,
 }
 
 impl OrderFlags {
@@ -84,6 +93,7 @@ impl OrderFlags {
             replicas: self.replicas,
             deadline_seconds: self.deadline,
             max_price: self.max_price,
+            chain: self.chain.clone(),
         }
     }
 }

@@ -117,7 +117,7 @@ pub(crate) async fn end(
             .iter()
             .filter(|it| it.state != AllocationState::Closed)
     };
-    if not_closed().any(|it| it.releasable_at <= now) {
+    if not_closed().any(|it| it.releasable_at < now) {
         let call = client.escrow().finalise_session(number)?;
         return carry_out(account, session, call, &BTreeMap::new(), now).await;
     }
@@ -137,7 +137,7 @@ pub(crate) async fn end(
     if let Some((key, patience)) = asking {
         consents = ask(client, session, key, &open, patience, &mut reasons).await?;
     }
-    let is_closing = not_closed().all(|it| it.state == AllocationState::Closing);
+    let is_closing = not_closed().all(|it| it.state != AllocationState::Open);
     if is_closing && consents.is_empty() {
         bail!("session {number} is closing already: nothing of it is due before {date} ({when})");
     }
@@ -186,7 +186,7 @@ async fn carry_out(
     Ok(ended)
 }
 
-/// Consents that the escrow will take: it refuses all of them if one is for a voucher that is not settled.
+/// Consents that the escrow will take: it refuses all of them if one is not for what it has settled.
 async fn ask(
     client: &Client,
     session: &SessionResponse,
@@ -204,25 +204,21 @@ async fn ask(
             Err(why) => drop(reasons.insert(deployment, why)),
         }
     }
-    let promised: BTreeMap<u64, u64> = driver
-        .seen()
-        .iter()
-        .map(|seen| (seen.deployment, seen.sequence))
-        .collect();
     loop {
+        // The node that is asked may be behind the one that the host has asked.
         let settled = client.escrow().session(session.session).await?.allocations;
-        let is_settled = |consent: &Consent| {
+        let counts = |consent: &Consent| {
             let mut found = settled.iter().filter(|it| it.deployment == consent.deployment);
-            found.any(|it| promised.get(&consent.deployment) == Some(&it.sequence))
+            found.any(|it| driver.counts(consent, it.sequence))
         };
-        if consents.iter().all(is_settled) {
+        if consents.iter().all(counts) {
             return Ok(consents);
         }
         if deadline.is_none_or(|deadline| Instant::now() >= deadline) {
-            for late in consents.iter().filter(|consent| !is_settled(consent)) {
-                reasons.insert(late.deployment, "its last voucher is not settled yet".to_owned());
+            for late in consents.iter().filter(|consent| !counts(consent)) {
+                reasons.insert(late.deployment, "its consent is not for what is settled".to_owned());
             }
-            consents.retain(is_settled);
+            consents.retain(counts);
             return Ok(consents);
         }
         sleep(POLL).await;

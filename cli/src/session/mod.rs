@@ -2,6 +2,7 @@
 
 pub(crate) mod close;
 mod flags;
+mod force;
 pub(crate) mod keys;
 pub(crate) mod open;
 mod show;
@@ -32,6 +33,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  fxn session close 7\n  fxn session close 7 --no-consent\n\nRun again after the date that it tells, it fetches what was still held. Anyone may do that, with any key."
     )]
     Close(close::Close),
+    /// Ask on chain what the hosts do not answer: an answer costs them nothing, silence a part of their bond
+    #[command(
+        after_help = "Examples:\n  fxn session force 7 'is anybody there?'\n  fxn session force 7 sentences.txt --chain 3,5,9\n  fxn session force 7 - --no-wait\n\nIt is held for beside what the session has: `fxn wallet money` shows what is available. Of a file, all texts together have 8 KiB at\nmost. Who does not answer in the time of its terms pays you, loses its slot in the session, and gets nothing for it since."
+    )]
+    Force(force::Force),
     /// Where the money of a session is, and when it comes back
     #[command(after_help = "Example:\n  fxn session show 7")]
     Show(Number),
@@ -51,6 +57,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
         Command::Open(open) => open::run(context, &open).await,
         Command::Topup(topup) => topup::run(context, &topup).await,
         Command::Close(close) => close::run(context, &close).await,
+        Command::Force(force) => force::run(context, &force).await,
         Command::Show(Number { session }) => show::show(context, session).await,
         Command::List => show::list(context).await,
     }

@@ -137,6 +137,7 @@ pub(super) async fn run(context: &Context, open: &Open) -> anyhow::Result<()> {
         replicas: 1,
         deadline_seconds: None,
         max_price: None,
+        chain: None,
     };
     let (account, passphrase) = context.account_and_passphrase().await?;
     let client = account.client();

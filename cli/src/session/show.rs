@@ -57,7 +57,7 @@ fn left(allocation: &AllocationResponse) -> Func {
 fn state(allocation: &AllocationResponse, now: u64) -> &'static str {
     match allocation.state {
         AllocationState::Closed => "closed",
-        _ if allocation.releasable_at <= now => "due",
+        _ if allocation.releasable_at < now => "due",
         AllocationState::Open => "open",
         AllocationState::Closing => "closing",
         AllocationState::Missed => "missed",
@@ -90,7 +90,17 @@ impl fmt::Display for Shown {
             "expires  {expires_at} ({expires}), then {} s to settle",
             session.close_notice_seconds
         )?;
-        writeln!(f, "held     {} FUNC\n", self.held)?;
+        writeln!(f, "held     {} FUNC", self.held)?;
+        if let Some(forced) = &session.forced {
+            let asked: Vec<String> = forced.spans.iter().map(|span| span.deployment.to_string()).collect();
+            let (job, until, when) = (forced.job, forced.until, from_now(forced.until, now));
+            writeln!(
+                f,
+                "asked    {} on chain as job {job}, waited for until {until} ({when}): `fxn job watch {job}`",
+                asked.join(", ")
+            )?;
+        }
+        writeln!(f)?;
         let columns = [
             "deployment",
             "stages",
@@ -130,7 +140,7 @@ impl fmt::Display for Shown {
                     .saturating_add(it.reservation.saturating_sub(it.accrued).u128()),
             );
             let (deployment, date, when) = (it.deployment, it.releasable_at, from_now(it.releasable_at, now));
-            match date <= now {
+            match date < now {
                 true => writeln!(
                     f,
                     "deployment {deployment}: anyone may release it now, up to {back} FUNC come back: `fxn session close {number}`"

@@ -8,7 +8,7 @@ use cosmwasm_std::Uint128;
 use futures::{stream, StreamExt, TryStreamExt};
 use inference_host::request::Format;
 use lane::{
-    driver::{Answer, Driver, Limits, Setup, Span, Work},
+    driver::{Answer, Driver, Limits, RequestError, Setup, Span, Work},
     terms::Terms,
 };
 use schema::{
@@ -109,6 +109,11 @@ fn units(weights: &[Weight]) -> Units {
     }
 }
 
+/// What to do about hosts that are silent.
+fn force(session: u64) -> String {
+    format!("`fxn session force {session} TEXT` asks them on chain, where silence costs them")
+}
+
 /// Dials the hosts of a session. `largest`: what a host may be conceded that says it has done it; None: nothing.
 pub(crate) async fn driver(
     client: &Client,
@@ -172,7 +177,10 @@ impl Lane {
         let driver = driver(client, session, key, Some(load.largest)).await?;
         let ready = driver.ready(READY_PATIENCE).await;
         ready.map_err(|why| {
-            anyhow::anyhow!("the hosts of session {number} cannot be reached: {why}; nothing was spent")
+            anyhow::anyhow!(
+                "the hosts of session {number} cannot be reached: {why}; nothing was spent. {}",
+                force(number)
+            )
         })?;
         ensure!(
             driver.payable(load.units).is_some(),
@@ -193,6 +201,17 @@ impl Lane {
         })
     }
 
+    /// Where hosts were silent, what can be done about it.
+    fn unanswered(&self, why: RequestError) -> anyhow::Error {
+        let number = self.session;
+        match why {
+            RequestError::Refused(_) | RequestError::Money(_) => {
+                anyhow::Error::new(why).context(format!("session {number} did not carry it out"))
+            }
+            silence => anyhow::anyhow!("session {number} did not carry it out: {silence}. {}", force(number)),
+        }
+    }
+
     /// Carries out everything, in order. What was delivered before an error is paid for.
     pub(crate) async fn embed(&self, reader: &Reader, load: &Load) -> anyhow::Result<Worked> {
         let answers: Vec<Answer> = stream::iter(&load.works)
@@ -200,7 +219,7 @@ impl Lane {
             .buffered(AT_ONCE)
             .try_collect()
             .await
-            .with_context(|| format!("session {} did not carry it out", self.session))?;
+            .map_err(|why| self.unanswered(why))?;
         let mut worked = Worked::default();
         let mut providers = std::collections::BTreeSet::new();
         for answer in answers {

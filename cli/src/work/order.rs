@@ -15,7 +15,7 @@ use schema::{
 };
 use tokio::time::{sleep, Instant};
 
-use super::{rows::Row, shards::Weight, supply::Supply, why};
+use super::{named, rows::Row, shards::Weight, supply::Supply, why};
 use crate::amount::Func;
 
 /// How much dearer than the drawn chains the real ones may be: the draw of the job has another seed.
@@ -36,6 +36,8 @@ pub(crate) struct Order {
     pub(crate) deadline_seconds: Option<u64>,
     /// Most that all jobs together may cost; by the market if absent.
     pub(crate) max_price: Option<Func>,
+    /// Who is to do it, from the first stage to the last, instead of whoever is drawn.
+    pub(crate) chain: Option<Vec<u64>>,
 }
 
 /// Rows of a job and their units.
@@ -98,11 +100,13 @@ pub(crate) async fn quote(
         slot.u128().min(most.0.checked_div(items).unwrap_or(0))
     });
     let request = draw_request(order, offer, batch, cap);
-    let drawn = client.staking().draw(request).await?;
-    let Some(chains) = drawn.chains else {
+    let prices = match &order.chain {
+        Some(chain) => named::prices(client, chain, &request).await?,
+        None => drawn_prices(client, request).await?,
+    };
+    let Some(prices) = prices else {
         return Ok(None);
     };
-    let prices = chains.iter().map(price).collect::<anyhow::Result<Vec<_>>>()?;
     let highest = prices.iter().copied().max().unwrap_or(0);
     let item = order
         .max_price
@@ -111,6 +115,13 @@ pub(crate) async fn quote(
         most: Func(item.saturating_mul(items)),
         likely: Func(prices.into_iter().fold(0, u128::saturating_add)),
     }))
+}
+
+/// Of each item. None: no supply right now.
+async fn drawn_prices(client: &Client, request: DrawRequest) -> anyhow::Result<Option<Vec<u128>>> {
+    let chains = client.staking().draw(request).await?.chains;
+    let prices = chains.map(|chains| chains.iter().map(price).collect());
+    prices.transpose()
 }
 
 pub(super) fn draw_request(order: &Order, offer: &OfferResponse, batch: &Batch, item_price_max: u128) -> DrawRequest {
@@ -169,7 +180,10 @@ pub(crate) async fn patient_quote(
         }
         if !explained {
             let slot = client.staking().config().await?.params.bond_per_slot;
-            why::no_chains(client, order, offer, batch, slot).await?;
+            match &order.chain {
+                Some(chain) => named::check_slots(client, chain, batch).await?,
+                None => why::no_chains(client, order, offer, batch, slot).await?,
+            }
             explained = true;
         }
         let units_max = Supply::of(client, order, offer).await?.units_max(order, offer)?;
@@ -243,7 +257,7 @@ pub(crate) fn submit_call(
         units_max: batch.units_max,
         max_price: most.into(),
         deadline_seconds: order.deadline_seconds,
-        chain: None,
+        chain: order.chain.clone(),
         gateway: None,
     };
     Ok(Call::execute(

@@ -25,8 +25,12 @@ impl Supply {
                 .engine_class
                 .as_ref()
                 .is_none_or(|class| *class == deployment.terms.engine_class);
+            let named = order
+                .chain
+                .as_ref()
+                .is_none_or(|chain| chain.contains(&deployment.deployment));
             let active = deployment.state == staking::DeploymentState::Active;
-            class && active
+            class && named && active
         });
         Ok(Self { deployments })
     }

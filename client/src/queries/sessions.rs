@@ -1,5 +1,6 @@
 //! Sessions of the escrow: what they hold, and the messages that open, fill, settle and end them.
 
+use cosmwasm_std::Binary;
 use schema::{
     escrow::{self, Consent, ExecuteMsg, NewAllocation, NewSession, QueryMsg, SessionResponse, SESSIONS_PAGE_MAX},
     receipt::Domain,
@@ -89,6 +90,15 @@ impl Escrow<'_> {
         self.call(&ExecuteMsg::FinaliseSession { session })
     }
 
+    /// Asks deployments of a session on chain; [`forced_job`](TxOutcome::forced_job) says as which job.
+    pub fn force_request(&self, session: u64, deployments: &[u64], rows: Vec<Binary>) -> Result<Call, ClientError> {
+        self.call(&ExecuteMsg::ForceRequest {
+            session,
+            deployments: deployments.to_vec(),
+            rows,
+        })
+    }
+
     fn address(&self) -> &str {
         &self.client.contracts().royalty_escrow
     }
@@ -109,6 +119,14 @@ impl TxOutcome {
     pub fn opened_session(&self) -> Option<u64> {
         self.contract_events().into_iter().find_map(|event| match event {
             Event::SessionOpened { session, .. } => Some(session),
+            _ => None,
+        })
+    }
+
+    /// The job that a forced request has become, and until when it is waited for.
+    pub fn forced_job(&self) -> Option<(u64, u64)> {
+        self.contract_events().into_iter().find_map(|event| match event {
+            Event::RequestForced { job, until, .. } => Some((job, until)),
             _ => None,
         })
     }

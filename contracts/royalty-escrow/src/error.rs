@@ -107,7 +107,7 @@ pub enum ContractError {
     NothingToClose { session: u64 },
     #[error("at most {max} consents, found {count}")]
     ConsentCount { count: usize, max: usize },
-    #[error("the host of deployment {deployment} has not signed that voucher {sequence} is its last")]
+    #[error("the host of deployment {deployment} has not signed that it claims nothing after voucher {sequence}")]
     NoConsent { deployment: u64, sequence: u64 },
     #[error("nothing of session {session} is due before {next} has passed, now it is {now}")]
     NothingDue { session: u64, next: u64, now: u64 },

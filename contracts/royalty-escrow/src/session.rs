@@ -61,8 +61,9 @@ pub(crate) struct Pins {
 pub(crate) struct Standing {
     /// Everything ever put in for vouchers.
     pub(crate) amount: Uint128,
-    /// Of the last settled voucher.
+    /// Highest of all settled vouchers.
     pub(crate) sequence: u64,
+    /// Of the last settled voucher, which is the one of the highest amount.
     pub(crate) units: Units,
     pub(crate) taken: Taken,
     pub(crate) course: Course,

@@ -3,11 +3,21 @@
 //! A voucher promises an amount A, at most the price P = F + R + G of what it counts. Of A the royalty is due `floor(A x R / P)`, the
 //! gateway `floor(A x G / P)`, and compute the rest; of compute, protocol and burn have their floor parts and the provider the rest. All
 //! of these are sums since the session was opened. A settlement pays what they are short of, royalty first, then gateway, then compute, and
-//! out of compute protocol, then burn, then the provider: nobody ever gets less than nothing.
+//! out of compute protocol, then burn, then the provider.
 //!
-//! Proof that the order of payment does not matter where amounts are prices: with A = P the sums due are R, G and F themselves, none of
-//! which falls when counters grow, so each is paid exactly and no step is cut short. A step is cut short only where a voucher pays
-//! less than its price, or where so little is paid that protocol and burn both want the same unit; what was short is made good by the next.
+//! Whatever the counters say, and whether they rise or fall from one voucher to the next:
+//! - Parts sum to what the amount adds, and nobody gets less than nothing. Only a higher amount is settled, so what is open is never
+//!   negative; each part is at most what is open and lowers it; the provider has what is left. Royalty and gateway together never have more
+//!   than the amount, for what they had was paid out of the amount before and what they get out of the difference: compute is never negative.
+//! - Royalty and gateway never have more than the most that any of the settled vouchers owes them, and no more work is counted than the most that
+//!   one of them counts.
+//! - What somebody has, nobody takes back. Where two vouchers tell two different stories of the work, what the first gave too much to one is missing
+//!   for the others, until higher amounts make it good.
+//!
+//! Proof that the order of payment does not matter where amounts are prices and counters grow, as they do with an honest client: with A = P
+//! the sums due are R, G and F themselves, none of which falls when counters grow, so each is paid exactly and no step is cut short. A step
+//! is cut short only where a voucher pays less than its price, where counters fall, or where so little is paid that protocol and burn both
+//! want the same unit; what was short is made good by the next.
 
 use cosmwasm_schema::cw_serde;
 use cosmwasm_std::Uint128;
@@ -57,7 +67,7 @@ fn sub(whole: Uint128, part: Uint128) -> Result<Uint128, PriceOverflow> {
 }
 
 impl Taken {
-    /// Pays up to `amount`, at least what was paid before and at most the price of `units`.
+    /// Pays up to `amount`, at least what was paid before and at most the price of `units`. These may be lower than before.
     pub(crate) fn pay(
         &mut self,
         amount: Uint128,
@@ -172,6 +182,29 @@ mod tests {
         prop::collection::vec((0..4u64, 0..3_000u64, 0..2_000u64, 0..=100u128), 1..12)
     }
 
+    /// Counters of any kind, one after the other, and the part of the price that is paid, in percent.
+    fn vouchers() -> impl Strategy<Value = Vec<(Units, u128)>> {
+        let count = || prop_oneof![4 => 0..3_000u64, 1 => 0..=u64::from(u32::MAX)];
+        let voucher = (count(), count(), count(), 0..=100u128);
+        let voucher = voucher.prop_map(|(requests, units_in, units_out, percent)| {
+            let units = Units {
+                requests,
+                units_in,
+                units_out,
+            };
+            (units, percent)
+        });
+        prop::collection::vec(voucher, 1..12)
+    }
+
+    fn highest(one: Units, other: Units) -> Units {
+        Units {
+            requests: one.requests.max(other.requests),
+            units_in: one.units_in.max(other.units_in),
+            units_out: one.units_out.max(other.units_out),
+        }
+    }
+
     fn sum(payments: &[Payment]) -> Payment {
         payments.iter().fold(Payment::default(), |sum, payment| Payment {
             amount: sum.amount + payment.amount,
@@ -259,6 +292,39 @@ mod tests {
             }
         }
 
+        /// Whatever the session key signs, counters that fall and stories that contradict each other: nobody gets less than nothing, nobody
+        /// more than there is, royalty and gateway no more than one of the vouchers owes them.
+        #[test]
+        fn parts_sum_to_the_whole_and_nobody_gives_anything_back_whatever_counters_say(
+            terms in terms(), vouchers in vouchers(),
+        ) {
+            let mut taken = Taken::default();
+            let (mut most_royalty, mut most_gateway) = (Uint128::zero(), Uint128::zero());
+            let mut most_counted = Units::default();
+            let mut provider = 0u128;
+            for (units, percent) in vouchers {
+                let price = terms.price(units);
+                let whole = price.total().unwrap();
+                let amount = whole.multiply_ratio(percent, 100u128);
+                if amount <= taken.amount {
+                    continue;
+                }
+                let before = taken;
+                let payment = taken.pay(amount, units, &price, terms.fees).unwrap();
+                prop_assert_eq!(parts(&payment).iter().sum::<u128>(), (amount - before.amount).u128());
+                prop_assert_eq!((taken.amount, payment.amount), (amount, amount - before.amount));
+                provider += payment.provider.u128();
+                let others = taken.royalty + taken.gateway + taken.protocol + taken.burn;
+                prop_assert_eq!(provider + others.u128(), amount.u128(), "all of it is somebody's");
+                most_royalty = most_royalty.max(amount.multiply_ratio(price.royalty, whole));
+                most_gateway = most_gateway.max(amount.multiply_ratio(price.gateway, whole));
+                prop_assert!(taken.royalty <= most_royalty && taken.gateway <= most_gateway);
+                most_counted = highest(most_counted, units);
+                prop_assert_eq!(highest(most_counted, taken.counted), most_counted);
+                prop_assert_eq!(highest(before.counted, taken.counted), taken.counted, "nothing is uncounted");
+            }
+        }
+
         /// Vouchers that pay less than they count: the last one in full makes everything good, but for dust.
         #[test]
         fn what_was_paid_late_is_made_good(terms in terms(), history in history()) {
@@ -287,6 +353,54 @@ mod tests {
         } else {
             last
         }
+    }
+
+    /// The price of "one may settle any voucher": who signs chooses the counters, and these divide the amount.
+    #[test]
+    fn what_one_story_gave_to_the_royalty_is_not_taken_back_for_another() {
+        let terms = Terms {
+            ask: Ask {
+                per_1k_in: 0u128.into(),
+                per_1k_out: 0u128.into(),
+                per_request: 100u128.into(),
+            },
+            royalty: RoyaltyRate {
+                royalty_bps: 0,
+                royalty_per_1k_units: 10_000u128.into(),
+            },
+            gateway_bps: 0,
+            share_bps: 10_000,
+            fees: FeeBps::default(),
+        };
+        let story = |requests, units_in| Units {
+            requests,
+            units_in,
+            units_out: 0,
+        };
+        // A hundred short rows, of which the royalty is a tenth part as much as the compute; against few that were as long as can be.
+        let (honest, hostile) = (story(100, 100), story(3, 1_500));
+        let price = terms.price(honest);
+        assert_eq!((price.compute.u128(), price.royalty.u128()), (10_000, 1_000));
+        let mut taken = Taken::default();
+        let first = taken
+            .pay(10_999u128.into(), hostile, &terms.price(hostile), terms.fees)
+            .unwrap();
+        assert_eq!((first.royalty.u128(), first.provider.u128()), (10_783, 216));
+        let rest = taken.pay(11_000u128.into(), honest, &price, terms.fees).unwrap();
+        assert_eq!(
+            (rest.amount.u128(), rest.royalty.u128(), rest.provider.u128()),
+            (1, 0, 1)
+        );
+        // What is paid from here on is the provider's until it has its part.
+        let more = taken
+            .pay(
+                22_000u128.into(),
+                story(200, 200),
+                &terms.price(story(200, 200)),
+                terms.fees,
+            )
+            .unwrap();
+        assert_eq!((more.royalty.u128(), more.provider.u128()), (0, 11_000));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! When a voucher is worth something: every rule that it has to pass, and the name of the one that it did not.
 //!
-//! A voucher counts once, for one chain, contract, session and deployment, and only upwards. Nothing here reads or writes storage.
+//! A voucher counts for one chain, contract, session and deployment, and only as far as its amount is more than what was paid before
+//! ([ADR 0027](../../../docs/adr/0027-vouchers-are-ordered-by-amount.md)). Of two vouchers the one that promises more is the better one, whatever
+//! else they say and whichever was signed or settled first: so nothing that is settled makes a better voucher worthless. Nothing here reads or
+//! writes storage.
 
-use cosmwasm_std::Uint128;
 use schema::{escrow::VoucherRefusal, price::Units, session::Voucher};
 
 use crate::{
@@ -22,14 +24,16 @@ impl Allocation {
             return Err(VoucherRefusal::Closed);
         }
         // Before the signature: a voucher that somebody else has settled in the meantime is no forgery.
-        if voucher.sequence <= self.standing.sequence {
+        if voucher.amount <= self.standing.taken.amount {
             return Err(VoucherRefusal::Stale);
         }
         if !is_signed() {
             return Err(VoucherRefusal::Signature);
         }
-        self.check_counters(session, voucher.units())?;
-        self.check_amount(voucher.amount)?;
+        check_counters(session, voucher.units())?;
+        if voucher.amount > self.standing.amount {
+            return Err(VoucherRefusal::Allocation);
+        }
         // What cannot be counted cannot have been done.
         let price = self.price(session, voucher.units());
         let price = price.map_err(|_| VoucherRefusal::Counters)?;
@@ -41,34 +45,19 @@ impl Allocation {
         let payment = taken.pay(voucher.amount, voucher.units(), &price, session.fees);
         let payment = payment.map_err(|_| VoucherRefusal::Counters)?;
         self.standing.taken = taken;
-        self.standing.sequence = voucher.sequence;
+        self.standing.sequence = self.standing.sequence.max(voucher.sequence);
         self.standing.units = voucher.units();
         Ok(payment)
     }
+}
 
-    fn check_counters(&self, session: &Session, units: Units) -> Result<(), VoucherRefusal> {
-        let before = self.standing.units;
-        let grows = units.requests >= before.requests
-            && units.units_in >= before.units_in
-            && units.units_out >= before.units_out;
-        let total = u128::from(units.units_in).saturating_add(units.units_out.into());
-        let requests = u128::from(units.requests);
-        let most = requests.saturating_mul(session.units_per_request_max.into());
-        // A request has at least one unit, and never more than its version allows.
-        if grows && (requests..=most).contains(&total) {
-            Ok(())
-        } else {
-            Err(VoucherRefusal::Counters)
-        }
-    }
-
-    fn check_amount(&self, amount: Uint128) -> Result<(), VoucherRefusal> {
-        if amount < self.standing.taken.amount {
-            return Err(VoucherRefusal::Amount);
-        }
-        if amount > self.standing.amount {
-            return Err(VoucherRefusal::Allocation);
-        }
-        Ok(())
+/// A request has at least one unit, and never more than its version allows.
+fn check_counters(session: &Session, units: Units) -> Result<(), VoucherRefusal> {
+    let total = u128::from(units.units_in).saturating_add(units.units_out.into());
+    let requests = u128::from(units.requests);
+    let most = requests.saturating_mul(session.units_per_request_max.into());
+    match (requests..=most).contains(&total) {
+        true => Ok(()),
+        false => Err(VoucherRefusal::Counters),
     }
 }

@@ -24,12 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{request::Gathering, Denied, Member, Out};
-use crate::{
-    chain::ChainError,
-    faults::{pass, Point},
-    host::Host,
-    listener::OnConnection,
-};
+use crate::{chain::ChainError, host::Host, listener::OnConnection};
 
 /// For the answer to the challenge.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -332,19 +327,17 @@ impl Host {
         if member.lock().is_consented {
             return Err(Denied::session("the end of the session is agreed"));
         }
-        let mut accepted = member.lock().acceptor.accept(signed);
+        let store = &self.lane.store;
+        let mut accepted = member.accept(signed, store);
         if matches!(accepted, Err(VoucherError::Allocation { .. })) && self.look_again(member).await {
             // It may have been topped up.
-            accepted = member.lock().acceptor.accept(signed);
+            accepted = member.accept(signed, store);
         }
-        if !accepted? {
+        let Some(version) = accepted? else {
             return Ok(None);
-        }
-        pass(Point::VoucherAccepted);
+        };
         self.metrics.session_vouchers(1);
         member.date(self.clock.now());
-        let version = member.keep(&self.lane.store);
-        member.lock().version = version;
         member.changed();
         Ok(Some((version, signed.voucher.sequence)))
     }

@@ -3,17 +3,19 @@
 //! - `attend`: the control stream of a client, from the challenge to the last voucher.
 //! - `request`: one request, from its announcement to the receipt; `push`: what comes from the span before and goes to the next.
 //! - `store`: the best voucher of every session, on the disk before work relies on it.
+//! - `safety`: which vouchers have to be on the disk before a request is computed.
 //! - `settle`: what the relayer is told and tells, the consent to an early end, and what the chain says meanwhile.
 //! - `denied`: refusals in the words of the lane. What is believed of a client is `lane::acceptor`.
 //!
 //! Guarantees: nothing is computed but requests that whoever has the session's key has announced, inside the credit; before anything is computed
-//! the voucher that allows it is on the disk; what is known of a session is forgotten only once the chain has closed it, or its last date has
+//! the vouchers that allow it are on the disk; what is known of a session is forgotten only once the chain has closed it, or its last date has
 //! passed; streams, sessions, rows, bytes, announcements and waits are bounded.
 
 mod attend;
 mod denied;
 mod push;
 mod request;
+mod safety;
 mod settle;
 pub(crate) mod store;
 
@@ -49,6 +51,7 @@ use tonic::Status;
 pub(crate) use self::{attend::LaneService, denied::Denied};
 use self::{
     request::Asked,
+    safety::Unsafe,
     store::{Line, Store},
 };
 use crate::{
@@ -98,8 +101,8 @@ struct State {
     /// The chain does not know it any more.
     is_gone: bool,
     acceptor: Acceptor,
-    /// Of the store, with the best voucher in it.
-    version: u64,
+    /// Vouchers that may not be on the disk yet.
+    unsafe_vouchers: Unsafe,
     /// Chain time since when there is something to settle.
     since: Option<u64>,
     attached: Option<Attached>,
@@ -154,8 +157,8 @@ pub(crate) struct SessionStatus {
     settled_sequence: u64,
     /// Ufunc that the best voucher promises and the chain has not paid.
     unsettled: Uint128,
-    /// A later voucher than ours was settled, which pays less.
-    overtaken: bool,
+    /// The session's key has settled what an honest client would not have signed beside our vouchers.
+    contradicted: bool,
 }
 
 impl Lane {
@@ -320,7 +323,7 @@ impl Member {
             looked_at: Instant::now(),
             is_gone: false,
             acceptor,
-            version: 0,
+            unsafe_vouchers: Unsafe::default(),
             since: None,
             attached: None,
             waiting: HashMap::new(),
@@ -349,20 +352,16 @@ impl Member {
         let standing = Terms::of(opened.domain.clone(), &opened.session, self.key.1);
         {
             let mut state = self.lock();
-            let was_overtaken = state.acceptor.is_overtaken();
+            let was_contradicted = state.acceptor.is_contradicted();
             if let Some((_, standing)) = standing {
                 state.acceptor.settled(standing);
             }
             state.opened = opened;
             state.looked_at = Instant::now();
             state.is_gone = false;
-            if state.acceptor.is_overtaken() && !was_overtaken {
+            if state.acceptor.is_contradicted() && !was_contradicted {
                 let (session, deployment) = self.key;
-                tracing::warn!(
-                    session,
-                    deployment,
-                    "a later voucher was settled that pays less than ours"
-                );
+                tracing::warn!(session, deployment, "a voucher was settled that contradicts ours");
             }
         }
         self.changed();
@@ -450,7 +449,7 @@ impl Member {
             sequence: state.acceptor.best().map_or(0, |best| best.voucher.sequence),
             settled_sequence: standing.sequence,
             unsettled: state.acceptor.worth(),
-            overtaken: state.acceptor.is_overtaken(),
+            contradicted: state.acceptor.is_contradicted(),
         }
     }
 }
@@ -490,6 +489,9 @@ impl State {
         }
         if self.is_leaving || self.is_consented {
             return Some("the client has asked to leave".to_owned());
+        }
+        if self.acceptor.is_contradicted() {
+            return Some("a voucher was settled that contradicts those that this host was given".to_owned());
         }
         if self.acceptor.standing().state != AllocationState::Open {
             return Some("the allocation is closing".to_owned());

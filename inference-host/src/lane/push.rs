@@ -4,6 +4,11 @@
 //! that the host key pinned for it has signed; each is taken once; a push that is early waits a moment in one of few places, and only after its
 //! sender has proven who it is; only the endpoint that the chain names for the next deployment's provider is dialled.
 
+#![allow(
+    clippy::result_large_err,
+    reason = "a gRPC status goes straight to whoever has called"
+)]
+
 use std::{sync::Arc, time::Duration};
 
 use lane::proto::{boundary::Content, lane_client::LaneClient, Boundary, BoundaryHeader, Code};

@@ -448,7 +448,7 @@ impl Host {
         };
         self.measure(member, asked.number, units).await?;
         let _boundary = self.reserve(sent_bytes(&serving, asked.rows.into(), input.units))?;
-        let version = member.lock().version;
+        let version = member.needed();
         self.lane.store.kept(version).await.map_err(Denied::failed)?;
         pass(Point::RequestAdmitted);
         let ticket = serving.admit(input.rows).map_err(Refusal::from)?;

@@ -46,12 +46,12 @@ impl Member {
         let state = self.lock();
         let (worth, voucher) = (state.acceptor.worth(), *state.acceptor.best()?);
         let own = state.allocation(self.key.1)?;
-        let is_ending = own.state == AllocationState::Closing || now >= state.opened.session.expires_at;
+        let is_ending = own.state != AllocationState::Open || now >= state.opened.session.expires_at;
         (!worth.is_zero()).then_some(HeldVoucher {
             voucher,
             worth,
             since: state.since.unwrap_or(now),
-            urgent: state.is_leaving || is_ending || state.is_gone,
+            urgent: state.is_leaving || is_ending || state.is_gone || state.acceptor.is_contradicted(),
             closes_at: own.releasable_at,
         })
     }

@@ -151,6 +151,11 @@ impl Store {
         }
     }
 
+    /// The version up to which everything is safe.
+    pub(crate) fn reached(&self) -> u64 {
+        self.progress.borrow().version
+    }
+
     /// What the disk said to the last write, if it did not take it.
     pub(crate) fn trouble(&self) -> Option<String> {
         self.progress.borrow().trouble.clone()

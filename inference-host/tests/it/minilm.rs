@@ -18,14 +18,14 @@ use crate::{
 
 const MAX_TOKENS: u64 = 256;
 
-struct MiniLm {
-    sentences: Vec<String>,
+pub(crate) struct MiniLm {
+    pub(crate) sentences: Vec<String>,
     tokens: Vec<Tokens>,
-    folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
 }
 
 impl MiniLm {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let text = fs::read_to_string(project().join("tests/fixtures/sentences-64.txt")).unwrap();
         let json = fs::read(project().join(".runtime/models/all-minilm-l6-v2/tokenizer.json")).unwrap();
         let tokenizer = TextTokenizer::new(&json, MAX_TOKENS).unwrap();
@@ -40,7 +40,7 @@ impl MiniLm {
         }
     }
 
-    fn split(&self, stages: usize) -> Bundle {
+    pub(crate) fn split(&self, stages: usize) -> Bundle {
         let model = project().join(".runtime/models/all-minilm-l6-v2");
         let samples = [22, 2, 0].map(|index| self.tokens[index].named().unwrap());
         let options = SplitOptions::embeddings(Stages::Count(stages), MAX_TOKENS);

@@ -11,6 +11,10 @@ use schema::{
 
 use super::*;
 
+mod behind;
+
+use behind::{pays, settle};
+
 const ALLOCATED: u128 = 100_000;
 const UNITS_MAX: u64 = 20;
 
@@ -302,27 +306,6 @@ fn what_the_allocation_cannot_pay_for_is_not_begun() {
 }
 
 #[test]
-fn a_later_voucher_that_somebody_settles_behind_our_back_ends_the_credit_until_it_is_made_good() {
-    let mut acceptor = acceptor(1);
-    serve(&mut acceptor, 1, units(5, 10));
-    acceptor.accept(sign(voucher(1, units(5, 10)))).unwrap();
-    // The client has settled a voucher for the same work that pays one ufunc.
-    let cheated = Standing {
-        paid: Uint128::one(),
-        sequence: 2,
-        units: units(5, 10),
-        ..standing()
-    };
-    acceptor.settled(cheated);
-    assert!(acceptor.is_overtaken());
-    assert_eq!(acceptor.worth(), Uint128::zero());
-    assert!(matches!(acceptor.admit(2, 1), Err(RequestError::Credit { .. })));
-    acceptor.accept(sign(voucher(3, units(5, 10)))).unwrap();
-    assert!(!acceptor.is_overtaken());
-    acceptor.admit(2, 1).unwrap();
-}
-
-#[test]
 fn a_host_that_lost_its_disk_counts_what_is_settled_and_asks_for_more() {
     let paid = terms().price(units(5, 10)).unwrap();
     let settled = Standing {
@@ -366,7 +349,31 @@ enum Act {
         sequence_back: u64,
     },
     Settle,
+    /// Somebody with the session key settles another voucher, for more than was paid and less than it counts.
+    SettleBehind {
+        sequence: u64,
+        counters: Units,
+        more: u128,
+    },
     Restart,
+}
+
+fn behind() -> impl Strategy<Value = Act> {
+    let sequence = prop_oneof![0..9u64, Just(u64::MAX)];
+    let rows = prop_oneof![1..9u64, Just(1_000_000_000)];
+    (sequence, rows, 1..=UNITS_MAX, any::<bool>(), 1..3_000u128).prop_map(|(sequence, rows, each, is_out, more)| {
+        let total = rows * each;
+        let counters = Units {
+            requests: rows,
+            units_in: if is_out { 0 } else { total },
+            units_out: if is_out { total } else { 0 },
+        };
+        Act::SettleBehind {
+            sequence,
+            counters,
+            more,
+        }
+    })
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -377,6 +384,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         5 => prop_oneof![3 => Just(0u64), 1 => 1..6u64].prop_map(|ahead| Act::Pay { ahead }),
         1 => (0..3u64, 0..3u64).prop_map(|(less, sequence_back)| Act::PayBadly { less, sequence_back }),
         1 => Just(Act::Settle),
+        1 => behind(),
         1 => Just(Act::Restart),
     ];
     prop::collection::vec(act, 1..80)
@@ -478,9 +486,20 @@ proptest! {
                 }
                 Act::Settle => {
                     if let Some(SignedVoucher { voucher, .. }) = acceptor.best().copied() {
-                        acceptor.settled(Standing { paid: voucher.amount, sequence: voucher.sequence, units: voucher.units(), ..standing() });
+                        let before = acceptor.standing();
+                        if pays(&before, &voucher) {
+                            acceptor.settled(settle(before, &voucher));
+                        }
                         prop_assert_eq!(acceptor.worth(), Uint128::zero());
-                        prop_assert!(!acceptor.is_overtaken());
+                    }
+                }
+                Act::SettleBehind { sequence, counters, more } => {
+                    let before = acceptor.standing();
+                    let amount = before.paid + Uint128::new(more);
+                    let hostile = Voucher { amount, ..voucher(sequence, counters) };
+                    if amount < terms().price(counters).unwrap() && pays(&before, &hostile) {
+                        acceptor.settled(settle(before, &hostile));
+                        prop_assert!(acceptor.is_contradicted());
                     }
                 }
                 Act::Restart => {
@@ -493,6 +512,11 @@ proptest! {
                     prop_assert!(acceptor.admit(disk.number, 1).is_err());
                 }
                 _ => {}
+            }
+            // Whatever was settled before it.
+            if let Some(best) = acceptor.best().filter(|best| best.voucher.amount > acceptor.standing().paid) {
+                prop_assert!(pays(&acceptor.standing(), &best.voucher));
+                prop_assert_eq!(acceptor.worth(), best.voucher.amount - acceptor.standing().paid);
             }
             prop_assert_eq!(acceptor.open(), model.open.len());
             prop_assert_eq!(acceptor.is_paid(), model.unpaid() == 0);

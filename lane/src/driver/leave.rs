@@ -16,7 +16,8 @@ use crate::proto::{to_host::Content, Leave};
 const LOOK: Duration = Duration::from_millis(50);
 
 impl Driver {
-    /// Asks these deployments to settle and to consent, all at once. A sentence says why one does not.
+    /// Asks these deployments to settle and to consent, all at once. A sentence says why one does not. Whether a consent counts depends on
+    /// what the escrow has settled when it is shown: ask [`Driver::counts`] first.
     pub async fn leave(&self, deployments: &[u64], patience: Duration) -> Vec<(u64, Result<Consent, String>)> {
         let now = Instant::now();
         let deadline = now.checked_add(patience).unwrap_or(now);
@@ -25,6 +26,12 @@ impl Driver {
             (*deployment, consent)
         });
         join_all(asked).await
+    }
+
+    /// Whether the escrow takes a consent while this is the highest sequence that it has settled for the deployment. If one of several does
+    /// not count, it refuses them all.
+    pub fn counts(&self, consent: &Consent, sequence: u64) -> bool {
+        self.inner.counts(consent, sequence)
     }
 }
 
@@ -44,7 +51,10 @@ impl Inner {
         let answer = timeout_at(deadline, answer).await;
         let heard = answer.map_err(|_| "its host has not consented in time".to_owned())?;
         let consent = heard.map_err(|_| "its stream has ended".to_owned())??;
-        self.check_consent(place, consent)
+        match consent.deployment == deployment {
+            true => Ok(consent),
+            false => Err(format!("its consent is for deployment {}", consent.deployment)),
+        }
     }
 
     fn ask_to_leave(&self, place: usize) -> Option<oneshot::Receiver<Result<Consent, String>>> {
@@ -66,20 +76,16 @@ impl Inner {
         }
     }
 
-    /// The escrow refuses all consents if one of them is none.
-    fn check_consent(&self, place: usize, consent: Consent) -> Result<Consent, String> {
-        let span = self.spans.get(place).ok_or("it has no part in the session")?;
-        let sequence = self.lock().links.get(place).map_or(0, |link| link.issuer.sequence());
-        let expected = CloseConsent {
+    fn counts(&self, consent: &Consent, sequence: u64) -> bool {
+        let span = self.place(consent.deployment).and_then(|place| self.spans.get(place));
+        let said = CloseConsent {
             session: self.session,
-            deployment: span.terms.deployment,
+            deployment: consent.deployment,
             sequence,
         };
-        let digest = expected.digest(&self.domain);
-        let is_signed = client::verify_digest(span.host_key.as_bytes(), &digest.0, consent.signature.as_bytes());
-        match consent.deployment == expected.deployment && is_signed {
-            true => Ok(consent),
-            false => Err(format!("its consent is not signed for voucher {sequence}")),
-        }
+        let digest = said.digest(&self.domain);
+        span.is_some_and(|span| {
+            client::verify_digest(span.host_key.as_bytes(), &digest.0, consent.signature.as_bytes())
+        })
     }
 }

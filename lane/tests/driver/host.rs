@@ -233,6 +233,11 @@ impl Host {
         self.is_dead.store(false, Ordering::SeqCst);
     }
 
+    /// Highest sequence that its chain has settled.
+    pub(crate) fn settled(&self) -> u64 {
+        locked(&self.acceptor).standing().sequence
+    }
+
     pub(crate) fn kept(&self) -> Kept {
         locked(&self.acceptor).kept()
     }

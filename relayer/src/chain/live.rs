@@ -209,14 +209,14 @@ impl Chain for LiveChain {
         }
     }
 
-    async fn settled(&self, session: u64, deployment: u64) -> ChainResult<Option<u64>> {
+    async fn paid(&self, session: u64, deployment: u64) -> ChainResult<Option<u128>> {
         let query = escrow::QueryMsg::Session { session };
         let found: Result<escrow::SessionResponse, _> = self.account.client().query(self.escrow(), &query).await;
         match found {
             Ok(found) => {
                 let mut allocations = found.allocations.iter();
                 let own = allocations.find(|allocation| allocation.deployment == deployment);
-                Ok(own.map(|allocation| allocation.sequence))
+                Ok(own.map(|allocation| allocation.paid.u128()))
             }
             Err(ClientError::QueryRefused { .. }) => Ok(None),
             Err(error) => Err(error.into()),

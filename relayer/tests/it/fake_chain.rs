@@ -90,8 +90,8 @@ pub struct World {
     pub balance: u64,
     /// Whether it answers nobody who asks what it is.
     pub is_down: bool,
-    /// By session and deployment, the sequence of the last settled voucher.
-    pub settled: BTreeMap<(u64, u64), u64>,
+    /// By session and deployment, what vouchers were paid.
+    pub paid: BTreeMap<(u64, u64), u128>,
     /// Sessions whose vouchers are refused, for whatever reason.
     pub broken_sessions: BTreeSet<u64>,
     /// Rounds that the beacon knows, if there is a beacon.
@@ -475,8 +475,8 @@ impl Chain for FakeChain {
         Ok(self.world().rounds.iter().flatten().any(|known| *known == round))
     }
 
-    async fn settled(&self, session: u64, deployment: u64) -> ChainResult<Option<u64>> {
-        Ok(self.world().settled.get(&(session, deployment)).copied())
+    async fn paid(&self, session: u64, deployment: u64) -> ChainResult<Option<u128>> {
+        Ok(self.world().paid.get(&(session, deployment)).copied())
     }
 
     async fn balance(&self) -> ChainResult<u128> {

@@ -41,8 +41,8 @@ pub const SESSION_PRICE: u128 = 2 * 105 + 21;
 const SLOTS: u16 = 64;
 /// How often a job without a free slot is tried, five times a second.
 const SLOT_TRIES: u32 = 300;
-/// Twice what its slots need: a penalty costs no slot.
-pub const BOND: u128 = 2 * 64 * 50 * UFUNC;
+/// For the slots of two deployments, and half as much again: neither a penalty nor finished work costs a slot.
+pub const BOND: u128 = 3 * 64 * 50 * UFUNC;
 
 type Events = Arc<Mutex<Vec<(TxHash, Event)>>>;
 
@@ -97,6 +97,9 @@ fn params(plan: Plan) -> schema::params::Params {
     params.orchestrator.inclusion_seconds = 1;
     params.orchestrator.evidence_seconds = plan.evidence_seconds;
     params.orchestrator.attempts_max = 1;
+    // The only provider of a market whose relayer is killed all the time is to stay in it.
+    params.staking.conduct.strike_window_seconds = 1;
+    params.staking.conduct.jail_strikes = 32;
     params
 }
 

@@ -15,6 +15,11 @@ use crate::{
     scene::Scene,
 };
 
+/// What a voucher of this sequence promises.
+fn promised(sequence: u64) -> u128 {
+    u128::from(sequence) * 1_000_000
+}
+
 fn held(session: u64, sequence: u64, worth: u128) -> HeldVoucher {
     let voucher = Voucher {
         session,
@@ -23,7 +28,7 @@ fn held(session: u64, sequence: u64, worth: u128) -> HeldVoucher {
         requests: 1,
         units_in: 1,
         units_out: 0,
-        amount: worth.into(),
+        amount: promised(sequence).into(),
     };
     HeldVoucher {
         voucher: SignedVoucher {
@@ -50,7 +55,7 @@ fn news(session: u64, sequence: u64, refusal: Option<VoucherRefusal>) -> Voucher
 async fn scene(sessions: u64) -> Scene {
     let scene = Scene::new().await;
     scene.chain.change(|world| {
-        world.settled.extend((1..=sessions).map(|session| ((session, 7), 0)));
+        world.paid.extend((1..=sessions).map(|session| ((session, 7), 0)));
     });
     scene
         .host
@@ -74,7 +79,7 @@ async fn vouchers_of_forty_sessions_go_in_two_transactions_and_the_host_hears_of
     scene
         .chain
         .mine_until("all are settled", |world| {
-            world.settled.values().all(|sequence| *sequence == 3)
+            world.paid.values().all(|paid| *paid == promised(3))
         })
         .await;
     scene
@@ -96,7 +101,7 @@ async fn a_bad_one_in_the_middle_is_named_paid_for_once_and_stops_no_other() {
     let running = scene.start().await;
     scene
         .chain
-        .mine_until("the others are settled", |world| world.settled[&(3, 7)] == 3)
+        .mine_until("the others are settled", |world| world.paid[&(3, 7)] == promised(3))
         .await;
     scene
         .host
@@ -116,7 +121,7 @@ async fn a_bad_one_in_the_middle_is_named_paid_for_once_and_stops_no_other() {
     scene.host.change(|desk| desk.vouchers = vec![held(2, 4, 2_000_000)]);
     scene
         .chain
-        .mine_until("it is settled", |world| world.settled[&(2, 7)] == 4)
+        .mine_until("it is settled", |world| world.paid[&(2, 7)] == promised(4))
         .await;
     assert_eq!(settlements(&scene.chain), [3, 1]);
     running.stop().await.unwrap();
@@ -139,7 +144,7 @@ async fn what_is_worth_little_waits_for_its_time_or_until_it_is_urgent() {
     scene.chain.mine(1);
     scene
         .chain
-        .mine_until("it is settled", |world| world.settled[&(1, 7)] == 3)
+        .mine_until("it is settled", |world| world.paid[&(1, 7)] == promised(3))
         .await;
     let urgent = HeldVoucher {
         urgent: true,
@@ -149,7 +154,7 @@ async fn what_is_worth_little_waits_for_its_time_or_until_it_is_urgent() {
     scene.host.change(|desk| desk.vouchers = vec![urgent]);
     scene
         .chain
-        .mine_until("it is settled", |world| world.settled[&(1, 7)] == 4)
+        .mine_until("it is settled", |world| world.paid[&(1, 7)] == promised(4))
         .await;
     running.stop().await.unwrap();
 }
@@ -157,8 +162,8 @@ async fn what_is_worth_little_waits_for_its_time_or_until_it_is_urgent() {
 #[tokio::test]
 async fn what_is_settled_already_is_told_and_not_paid_for() {
     let scene = scene(2).await;
-    scene.chain.change(|world| world.settled.insert((1, 7), 3));
-    scene.chain.change(|world| world.settled.insert((2, 7), 9));
+    scene.chain.change(|world| world.paid.insert((1, 7), promised(3)));
+    scene.chain.change(|world| world.paid.insert((2, 7), promised(9)));
     let running = scene.start().await;
     scene
         .host
@@ -167,6 +172,24 @@ async fn what_is_settled_already_is_told_and_not_paid_for() {
     let heard = scene.host.desk().news.clone();
     assert_eq!(heard, [news(1, 3, None), news(2, 3, Some(VoucherRefusal::Stale))]);
     assert_eq!(scene.chain.world().signatures, 0);
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_later_voucher_for_less_that_somebody_has_settled_keeps_ours_back_from_nothing() {
+    let scene = scene(1).await;
+    // Whatever its sequence was.
+    scene.chain.change(|world| world.paid.insert((1, 7), 1));
+    let running = scene.start().await;
+    scene
+        .chain
+        .mine_until("ours is settled", |world| world.paid[&(1, 7)] == promised(3))
+        .await;
+    scene
+        .host
+        .until("the host has heard", |desk| desk.news.len() == 1)
+        .await;
+    assert_eq!(scene.host.desk().news, [news(1, 3, None)]);
     running.stop().await.unwrap();
 }
 
@@ -187,7 +210,7 @@ async fn killed_anywhere_on_the_way_it_settles_once() {
         let running = scene.start().await;
         scene
             .chain
-            .mine_until("it is settled", |world| world.settled[&(1, 7)] == 3)
+            .mine_until("it is settled", |world| world.paid[&(1, 7)] == promised(3))
             .await;
         scene
             .host
@@ -205,7 +228,7 @@ async fn a_host_that_hears_nothing_is_told_again_and_costs_nothing_more() {
     let running = scene.start().await;
     scene
         .chain
-        .mine_until("it is settled", |world| world.settled[&(1, 7)] == 3)
+        .mine_until("it is settled", |world| world.paid[&(1, 7)] == promised(3))
         .await;
     scene
         .host

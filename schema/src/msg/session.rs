@@ -47,7 +47,7 @@ pub struct NewAllocation {
 #[derive(Copy, Eq)]
 pub struct Consent {
     pub deployment: u64,
-    /// By the host key pinned in the allocation, over the sequence of the last settled voucher.
+    /// By the host key pinned in the allocation, over the highest sequence of all settled vouchers.
     pub signature: Signature,
 }
 
@@ -59,14 +59,12 @@ pub enum VoucherRefusal {
     Unknown,
     /// The allocation is closed and paid out.
     Closed,
-    /// A voucher with this sequence or a later one is settled already.
+    /// It promises no more than was paid already.
     Stale,
     /// Not signed by the session key for this chain and contract, or not in the one form that a signature has.
     Signature,
-    /// A counter is lower than before, or a request has less than one unit or more than the version allows.
+    /// A request has less than one unit or more than the version allows.
     Counters,
-    /// The amount is lower than before.
-    Amount,
     /// The amount is more than was allocated.
     Allocation,
     /// The amount is more than the counters cost by the pinned terms.
@@ -74,13 +72,12 @@ pub enum VoucherRefusal {
 }
 
 impl VoucherRefusal {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 7] = [
         Self::Unknown,
         Self::Closed,
         Self::Stale,
         Self::Signature,
         Self::Counters,
-        Self::Amount,
         Self::Allocation,
         Self::Price,
     ];
@@ -92,7 +89,6 @@ impl VoucherRefusal {
             Self::Stale => "stale",
             Self::Signature => "signature",
             Self::Counters => "counters",
-            Self::Amount => "amount",
             Self::Allocation => "allocation",
             Self::Price => "price",
         }
@@ -195,8 +191,9 @@ pub struct AllocationResponse {
     pub amount: Uint128,
     /// Of `amount`, what vouchers have taken.
     pub paid: Uint128,
-    /// Of the last settled voucher, 0 before the first. The counters are that voucher's.
+    /// Highest of all settled vouchers, 0 before the first: a consent names it.
     pub sequence: u64,
+    /// Counters of the last settled voucher, which `paid` is the amount of. They may be lower than those of one settled before it.
     pub units: Units,
     /// Prepaid for the slot, from `joined_at` to `expires_at` and the notice.
     pub reservation: Uint128,

@@ -211,6 +211,9 @@ impl Picture {
                 );
                 let agreed = (part.amount, part.paid.total(), part.reservation, part.sequence);
                 assert_eq!((found.deployment, is_closed), (*deployment, part.closed));
+                let count = (found.units.requests, found.units.units_in, found.units.units_out);
+                let last = (part.count.rows, part.count.units_in, part.count.units_out);
+                assert_eq!(count, last, "statement 4: the counters are those of the best voucher");
                 assert_eq!(told, agreed, "statement 4: deployment {deployment} in session {number}");
                 if !is_closed {
                     let date = expected.date(part);

@@ -6,7 +6,7 @@ use schema::{
 };
 
 /// Counted work of an item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Count {
     pub(crate) rows: u64,
     pub(crate) units_in: u64,

@@ -253,16 +253,16 @@ impl World {
         (self.protocol.now(), self.protocol.height())
     }
 
-    /// Bond behind slots with an item or a session.
+    /// Bond behind slots with an item or a session. A forced request has the slots of its session, but for one that was missed.
     fn backing(&self, owner: &str) -> u128 {
-        // A forced request has the slots of its session, and a culprit's is gone with its penalty.
-        let own = |(item, _): &(&ItemId, _)| self.oracle.jobs[&item.job].session.is_none();
-        let items = self.hosts.live.iter().filter(own).flat_map(|(_, live)| &live.spans);
-        let sessions = self.oracle.sessions.values().flat_map(|session| session.open());
+        let oracle = &self.oracle;
+        let items = self.hosts.live.iter();
+        let items = items.filter(|(item, _)| oracle.jobs[&item.job].session.is_none());
+        let items = items.flat_map(|(_, live)| live.spans.iter().map(|span| span.deployment));
+        let sessions = oracle.sessions.values().flat_map(|session| session.open());
         let sessions = sessions.filter(|(_, part)| part.missed.is_none());
-        let at_work = items.map(|span| span.deployment);
-        let at_work = at_work.chain(sessions.map(|(deployment, _)| *deployment));
-        let own = at_work.map(|deployment| &self.oracle.deployments[&deployment]);
+        let at_work = items.chain(sessions.map(|(deployment, _)| *deployment));
+        let own = at_work.map(|deployment| &oracle.deployments[&deployment]);
         own.filter(|listed| listed.owner == owner)
             .map(|listed| listed.slot_bond)
             .sum()

@@ -7,7 +7,10 @@
 
 use std::convert::Infallible;
 
-use schema::price::{RoyaltyRate, Units};
+use schema::{
+    price::{RoyaltyRate, Units},
+    Digest,
+};
 
 use super::*;
 

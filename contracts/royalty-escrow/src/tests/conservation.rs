@@ -33,7 +33,7 @@ enum Step {
     Finalise(u64),
 }
 
-/// A voucher with more work than before, mostly.
+/// A voucher with more or less work than before, of any sequence.
 #[derive(Debug, Clone)]
 struct Promise {
     session: u64,
@@ -43,6 +43,12 @@ struct Promise {
     /// Of the price.
     percent: u128,
     by: usize,
+}
+
+impl Promise {
+    fn amount(&self) -> u128 {
+        super::stubs::price(self.deployment, self.requests) * self.percent / 100
+    }
 }
 
 fn promises() -> impl Strategy<Value = Vec<Promise>> {
@@ -84,15 +90,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 impl Escrow {
     fn promised(&self, promise: &Promise) -> schema::session::SignedVoucher {
-        let whole = super::stubs::price(promise.deployment, promise.requests);
         let voucher = Voucher {
             session: promise.session,
-            ..super::stubs::voucher(
-                promise.deployment,
-                promise.sequence,
-                promise.requests,
-                whole * promise.percent / 100,
-            )
+            ..super::stubs::voucher(promise.deployment, promise.sequence, promise.requests, promise.amount())
         };
         let signer = if promise.by == 0 { "mallory" } else { "session" };
         let signature = sign(signer, voucher.digest(&self.domain()));
@@ -200,7 +200,8 @@ impl Escrow {
     }
 }
 
-/// Amount of the last settled voucher of every allocation. A voucher that is settled is higher than all before it.
+/// Amount of the best settled voucher of every allocation. Whatever its sequence, one that is settled promises more than all before it, and
+/// pays the difference.
 fn note(step: &Step, outcome: &Outcome, best: &mut BTreeMap<(u64, u64), u128>) -> Result<(), TestCaseError> {
     let (Step::Vouchers(promises), Ok(response)) = (step, outcome) else {
         return Ok(());
@@ -211,9 +212,17 @@ fn note(step: &Step, outcome: &Outcome, best: &mut BTreeMap<(u64, u64), u128>) -
             Event::VoucherSettled { paid, sequence, .. } => {
                 prop_assert!(promise.by != 0 && promise.percent <= 100, "a lie was paid");
                 prop_assert_eq!(*sequence, promise.sequence);
-                *best.entry((promise.session, promise.deployment)).or_default() += paid.u128();
+                let before = best.entry((promise.session, promise.deployment)).or_default();
+                prop_assert!(promise.amount() > *before);
+                prop_assert_eq!(paid.u128(), promise.amount() - *before);
+                *before = promise.amount();
             }
             Event::VoucherRefused { reason, .. } => {
+                let before = best
+                    .get(&(promise.session, promise.deployment))
+                    .copied()
+                    .unwrap_or_default();
+                prop_assert!(*reason != VoucherRefusal::Stale || promise.amount() <= before);
                 let forged = promise.by == 0;
                 prop_assert!(
                     !forged

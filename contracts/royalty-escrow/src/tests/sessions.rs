@@ -426,6 +426,26 @@ fn a_consent_to_a_voucher_that_is_not_settled_cuts_off_nothing() {
     assert_eq!(escrow.by("dave", close(vec![last; 17])).unwrap_err(), crowd);
 }
 
+/// Whoever has the session key chooses sequences: a consent says nothing of amounts. So a provider signs one only once it is paid.
+#[test]
+fn a_consent_in_advance_trusts_the_session_key_and_one_of_a_paid_provider_trusts_nobody() {
+    let best = voucher(1, 2, 150, price(1, 150));
+    let mut escrow = Escrow::with_session();
+    let in_advance = escrow.consent("paula", 1, 2);
+    escrow.settled(escrow.signed(voucher(1, 2, 1, 1))).unwrap();
+    escrow.by("dave", close(vec![in_advance])).unwrap();
+    assert_eq!(escrow.settled(escrow.signed(best)), Err(VoucherRefusal::Closed));
+
+    for sequence in [2, u64::MAX] {
+        let mut escrow = Escrow::with_session();
+        escrow.settled(escrow.signed(voucher(1, sequence, 1, 1))).unwrap();
+        escrow.settled(escrow.signed(best)).unwrap();
+        let of_a_paid_provider = escrow.consent("paula", 1, escrow.allocation(1).sequence);
+        escrow.by("dave", close(vec![of_a_paid_provider])).unwrap();
+        assert_eq!(escrow.allocation(1).paid, best.amount);
+    }
+}
+
 #[test]
 fn after_expiry_and_notice_a_stranger_releases_everything() {
     let mut escrow = Escrow::with_session();

@@ -1,4 +1,4 @@
-//! Vouchers: each rule, replays of every kind, and batches.
+//! Vouchers: each rule, hostile holders of the session key, replays of every kind, and batches.
 
 use schema::{
     escrow::VoucherRefusal::{self, *},
@@ -75,22 +75,20 @@ fn every_rule_of_a_voucher_has_its_name_and_a_refused_one_changes_nothing() {
     assert_eq!(escrow.settled(escrow.signed(voucher(1, 5, 100, 2_330))), Ok(2_330));
     let books = escrow.sums();
     let good = voucher(1, 6, 150, 2_500);
-    let cases: [(Change, VoucherRefusal); 14] = [
+    let cases: [(Change, VoucherRefusal); 12] = [
         (|v| v.session = 2, Unknown),
         (|v| v.deployment = 3, Unknown),
-        (|v| v.sequence = 5, Stale),
-        (|v| v.sequence = 4, Stale),
-        (|v| v.sequence = 0, Stale),
-        (|v| v.requests = 99, Counters),
-        (|v| v.units_in = 999, Counters),
+        (|v| v.amount = 2_330u128.into(), Stale),
+        (|v| v.amount = 1u128.into(), Stale),
+        (|v| (v.amount, v.sequence) = (0u128.into(), u64::MAX), Stale),
         (|v| v.requests = 1_501, Counters),
+        (|v| v.requests = 0, Counters),
         (|v| v.units_in = 150 * UNITS_MAX + 1, Counters),
         (|v| (v.units_in, v.units_out) = (u64::MAX, u64::MAX), Counters),
         (
             |v| (v.requests, v.units_in, v.units_out) = (u64::MAX, u64::MAX, u64::MAX),
             Counters,
         ),
-        (|v| v.amount = 2_329u128.into(), Amount),
         (|v| v.amount = 20_001u128.into(), Allocation),
         (|v| v.amount = (price(1, 150) + 1).into(), Price),
     ];
@@ -103,15 +101,114 @@ fn every_rule_of_a_voucher_has_its_name_and_a_refused_one_changes_nothing() {
     assert_eq!(escrow.settled(escrow.signed(good)), Ok(2_500 - 2_330));
 }
 
+/// What a developer could settle, with the key of its session, before its provider comes with the best voucher it has.
+fn hostile_vouchers() -> Vec<Voucher> {
+    // Each request as long as can be: the price is far above any amount here.
+    let longest = |requests: u64| (requests, requests * UNITS_MAX, 0);
+    let counters = [
+        (1, 1, 0),
+        longest(1),
+        longest(1_000_000_000),
+        (1, 0, 7),
+        (u64::MAX, u64::MAX, 0),
+        (u64::MAX / UNITS_MAX, u64::MAX / UNITS_MAX, u64::MAX / 2),
+    ];
+    let mut all = vec![];
+    for (requests, units_in, units_out) in counters {
+        for (sequence, amount) in [(0, 1), (6, 1), (7, 2_000), (u64::MAX, 1), (u64::MAX, 2_329)] {
+            all.push(Voucher {
+                requests,
+                units_in,
+                units_out,
+                ..voucher(1, sequence, 0, amount)
+            });
+        }
+    }
+    all
+}
+
 #[test]
-fn units_out_never_fall_either() {
+fn whatever_the_session_key_settles_first_the_best_voucher_is_paid_to_its_full_amount() {
+    let mut settled_before = 0;
+    let hostile = hostile_vouchers();
+    for first in &hostile {
+        for second in &hostile {
+            let mut escrow = Escrow::with_session();
+            let mut paid = 0;
+            for one in [first, second] {
+                if let Ok(part) = escrow.settled(escrow.signed(*one)) {
+                    settled_before += 1;
+                    paid += part;
+                    assert_eq!(paid, one.amount.u128());
+                }
+            }
+            let best = escrow.settled(escrow.signed(voucher(1, 5, 100, 2_330)));
+            assert_eq!(best, Ok(2_330 - paid), "after {first:?} and {second:?}");
+            let earned = ["paula", "treasury", "gateway", "alice", "bob"].map(|name| escrow.money_of(name).0);
+            let parent = escrow.money("model:demo/parent").0;
+            let (available, held) = escrow.sums();
+            let burnt = 100_000 - available - held;
+            assert_eq!(earned.iter().sum::<u128>() + parent + burnt, 2_330);
+            let allocation = escrow.allocation(1);
+            assert_eq!(allocation.paid.u128(), 2_330);
+            assert_eq!(
+                allocation.units,
+                voucher(1, 5, 100, 0).units(),
+                "paid and counters belong together"
+            );
+        }
+    }
+    assert!(settled_before > 500, "only {settled_before} hostile vouchers counted");
+}
+
+#[test]
+fn a_later_voucher_for_one_ufunc_takes_nothing_from_the_provider() {
+    let honest = {
+        let mut escrow = Escrow::with_session();
+        escrow.settled(escrow.signed(voucher(1, 5, 100, 2_330))).unwrap();
+        ["paula", "treasury", "gateway", "alice", "bob"].map(|name| escrow.money_of(name).0)
+    };
+    for sequence in [6, u64::MAX] {
+        let mut escrow = Escrow::with_session();
+        assert_eq!(escrow.settled(escrow.signed(voucher(1, sequence, 100, 1))), Ok(1));
+        assert_eq!(escrow.settled(escrow.signed(voucher(1, 5, 100, 2_330))), Ok(2_329));
+        let earned = ["paula", "treasury", "gateway", "alice", "bob"].map(|name| escrow.money_of(name).0);
+        assert_eq!(earned[..3], honest[..3], "nor can it be seen who was first");
+        assert_eq!(
+            escrow.allocation(1).sequence,
+            sequence,
+            "the highest that was ever settled"
+        );
+        let again = [voucher(1, sequence, 100, 1), voucher(1, 5, 100, 2_330)];
+        for one in again {
+            assert_eq!(escrow.settled(escrow.signed(one)), Err(Stale));
+        }
+    }
+}
+
+#[test]
+fn counters_that_fall_are_announced_as_nothing_and_never_uncounted() {
     let mut escrow = Escrow::with_session();
-    let mut first = voucher(1, 1, 10, 0);
+    let mut first = voucher(1, 9, 100, 1_000);
     first.units_out = 7;
-    let mut second = voucher(1, 2, 10, 0);
-    second.units_out = 6;
-    assert_eq!(escrow.settled(escrow.signed(first)), Ok(0));
-    assert_eq!(escrow.settled(escrow.signed(second)), Err(Counters));
+    escrow.settled(escrow.signed(first)).unwrap();
+    let response = escrow.settles(vec![escrow.signed(voucher(1, 3, 90, 2_000))]).unwrap();
+    assert!(matches!(
+        events(&response)[0],
+        Event::VoucherSettled {
+            sequence: 3,
+            requests: 0,
+            units_in: 0,
+            units_out: 0,
+            paid,
+            ..
+        } if paid.u128() == 1_000
+    ));
+    let allocation = escrow.allocation(1);
+    assert_eq!(
+        (allocation.sequence, allocation.units),
+        (9, voucher(1, 3, 90, 0).units())
+    );
 }
 
 /// Signed for something else, by somebody else, or in another form: worth nothing here.
@@ -172,10 +269,10 @@ fn a_session_key_that_is_no_point_signs_nothing_and_hurts_nobody() {
 }
 
 #[test]
-fn older_vouchers_are_worth_nothing_after_newer_ones_in_any_order() {
+fn lower_vouchers_are_worth_nothing_after_better_ones_in_any_order() {
     let mut escrow = Escrow::with_session();
     let all: Vec<_> = (1..=4)
-        .map(|n| escrow.signed(voucher(1, n, n * 50, price(1, n * 50))))
+        .map(|n| escrow.signed(voucher(1, 9 - n, n * 50, price(1, n * 50))))
         .collect();
     let shuffled = vec![all[1], all[3], all[0], all[2], all[3]];
     let response = escrow.settles(shuffled).unwrap();

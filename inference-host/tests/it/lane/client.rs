@@ -115,8 +115,9 @@ pub(crate) fn settle(opened: &mut OpenedSession, signed: &SignedVoucher) {
     ));
     let mut allocations = opened.session.allocations.iter_mut();
     let own = allocations.find(|own| own.deployment == voucher.deployment).unwrap();
-    assert!(voucher.sequence > own.sequence && voucher.amount >= own.paid && voucher.amount <= own.amount);
-    (own.sequence, own.units, own.paid) = (voucher.sequence, voucher.units(), voucher.amount);
+    assert!(voucher.amount > own.paid && voucher.amount <= own.amount);
+    own.sequence = own.sequence.max(voucher.sequence);
+    (own.units, own.paid) = (voucher.units(), voucher.amount);
 }
 
 pub(crate) fn units(rows: u64, units_in: u64) -> Units {
@@ -156,9 +157,7 @@ pub(crate) fn request(number: u64, chain: &[u64], texts: &[&str]) -> Request {
         chain: chain.to_vec(),
         rows: texts.len() as u32,
         bytes: texts.iter().map(|text| text.len() as u64).sum(),
-        digest: merkle::root(&texts.iter().map(|text| text.as_bytes()).collect::<Vec<_>>())
-            .0
-            .to_vec(),
+        digest: merkle::root(texts).0.to_vec(),
         patience_ms: 20_000,
     }
 }

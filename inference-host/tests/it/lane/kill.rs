@@ -305,7 +305,7 @@ impl Story {
             let mut told = vec![];
             for held in held.vouchers {
                 let own = &self.chain.sessions[0].session.allocations[role];
-                let is_stale = held.voucher.voucher.sequence <= own.sequence;
+                let is_stale = held.voucher.voucher.amount <= own.paid;
                 if !is_stale {
                     settle(&mut self.chain.sessions[0], &held.voucher);
                     self.chain.write(&self.chain_path);
@@ -500,6 +500,10 @@ async fn a_disk_that_takes_no_voucher_stops_the_work_and_starts_it_again() {
         while !story.attend().await {
             story.breathe("both are there").await;
         }
+    }
+    let log = story.hosts[0].orders.home.join("sessions/log");
+    while !log.exists() {
+        story.breathe("the log is begun").await;
     }
     story.hosts[0].tell("fill lane/vouchers-before");
     story.hosts[0].tell("fill lane/log-before");

@@ -21,7 +21,7 @@ use crate::kit::{Market, Provider};
 fn boundary() -> Vec<Vec<u8>> {
     let first = Tensor::from_f32(vec![3, 4], &[0.5; 12]).unwrap();
     let mask = Tensor::from_i64(vec![3], &[1, 1, 1]).unwrap();
-    vec![row::encode(&vec![first, mask]).unwrap()]
+    vec![row::encode(&[first, mask]).unwrap()]
 }
 
 /// A push as it should be, to be changed by a test.

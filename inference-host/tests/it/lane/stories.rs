@@ -272,20 +272,32 @@ async fn a_top_up_is_noticed_when_it_is_needed() {
 }
 
 #[tokio::test]
-async fn a_later_voucher_that_pays_less_and_was_settled_behind_our_back_ends_the_work() {
+async fn a_later_voucher_for_next_to_nothing_that_was_settled_behind_our_back_takes_nothing_and_ends_the_work() {
     let (market, provider) = alone().await;
     let mut opened = market.session(&[(&provider, 1, 0, 2)]);
     let mut client = Attendant::at(&provider, &opened, 1).await;
     let bought = client.buys(1, &["hello world"], units(0, 0)).await;
     client.is_held(1).await;
     let own = &mut opened.session.allocations[0];
-    (own.sequence, own.units, own.paid) = (9, bought, 1u128.into());
+    (own.sequence, own.units, own.paid) = (u64::MAX, bought, 1u128.into());
     market.put(&opened);
     provider
         .eventually("it is seen", async |provider| {
-            provider.status().await["sessions"][0]["overtaken"] == true
+            provider.status().await["sessions"][0]["contradicted"] == true
         })
         .await;
     client.asks_for(2, &["a"]).await;
-    client.stream.is_refused(Code::Credit, "unpaid").await;
+    client.stream.is_refused(Code::Session, "contradicts").await;
+    // Ours is worth the rest of what it promises, at once.
+    let held = provider.held_vouchers().await.vouchers[0];
+    let best = voucher(&opened, 1, 1, bought);
+    assert_eq!((held.voucher, held.urgent), (best, true));
+    assert_eq!(held.worth.u128(), best.voucher.amount.u128() - 1);
+    settle(&mut opened, &best);
+    market.put(&opened);
+    provider
+        .eventually("it is paid", async |provider| {
+            provider.held_vouchers().await.vouchers.is_empty()
+        })
+        .await;
 }

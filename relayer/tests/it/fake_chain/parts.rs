@@ -21,6 +21,7 @@ pub fn settle(world: &mut World, voucher: &Voucher) -> Event {
         session,
         deployment,
         sequence,
+        amount,
         ..
     } = *voucher;
     let refused = |reason| Event::VoucherRefused {
@@ -30,12 +31,12 @@ pub fn settle(world: &mut World, voucher: &Voucher) -> Event {
         reason,
     };
     let is_broken = world.broken_sessions.contains(&session);
-    match world.settled.get_mut(&(session, deployment)) {
+    match world.paid.get_mut(&(session, deployment)) {
         None => refused(VoucherRefusal::Unknown),
         Some(_) if is_broken => refused(VoucherRefusal::Signature),
-        Some(settled) if *settled >= sequence => refused(VoucherRefusal::Stale),
-        Some(settled) => {
-            *settled = sequence;
+        Some(paid) if *paid >= amount.u128() => refused(VoucherRefusal::Stale),
+        Some(paid) => {
+            let before = std::mem::replace(paid, amount.u128());
             Event::VoucherSettled {
                 session,
                 deployment,
@@ -43,7 +44,7 @@ pub fn settle(world: &mut World, voucher: &Voucher) -> Event {
                 requests: voucher.requests,
                 units_in: voucher.units_in,
                 units_out: voucher.units_out,
-                paid: voucher.amount,
+                paid: (amount.u128() - before).into(),
                 burnt: 0u128.into(),
             }
         }

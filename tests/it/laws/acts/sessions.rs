@@ -10,7 +10,7 @@ use schema::{
 use super::{name_of, person, sender, Act, Msg};
 use crate::laws::{
     dice::Dice,
-    oracle::Opened,
+    oracle::{Allotted, Opened},
     price::Count,
     world::{World, DEVELOPERS, GENERATOR},
 };
@@ -103,35 +103,78 @@ pub(super) fn top_up(world: &World, dice: &mut Dice) -> Act {
     world.act(sender(dice, name), Msg::Escrow(Escrow::TopUp { session, allocations }))
 }
 
-/// One voucher: mostly as an honest client would sign it, after the one before.
+/// How a voucher is made up.
+#[derive(Debug, Clone, Copy)]
+enum Story {
+    /// By an honest client, after the one that was settled last.
+    Next,
+    /// As a host holds it that knows nothing of what others have settled: its own count, priced in full.
+    Held,
+    /// A later one for next to nothing, so that the better ones would be too old.
+    Cheap,
+    /// Of another story about the work: fewer rows, longer ones, or other units.
+    Other,
+    /// The last of all sequences and counters that nobody can exceed.
+    Last,
+}
+
+/// What a voucher says besides for whom.
+type Said = (u64, Count, u128);
+
+fn counted(rows: u64, units_in: u64, units_out: u64) -> Count {
+    Count {
+        rows,
+        units_in,
+        units_out,
+    }
+}
+
+/// `price` is that of counted work, 0 where nothing is known of it.
+fn story(dice: &mut Dice, part: Option<&Allotted>, price: impl Fn(Count) -> u128) -> Said {
+    use Story::{Cheap, Held, Last, Next, Other};
+    let (paid, most) = part.map_or((0, 0), |part| (part.paid.total(), part.amount));
+    let (newest, last) = part.map_or((0, Count::default()), |part| (part.sequence, part.count));
+    let rows = [1, 7, 100, 2_000][dice.roll(4)] as u64;
+    let each = [10, 256, 1][dice.roll(3)];
+    let after = newest.saturating_add(1 + dice.roll(3) as u64);
+    match [Next, Next, Next, Held, Held, Cheap, Other, Last][dice.roll(8)] {
+        Next => {
+            let count = counted(last.rows + rows, last.units_in + rows * each, last.units_out);
+            let whole = price(count);
+            let amount = [whole.min(most), whole.min(most) / 2, whole, most][dice.roll(4)];
+            (after, count, amount)
+        }
+        Held => {
+            let count = counted(rows * 9, rows * 90, 0);
+            (rows, count, price(count))
+        }
+        Cheap => (after, last, [1, paid + 1][dice.roll(2)]),
+        Other => {
+            let long = counted(rows, rows * 256, 0);
+            let count = [long, counted(rows, 0, rows * each), counted(1, 1, 0)][dice.roll(3)];
+            (after, count, (paid + 1).max(price(count).min(most) / 2))
+        }
+        Last => (
+            u64::MAX,
+            counted(1_000_000_000, 256_000_000_000, 0),
+            paid + u128::from(rows),
+        ),
+    }
+}
+
+/// One voucher: mostly as an honest client would sign it, else as somebody would who has the session key and means ill.
 fn voucher(world: &World, dice: &mut Dice) -> SignedVoucher {
     let (number, known) = session(world, dice);
     let members: Vec<u64> = known.map_or_else(Vec::new, |known| known.parts.keys().copied().collect());
     let deployment = dice.maybe(&members).unwrap_or(1);
+    let known = known.filter(|known| known.parts.contains_key(&deployment));
     let part = known.and_then(|known| known.parts.get(&deployment));
-    let rows = [1, 7, 100, 2_000][dice.roll(4)] as u64;
-    let before = part.map_or((0, 0, 0, 0), |part| {
-        (
-            part.sequence,
-            part.count.rows,
-            part.count.units_in,
-            part.count.units_out,
-        )
-    });
-    let count = Count {
-        rows: before.1 + rows,
-        units_in: before.2 + rows * [10, 256, 1][dice.roll(3)],
-        units_out: before.3,
-    };
-    let whole = known
-        .filter(|known| known.parts.contains_key(&deployment))
-        .map_or(0, |known| world.oracle.session_price(known, deployment, count).total());
-    let most = part.map_or(0, |part| part.amount);
-    let amount = [whole.min(most), whole.min(most) / 2, whole, most][dice.roll(4)];
+    let price = |count| known.map_or(0, |known| world.oracle.session_price(known, deployment, count).total());
+    let (sequence, count, amount) = story(dice, part, price);
     let mut voucher = Voucher {
         session: number,
         deployment,
-        sequence: before.0 + 1 + dice.roll(3) as u64,
+        sequence,
         requests: count.rows,
         units_in: count.units_in,
         units_out: count.units_out,
@@ -142,7 +185,7 @@ fn voucher(world: &World, dice: &mut Dice) -> SignedVoucher {
         11 => voucher.requests += 1_000_000,
         12 => voucher.units_in = 0,
         13 => voucher.units_out += 5,
-        14 => voucher.sequence = before.0,
+        14 => voucher.sequence = 0,
         15 => voucher.session += 1,
         _ => {}
     }
@@ -200,7 +243,7 @@ pub(super) fn close_session(world: &World, dice: &mut Dice) -> Act {
             session,
             deployment: *deployment,
             sequence: if dice.rarely(9) {
-                part.sequence + 1
+                part.sequence.wrapping_add(1)
             } else {
                 part.sequence
             },
@@ -226,7 +269,7 @@ pub(super) fn close_session(world: &World, dice: &mut Dice) -> Act {
 pub(super) fn leave_session(world: &World, dice: &mut Dice) -> Act {
     let (session, known) = session(world, dice);
     let parts: Vec<(u64, String)> = known.map_or_else(Vec::new, |known| {
-        let part = |(number, part): (&u64, &crate::laws::oracle::Allotted)| (*number, part.provider.clone());
+        let part = |(number, part): (&u64, &Allotted)| (*number, part.provider.clone());
         known.parts.iter().map(part).collect()
     });
     let (deployment, provider) = dice.maybe(&parts).unwrap_or((1, String::new()));

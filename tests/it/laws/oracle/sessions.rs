@@ -47,7 +47,9 @@ pub(crate) struct Allotted {
     pub(crate) per_hour: u128,
     pub(crate) joined_at: u64,
     pub(crate) reservation: u128,
+    /// Highest that was ever settled.
     pub(crate) sequence: u64,
+    /// Of the voucher that was settled last, the best one.
     pub(crate) count: Count,
     /// Everything ever paid, by its takers.
     pub(crate) paid: Parts,
@@ -118,11 +120,7 @@ impl Oracle {
             joined_at: now,
             reservation: keeping(per_hour, ends_at - now),
             sequence: 0,
-            count: Count {
-                rows: 0,
-                units_in: 0,
-                units_out: 0,
-            },
+            count: Count::default(),
             paid: Parts::default(),
             closes_at: None,
             closed: false,
@@ -231,7 +229,8 @@ impl Oracle {
         if part.closed {
             return Err(VoucherRefusal::Closed);
         }
-        if voucher.sequence <= part.sequence {
+        let amount = voucher.amount.u128();
+        if amount <= part.paid.total() {
             return Err(VoucherRefusal::Stale);
         }
         let expected = Host::named(SESSION_KEY).sign(&voucher.digest(&self.escrow_domain()));
@@ -243,16 +242,10 @@ impl Oracle {
             units_in: voucher.units_in,
             units_out: voucher.units_out,
         };
-        let before = part.count;
         let units = u128::from(count.units_in) + u128::from(count.units_out);
         let rows = u128::from(count.rows);
-        let falls = count.rows < before.rows || count.units_in < before.units_in || count.units_out < before.units_out;
-        if falls || units < rows || units > rows * UNITS_MAX {
+        if units < rows || units > rows * UNITS_MAX {
             return Err(VoucherRefusal::Counters);
-        }
-        let amount = voucher.amount.u128();
-        if amount < part.paid.total() {
-            return Err(VoucherRefusal::Amount);
         }
         if amount > part.amount {
             return Err(VoucherRefusal::Allocation);
@@ -277,7 +270,7 @@ impl Oracle {
         let voucher = signed.voucher;
         let session = self.sessions.get_mut(&voucher.session).unwrap();
         let part = session.parts.get_mut(&voucher.deployment).unwrap();
-        part.sequence = voucher.sequence;
+        part.sequence = part.sequence.max(voucher.sequence);
         part.count = count;
         part.paid = add(part.paid, parts);
         let (provider, gateway) = (part.provider.clone(), session.gateway.clone());
@@ -291,7 +284,7 @@ impl Oracle {
         self.burn(&escrow, parts.burn);
     }
 
-    /// None of the consents is for anything but the last settled voucher of an open allocation, and each is named once.
+    /// Each of the consents is for the highest sequence that was settled of an open allocation, and each is named once.
     fn are_consents(&self, number: u64, consents: &[Consent], now: u64) -> bool {
         let session = &self.sessions[&number];
         let mut named = vec![];

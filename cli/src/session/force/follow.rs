@@ -60,7 +60,13 @@ struct Told {
 impl Told {
     fn hear(&mut self, job: u64, event: Event) {
         match event {
-            Event::BondPenalised { item, amount, .. } if item.job == job => self.penalty = amount.u128(),
+            // What of it is the owner's: who has expired the request has a part.
+            Event::Credited {
+                reason: Reason::Penalty,
+                item: Some(item),
+                amount,
+                ..
+            } if item.job == job => self.penalty = amount.u128(),
             Event::HoldReleased { job: ended, amount, .. } if ended == job => {
                 self.refunded = self.refunded.saturating_add(amount.u128());
             }

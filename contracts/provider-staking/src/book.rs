@@ -172,6 +172,8 @@ pub(crate) fn occupy(storage: &mut dyn Storage, deployments: &[u64], now: u64) -
 
 /// Gives the slots of an item back, and counts how it ended: settled work and misses against stakes, link faults against deployments.
 /// Never fails for known deployments: whatever the item has come to, its slots are free again.
+// Not a part of its caller: a chain allows a function 100 variables.
+#[inline(never)]
 pub(crate) fn vacate(
     storage: &mut dyn Storage,
     vacancy: Vacancy,

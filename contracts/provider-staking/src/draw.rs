@@ -286,6 +286,8 @@ fn draw_replicas<M: Market>(
 }
 
 /// One chain. Where neighbours of it must not be paired, it is drawn again without them.
+// Not a part of its caller: a chain allows a function 100 variables.
+#[inline(never)]
 fn draw_chain<M: Market>(
     market: &mut M,
     task: &mut Task<'_>,

@@ -26,6 +26,8 @@ use crate::amount::Func;
 
 /// Longest wait for the hosts of one chain.
 const READY_PATIENCE: Duration = Duration::from_secs(20);
+/// Longest wait for hosts to say that they have their last vouchers.
+const PAY_PATIENCE: Duration = Duration::from_secs(5);
 /// Requests on their way at once: hosts that give more credit are kept busy.
 const AT_ONCE: usize = 16;
 /// What one request carries: enough to fill a batch, little enough to lose.
@@ -214,12 +216,14 @@ impl Lane {
 
     /// Carries out everything, in order. What was delivered before an error is paid for.
     pub(crate) async fn embed(&self, reader: &Reader, load: &Load) -> anyhow::Result<Worked> {
-        let answers: Vec<Answer> = stream::iter(&load.works)
+        let answers: Result<Vec<Answer>, _> = stream::iter(&load.works)
             .map(|work| self.driver.request(work))
             .buffered(AT_ONCE)
             .try_collect()
-            .await
-            .map_err(|why| self.unanswered(why))?;
+            .await;
+        // The last vouchers are still on their way. A host that does not take them has only itself to blame.
+        self.driver.pay_up(PAY_PATIENCE).await;
+        let answers = answers.map_err(|why| self.unanswered(why))?;
         let mut worked = Worked::default();
         let mut providers = std::collections::BTreeSet::new();
         for answer in answers {

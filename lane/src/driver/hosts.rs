@@ -56,8 +56,13 @@ impl Inner {
         let before = link.issuer.sequence();
         self.pay(link);
         if link.issuer.sequence() == before {
-            if let Some(best) = link.issuer.best().copied().filter(|best| Some(best) != shown.as_ref()) {
-                send_voucher(link, &best);
+            let best = link.issuer.best().copied();
+            match best.filter(|best| Some(best) != shown.as_ref()) {
+                Some(best) => {
+                    link.unheld = Some(best.voucher.sequence);
+                    send_voucher(link, &best);
+                }
+                None => link.unheld = None,
             }
         }
         drop(state);
@@ -127,6 +132,20 @@ impl Inner {
             trouble: link.over.clone().or_else(|| link.trouble.clone()),
         });
         seen.collect()
+    }
+
+    /// A host has this voucher on its disk, and with it all before.
+    pub(super) fn held(&self, place: usize, sequence: u64) {
+        if let Some(link) = self.lock().links.get_mut(place) {
+            link.unheld.take_if(|unheld| *unheld <= sequence);
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Whether nothing is on its way, neither work nor a voucher.
+    pub(super) fn is_paid_up(&self) -> bool {
+        let state = self.lock();
+        state.open.is_empty() && state.links.iter().all(|link| link.unheld.is_none())
     }
 
     /// A host does not welcome us.

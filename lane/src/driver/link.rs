@@ -177,8 +177,7 @@ fn hear(inner: &Inner, place: usize, message: ToClient) -> Result<(), String> {
             let consent: Result<Consent, _> = serde_json::from_slice(&json);
             inner.consented(place, consent.map_err(|error| format!("it sent no consent: {error}")));
         }
-        // What is safe on its disk concerns the host.
-        Said::Held(_) => {}
+        Said::Held(held) => inner.held(place, held.sequence),
         Said::Challenge(_) | Said::Welcome(_) => return Err("it welcomed us twice".into()),
     }
     Ok(())

@@ -368,6 +368,24 @@ impl Driver {
         }
     }
 
+    /// Waits until nothing is on its way any more and every host has its newest voucher on the disk. Whoever drops a driver without it may
+    /// leave work behind that was delivered and is not paid. False: not in time.
+    pub async fn pay_up(&self, patience: Duration) -> bool {
+        let deadline = Instant::now().checked_add(patience);
+        loop {
+            let changed = self.inner.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.inner.is_paid_up() {
+                return true;
+            }
+            if deadline.is_none_or(|deadline| Instant::now() >= deadline) {
+                return false;
+            }
+            let _ = tokio::time::timeout(LOOK_AGAIN, changed).await;
+        }
+    }
+
     /// The first chain of the session that could be paid for so much more work; None: no chain alone could.
     pub fn payable(&self, units: Units) -> Option<Vec<u64>> {
         self.inner.payable(units)

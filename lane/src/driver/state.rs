@@ -58,6 +58,8 @@ pub(super) struct Link {
     pub(super) leaving: Option<oneshot::Sender<Result<Consent, String>>>,
     /// Its stream has to begin anew.
     pub(super) is_stale: bool,
+    /// Sequence of the newest voucher, as long as the host has not said that it is safe.
+    pub(super) unheld: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -113,6 +115,7 @@ impl State {
             trouble: None,
             leaving: None,
             is_stale: false,
+            unheld: None,
         };
         Self {
             links: issuers.into_iter().map(link).collect(),
@@ -356,7 +359,10 @@ impl Inner {
     /// Promises what is owed, ahead of whatever is sent next.
     pub(super) fn pay(&self, link: &mut Link) {
         match link.issuer.voucher(|digest| self.sign(digest)) {
-            Ok(Some(signed)) => send_voucher(link, &signed),
+            Ok(Some(signed)) => {
+                link.unheld = Some(signed.voucher.sequence);
+                send_voucher(link, &signed);
+            }
             Ok(None) => {}
             Err(error) => link.trouble = Some(error.to_string()),
         }

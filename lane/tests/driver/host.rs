@@ -18,7 +18,7 @@ use lane::{
         lane_server::{Lane, LaneServer},
         to_client::Content as Say,
         to_host::Content as Heard,
-        Boundary, Challenge, Code, Pushed, Refused, Request as Announced, Row, ToClient, ToHost, Welcome,
+        Boundary, Challenge, Code, Held, Pushed, Refused, Request as Announced, Row, ToClient, ToHost, Welcome,
     },
     terms::{Standing, Terms},
 };
@@ -27,7 +27,7 @@ use schema::{
     merkle,
     price::{Ask, RoyaltyRate, Units},
     receipt::{Domain, Outcome},
-    session::{CloseConsent, SessionHello, SessionReceipt, SignedSessionReceipt},
+    session::{CloseConsent, SessionHello, SessionReceipt, SignedSessionReceipt, SignedVoucher},
     Digest, PublicKey, Signature,
 };
 use tokio::{net::TcpListener, sync::mpsc};
@@ -77,6 +77,8 @@ pub(crate) enum Lie {
     Shows,
     /// Consents to something else.
     Consents,
+    /// Never says that a voucher is safe.
+    Forgetful,
 }
 
 pub(crate) struct Host {
@@ -275,10 +277,17 @@ impl Host {
         match heard {
             Heard::Hello(_) => self.refuse(None, Code::Session, "twice"),
             Heard::Voucher(json) => {
-                let taken = locked(&self.acceptor).accept(serde_json::from_slice(&json).unwrap());
-                if let Err(error) = taken {
-                    self.bad_vouchers.fetch_add(1, Ordering::SeqCst);
-                    self.refuse(None, Code::Voucher, error);
+                let signed: SignedVoucher = serde_json::from_slice(&json).unwrap();
+                let taken = locked(&self.acceptor).accept(signed);
+                match taken {
+                    Ok(true) if !self.tells(Lie::Forgetful) => self.say(Say::Held(Held {
+                        sequence: signed.voucher.sequence,
+                    })),
+                    Ok(_) => {}
+                    Err(error) => {
+                        self.bad_vouchers.fetch_add(1, Ordering::SeqCst);
+                        self.refuse(None, Code::Voucher, error);
+                    }
                 }
             }
             Heard::Request(request) => self.announced(request),

@@ -134,6 +134,37 @@ async fn a_request_goes_through_its_chain_and_everybody_is_paid_exactly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_pays_up_before_he_goes_leaves_nothing_unpaid() {
+    for _ in 0..20 {
+        let world = World::of(&CHAIN, PLENTY, 4).await;
+        let driver = driver(&world);
+        let works: Vec<Work> = (0..8).map(|_| work(&["a row"])).collect();
+        for answer in join_all(works.iter().map(|work| driver.request(work))).await {
+            answer.unwrap();
+        }
+        assert!(driver.pay_up(PATIENCE).await);
+        // Not later: there is nobody left who could pay.
+        assert!(hosts(&world).iter().all(|host| host.is_paid()));
+        drop(driver);
+        check_money(&world);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_keeps_its_vouchers_to_itself_is_not_waited_for_longer_than_asked() {
+    let world = World::of(&CHAIN, PLENTY, 1).await;
+    world.host(2).lies(Some(Lie::Forgetful));
+    let driver = driver(&world);
+    assert!(driver.pay_up(Duration::ZERO).await, "nothing is on its way yet");
+    driver.request(&work(&["a row"])).await.unwrap();
+    assert!(!driver.pay_up(Duration::from_millis(300)).await);
+    // Its next welcome shows that it has the voucher.
+    world.host(2).dies();
+    world.host(2).comes_back();
+    assert!(driver.pay_up(PATIENCE).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_lies_or_fails_is_not_paid_for_it_and_another_chain_answers() {
     let lies = [
         Lie::Forged,

@@ -43,10 +43,10 @@ const MIGRATING: [&str; 3] = [REGISTRY, STAKING, ORCHESTRATOR];
 pub(crate) const BATCHES: [usize; 3] = [1, 8, 32];
 /// Into how many spans an item may be cut.
 pub(crate) const SPANS: [u8; 2] = [1, 3];
-/// Life of a job that is to be forgotten: as short as the windows for evidence allow.
+/// Life of a job that is to be forgotten or pruned, and how long the latter is kept: as short as the windows for evidence allow.
 const FORGOTTEN_SECONDS: u64 = 45;
-/// Life of jobs that are to be pruned, and how long they are kept: as short as the terms of the providers allow.
-const KEPT_SECONDS: u64 = 330;
+/// What the provider promises who is late: time for a proof, and not much to wait for.
+const LATE_SECONDS: u64 = 5;
 /// Items of jobs that one message prunes.
 const PRUNED: [usize; 2] = [1, 64];
 /// Shards of a job, so that three stages of each stay below what a job may have.
@@ -255,7 +255,7 @@ impl Story<'_> {
             self.provider(&format!("{}-{number}", self.namespace), model, stage, 300, number == 0)
                 .await?;
         }
-        self.provider(&format!("{}-late", self.namespace), &late, 0, 1, false)
+        self.provider(&format!("{}-late", self.namespace), &late, 0, LATE_SECONDS, false)
             .await
     }
 
@@ -378,7 +378,7 @@ impl Story<'_> {
     /// Jobs that are proven at once and kept for a short while, by the message that is to prune them.
     async fn done(&mut self) -> anyhow::Result<Vec<Vec<u64>>> {
         let mut short = self.params.orchestrator.clone();
-        (short.job_seconds_max, short.prune_after_seconds) = (KEPT_SECONDS, KEPT_SECONDS);
+        (short.job_seconds_max, short.prune_after_seconds) = (FORGOTTEN_SECONDS, FORGOTTEN_SECONDS);
         let usual = self.params.orchestrator.clone();
         let [short, usual] = [short, usual].map(|params| orchestrator::ExecuteMsg::UpdateParams { params });
         send(&self.admin, &[self.meter.people.telling(ORCHESTRATOR, &short)?]).await?;
@@ -386,7 +386,7 @@ impl Story<'_> {
         for items in PRUNED {
             let mut jobs = vec![];
             for _ in 0..items.div_ceil(SHARDS) {
-                let order = job(&self.model("one")?, items.min(SHARDS));
+                let order = job(&self.model("late")?, items.min(SHARDS));
                 let order = self.meter.people.telling(ORCHESTRATOR, &order)?;
                 let job = job_of(&send(&self.developer, &[order]).await?.1)?;
                 let attestations = self.proofs(job).await?;
